@@ -1,0 +1,3 @@
+//! The gRPC API of a node.
+
+fn main() {}

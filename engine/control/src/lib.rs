@@ -1,0 +1,1 @@
+//! The local protocol between init and agent: framed, bounded, over a Unix socket.

@@ -1,0 +1,1 @@
+//! Drives the pure scheduler with tokio and defines the boundary to the host.

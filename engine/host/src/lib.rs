@@ -1,0 +1,1 @@
+//! Linux: what the units do to the machine.

@@ -1,0 +1,1 @@
+//! Initramfs images from a machine config.

@@ -1,0 +1,1 @@
+//! The graph and everything that can be decided without touching a machine.

@@ -1,0 +1,1 @@
+//! Fake host and scenario runner for tests.

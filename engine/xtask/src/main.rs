@@ -1,0 +1,3 @@
+//! Demo, test, bench, codegen and tidy.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! The tool people use on their own machine.
+
+fn main() {}

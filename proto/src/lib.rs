@@ -1,0 +1,1 @@
+//! The gRPC API, generated from `keel/v1/*.proto`; no logic.
