@@ -1,3 +1,36 @@
-//! The tool people use on their own machine.
+//! osctl: validate, render and build machines offline; talk to nodes.
+//!
+//! Exit codes: 0 all is well, 1 findings or a failure, 2 the command line was wrong.
 
-fn main() {}
+mod cli;
+mod error;
+mod output;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::Cli;
+use crate::error::{Exit, Failure};
+use crate::output::Output;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut out = Output::to_terminal(cli.output);
+    match dispatch(cli, &mut out) {
+        Ok(exit) => exit.into(),
+        // A reader that went away (`osctl units | head`) has what it wanted.
+        Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
+        Err(failure) => {
+            let exit = failure.exit();
+            // Nothing is left to tell the user with when stderr itself is gone.
+            let _: io::Result<()> = out.failure(&failure);
+            exit.into()
+        }
+    }
+}
+
+fn dispatch(cli: Cli, _out: &mut Output) -> Result<Exit, Failure> {
+    match cli.command {}
+}

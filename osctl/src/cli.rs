@@ -1,0 +1,35 @@
+//! What can be typed: one place that names every command and every option that all commands share.
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::output::Format;
+
+/// Boot graphs, images and nodes of Keel, from your own machine.
+#[derive(Debug, Parser)]
+#[command(name = "osctl", version, propagate_version = true, infer_subcommands = false)]
+pub(crate) struct Cli {
+    /// How to print: for people or for programs
+    #[arg(long, short = 'o', global = true, value_enum, default_value_t = Format::Table)]
+    pub(crate) output: Format,
+
+    #[command(flatten)]
+    pub(crate) node: NodeArgs,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Which node to talk to and how to know that it is the right one.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct NodeArgs {
+    /// The node's API: [https://]HOST[:PORT]; the port is 50051 when it is left out
+    #[arg(long, global = true, value_name = "HOST[:PORT]", env = "OSCTL_ENDPOINT")]
+    pub(crate) endpoint: Option<String>,
+
+    /// SHA-256 fingerprint of the node's certificate, as its console shows it
+    #[arg(long, global = true, value_name = "SHA256", env = "OSCTL_FINGERPRINT")]
+    pub(crate) fingerprint: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {}
