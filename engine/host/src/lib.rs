@@ -1,1 +1,3 @@
 //! Linux: what the units do to the machine.
+
+pub mod tool;
