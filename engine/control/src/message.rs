@@ -1,0 +1,306 @@
+//! What is said. These types exist for the wire alone: init and agent convert from and to their own at the edge.
+//!
+//! postcard numbers enum variants and fields by their place, so anything new goes last, and [`VERSION`] rises with any
+//! change: init and agent come out of one image, so both ends demand the same number instead of guessing.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// The version of this protocol.
+pub const VERSION: u16 = 1;
+
+/// The first bytes of either side's first frame, so that a stranger on the socket is named as one.
+pub(crate) const MAGIC: [u8; 4] = *b"keel";
+
+/// Init's first frame. Its layout never changes: it is what two versions read of each other to find that they differ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Greeting {
+    pub(crate) magic: [u8; 4],
+    pub(crate) version: u16,
+    pub(crate) software: String,
+    /// False: every place is taken, and the connection closes after this frame.
+    pub(crate) room: bool,
+}
+
+/// The client's first frame. Its layout never changes, for the same reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hello {
+    pub(crate) magic: [u8; 4],
+    pub(crate) version: u16,
+    pub(crate) software: String,
+}
+
+/// What a client asks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Request {
+    /// Answered by one [`Reply::Status`].
+    Status,
+    /// Answered by [`Reply::Units`] until one says that no more follow.
+    ListUnits,
+    /// Answered by [`Reply::Events`] from that sequence number on. With `follow` until either side hangs up; without,
+    /// until [`Reply::EventsEnd`].
+    WatchEvents { from_seq: u64, follow: bool },
+    /// Answered by [`Reply::ShuttingDown`] before anything stops.
+    Shutdown(Shutdown),
+}
+
+/// What init answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Reply {
+    /// Boxed: it is ten times as large as the others.
+    Status(Box<Status>),
+    /// A part of the list that fits in a frame.
+    Units {
+        now_ms: u64,
+        units: Vec<Unit>,
+        more: bool,
+    },
+    Events {
+        dropped: u64,
+        events: Vec<Event>,
+    },
+    EventsEnd,
+    ShuttingDown,
+    Refused(Refusal),
+}
+
+/// Why a request was not carried out. The connection stays usable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("init refused the request: {kind}")]
+pub struct Refusal {
+    /// What stood in the way.
+    pub kind: RefusalKind,
+}
+
+/// What stood in the way of a request.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum RefusalKind {
+    /// Events were asked for from a number that has not been given out; numbers start at 1 with each boot.
+    #[error("event {asked} has not happened, the next one is {next}; has the node rebooted since?")]
+    NotYet {
+        /// The number asked for.
+        asked: u64,
+        /// The number that the next event will have.
+        next: u64,
+    },
+    /// The machine is already going down.
+    #[error("the machine is stopping")]
+    Stopping,
+    /// The answer does not fit in a frame.
+    #[error("the answer is larger than a frame may be")]
+    TooLarge,
+    /// Init could not answer; a defect, in its own words.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl From<RefusalKind> for Refusal {
+    fn from(kind: RefusalKind) -> Self {
+        Self { kind }
+    }
+}
+
+/// How the machine is to go down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Shutdown {
+    /// Stop everything, then start the machine again.
+    Reboot,
+    /// Stop everything, then switch the power off.
+    PowerOff,
+    /// Stop everything, then stop the processors with the power on.
+    Halt,
+}
+
+/// What the machine is and how its boot went.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Keel's version.
+    pub version: String,
+    /// The running kernel's release, as `uname -r` prints it.
+    pub kernel: String,
+    /// The host name in force.
+    pub hostname: String,
+    /// The machine id, lower-case hexadecimal; none until the identity unit has run.
+    pub machine_id: Option<String>,
+    /// Milliseconds since init started.
+    pub uptime_ms: u64,
+    /// The goal of this boot: a target's name.
+    pub goal: String,
+    /// How far that goal is.
+    pub state: GoalState,
+    /// Every unit that keeps the machine from being whole, and why.
+    pub degraded: Vec<Degraded>,
+    /// SHA-256 over the canonical form of the running graph, lower-case hexadecimal.
+    pub digest: String,
+    /// The links that are up, and their addresses.
+    pub links: Vec<Link>,
+    /// How the boot went; none while it is under way.
+    pub boot: Option<BootReport>,
+}
+
+/// How far a machine's goal is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum GoalState {
+    /// Units of the goal still have work to do.
+    Booting,
+    /// Everything that the goal asks for is up.
+    Reached,
+    /// The goal is passed, but something that it wanted is not up.
+    Degraded,
+    /// A unit whose failure policy says so has failed: the machine stays up for a person to look at.
+    Emergency,
+    /// Units are being stopped; the machine goes down.
+    Stopping,
+}
+
+/// One unit that is not as it should be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Degraded {
+    /// The unit's name.
+    pub unit: String,
+    /// The reason, in one line.
+    pub why: String,
+}
+
+/// A network link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    /// The kernel's name for it.
+    pub name: String,
+    /// Its addresses.
+    pub addresses: Vec<Address>,
+}
+
+/// An address with the length of its prefix.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Address {
+    /// The address.
+    pub ip: IpAddr,
+    /// Bits of the network part: up to 32, or up to 128.
+    pub prefix: u8,
+}
+
+/// How a boot went, once it is over.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BootReport {
+    /// Milliseconds from init's first instruction to the goal.
+    pub total_ms: u64,
+    /// The chain of units that decided the total, first to last.
+    pub critical_path: Vec<CriticalUnit>,
+    /// The units' own times added up, divided by the total: what running side by side gained.
+    pub speed_up: f64,
+    /// The most units that were activating at one moment.
+    pub max_side_by_side: u32,
+}
+
+/// One unit on the critical path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CriticalUnit {
+    /// The unit's name.
+    pub unit: String,
+    /// Milliseconds that it took.
+    pub ms: u64,
+}
+
+/// Every unit, and the moment at which that was true.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitList {
+    /// Milliseconds since init started; `since_ms` counts on the same clock.
+    pub now_ms: u64,
+    /// The units.
+    pub units: Vec<Unit>,
+}
+
+/// One unit as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Unit {
+    /// Its name.
+    pub name: String,
+    /// Its kind, the word that names the table in the unit file.
+    pub kind: String,
+    /// The stage that waits for it.
+    pub stage: Option<String>,
+    /// Its description, as the unit file gives it.
+    pub description: String,
+    /// Its state.
+    pub state: UnitState,
+    /// When it entered that state: milliseconds since init started.
+    pub since_ms: u64,
+    /// Milliseconds from activating to up, or to failed; none before either.
+    pub took_ms: Option<u64>,
+    /// How often it was started.
+    pub attempts: u32,
+    /// Why it failed, or why it was skipped.
+    pub note: Option<String>,
+    /// When its start times out: milliseconds since init started; none when it is not starting.
+    pub deadline_ms: Option<u64>,
+    /// The units that it still waits for.
+    pub waits_for: Vec<String>,
+    /// The main process of a service that runs.
+    pub pid: Option<u32>,
+    /// Memory of its whole cgroup in bytes, where it has one.
+    pub memory_bytes: Option<u64>,
+}
+
+/// The states of a unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UnitState {
+    /// Nothing was asked of it.
+    Inactive,
+    /// It has a job, and waits for other units.
+    Waiting,
+    /// It is being started.
+    Activating,
+    /// It is up, with a process or something else that lasts.
+    Running,
+    /// It did its work and left.
+    Exited,
+    /// It is being stopped.
+    Deactivating,
+    /// It could not do its work, or a unit that it requires could not.
+    Failed,
+    /// A condition of it was not met.
+    Skipped,
+}
+
+/// Something that happened, numbered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Its number: the first of a boot is 1, and none is left out.
+    pub seq: u64,
+    /// When: milliseconds since init started.
+    pub at_ms: u64,
+    /// What.
+    pub what: Happened,
+}
+
+/// What can happen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Happened {
+    /// A unit went from one state to another.
+    Transition {
+        /// The unit's name.
+        unit: String,
+        /// The state that it left.
+        from: UnitState,
+        /// The state that it entered.
+        to: UnitState,
+        /// The reason, where there is more to say than the states do.
+        why: Option<String>,
+    },
+    /// Something worth knowing that changes no unit's state: a lease renewed, a restart put off.
+    Fact {
+        /// The unit that it is about.
+        unit: Option<String>,
+        /// The fact, in one line.
+        text: String,
+    },
+    /// The goal's state changed.
+    Goal {
+        /// Its new state.
+        state: GoalState,
+        /// The reason.
+        why: Option<String>,
+    },
+}

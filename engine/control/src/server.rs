@@ -1,0 +1,357 @@
+//! The side of init: accepts, checks who calls, and answers from a [`Service`].
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::fmt;
+use std::fs;
+use std::future::Future;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::event_log::EventLog;
+use crate::frame::{self, FrameError, FrameErrorKind, MAX_FRAME};
+use crate::message::{
+    Greeting, Hello, MAGIC, Refusal, RefusalKind, Reply, Request, Shutdown, Status, Unit, UnitList,
+    VERSION,
+};
+
+/// What init answers with. Every call runs in a connection's own tokio task, so an implementation passes it on to the one
+/// owner of the state and awaits its answer.
+pub trait Service: Send + Sync + 'static {
+    /// The machine as a whole.
+    fn status(&self) -> impl Future<Output = Result<Status, Refusal>> + Send;
+
+    /// Every unit.
+    fn units(&self) -> impl Future<Output = Result<UnitList, Refusal>> + Send;
+
+    /// Where events are read from.
+    fn events(&self) -> &EventLog;
+
+    /// Takes the machine down. Returns as soon as that is decided: the caller still gets an answer.
+    fn shutdown(&self, how: Shutdown) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// A connection was refused or broke off; init's log is the place for it.
+    fn connection_failed(&self, error: &ConnectionError);
+}
+
+/// How much a server puts up with.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// The only user that may connect.
+    pub uid: u32,
+    /// Connections at one time; beyond them a caller is told that there is no room.
+    pub connections: usize,
+    /// How long a peer may take to say hello, or to take a frame that is written to it.
+    pub patience: Duration,
+    /// How long a peer may say nothing between two requests.
+    pub idle: Duration,
+}
+
+impl Default for Limits {
+    /// Root alone, and more places than keel-agent ever takes.
+    fn default() -> Self {
+        Self {
+            uid: 0,
+            connections: 64,
+            patience: Duration::from_secs(5),
+            idle: Duration::from_secs(60),
+        }
+    }
+}
+
+/// Why a connection was refused or given up.
+#[derive(Debug)]
+pub struct ConnectionError {
+    /// The peer's process, where the kernel tells it.
+    pub pid: Option<i32>,
+    /// What went wrong.
+    pub kind: ConnectionErrorKind,
+}
+
+impl fmt::Display for ConnectionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pid {
+            Some(pid) => write!(f, "control connection from pid {pid}: {}", self.kind),
+            None => write!(f, "control connection: {}", self.kind),
+        }
+    }
+}
+
+impl Error for ConnectionError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        // The kind is already in our own text; what lies below it is the source.
+        self.kind.source()
+    }
+}
+
+/// What went wrong on a connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectionErrorKind {
+    /// The kernel would not give us a connection.
+    #[error("cannot accept")]
+    Accept(#[source] io::Error),
+    /// The kernel would not say who the peer is.
+    #[error("cannot learn who it is")]
+    Credentials(#[source] io::Error),
+    /// The peer is not the user that may connect.
+    #[error("user {uid} may not connect")]
+    User {
+        /// Who it is.
+        uid: u32,
+    },
+    /// All places are taken.
+    #[error("no room, {connections} connections are open")]
+    NoRoom {
+        /// How many places there are.
+        connections: usize,
+    },
+    /// The peer does not speak this protocol.
+    #[error("it does not speak this protocol")]
+    Stranger,
+    /// The peer speaks another version.
+    #[error("it speaks version {theirs}, not {VERSION}")]
+    Version {
+        /// Its version.
+        theirs: u16,
+    },
+    /// The peer was silent, or did not read what it asked for.
+    #[error("it was given up while {0}")]
+    Slow(&'static str),
+    /// The peer spoke while it was watching events.
+    #[error("it spoke out of turn")]
+    OutOfTurn,
+    /// A frame was broken.
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+}
+
+/// Makes the socket, for root alone, and its folder if need be.
+///
+/// A socket file that an earlier init left behind is replaced; anything else in its place is an error.
+///
+/// # Errors
+///
+/// Whatever the kernel says.
+pub fn bind(path: &Path) -> io::Result<UnixListener> {
+    if let Some(folder) = path.parent() {
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(folder)?;
+    }
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => fs::remove_file(path)?,
+        Ok(_) | Err(_) => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Serves until it is dropped, and with it every connection. No peer and no error ends it.
+pub async fn serve<S: Service>(
+    listener: UnixListener,
+    service: Arc<S>,
+    limits: Limits,
+) -> Infallible {
+    /// Out of file descriptors or memory: trying again at once would only burn time that PID 1 has better uses for.
+    const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
+
+    let mut open = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = open.join_next() => continue,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let admitted = admit(stream, open.len(), limits);
+                let service = service.clone();
+                match admitted {
+                    Ok((stream, pid)) => {
+                        open.spawn(async move {
+                            if let Err(kind) = converse(stream, &*service, limits).await {
+                                service.connection_failed(&ConnectionError { pid, kind });
+                            }
+                        });
+                    }
+                    Err(error) => service.connection_failed(&error),
+                }
+            }
+            Err(source) => {
+                let kind = ConnectionErrorKind::Accept(source);
+                service.connection_failed(&ConnectionError { pid: None, kind });
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Decides whether a new connection is let in. Nothing here waits for the peer.
+fn admit(
+    stream: UnixStream,
+    open: usize,
+    limits: Limits,
+) -> Result<(UnixStream, Option<i32>), ConnectionError> {
+    let peer = stream.peer_cred().map_err(|source| ConnectionError {
+        pid: None,
+        kind: ConnectionErrorKind::Credentials(source),
+    })?;
+    let refused = |kind| ConnectionError { pid: peer.pid(), kind };
+    if peer.uid() != limits.uid {
+        return Err(refused(ConnectionErrorKind::User { uid: peer.uid() }));
+    }
+    if open >= limits.connections {
+        let sorry = frame::encode(&greeting(false)).map_err(|error| refused(error.into()))?;
+        // The socket's buffer is empty, so this fits or the peer is gone already; it is refused in either case.
+        let _: io::Result<usize> = stream.try_write(&sorry);
+        return Err(refused(ConnectionErrorKind::NoRoom { connections: limits.connections }));
+    }
+    Ok((stream, peer.pid()))
+}
+
+fn greeting(room: bool) -> Greeting {
+    Greeting { magic: MAGIC, version: VERSION, software: crate::software(), room }
+}
+
+async fn converse<S: Service>(
+    mut stream: UnixStream,
+    service: &S,
+    limits: Limits,
+) -> Result<(), ConnectionErrorKind> {
+    let (mut reader, writer) = stream.split();
+    let mut writer = Writer { writer, patience: limits.patience };
+    writer.write(&greeting(true)).await?;
+    let hello = timeout(limits.patience, frame::read::<Hello>(&mut reader))
+        .await
+        .map_err(|_| ConnectionErrorKind::Slow("waiting for its hello"))??;
+    match hello {
+        // Whoever looks and leaves (a health check) does no harm.
+        None => return Ok(()),
+        Some(hello) if hello.magic != MAGIC => return Err(ConnectionErrorKind::Stranger),
+        Some(hello) if hello.version != VERSION => {
+            return Err(ConnectionErrorKind::Version { theirs: hello.version });
+        }
+        Some(_) => {}
+    }
+    loop {
+        let request = timeout(limits.idle, frame::read::<Request>(&mut reader))
+            .await
+            .map_err(|_| ConnectionErrorKind::Slow("waiting for a request"))??;
+        match request {
+            None => return Ok(()),
+            Some(Request::Status) => {
+                writer
+                    .answer(service.status().await.map(|status| Reply::Status(Box::new(status))))
+                    .await?
+            }
+            Some(Request::ListUnits) => match service.units().await {
+                Ok(list) => writer.units(list).await?,
+                Err(refusal) => writer.answer(Err(refusal)).await?,
+            },
+            Some(Request::WatchEvents { from_seq, follow }) => {
+                tokio::select! {
+                    done = writer.events(service.events(), from_seq, follow) => done?,
+                    gone = hung_up(&mut reader) => return gone,
+                }
+            }
+            Some(Request::Shutdown(how)) => {
+                writer.answer(service.shutdown(how).await.map(|()| Reply::ShuttingDown)).await?;
+            }
+        }
+    }
+}
+
+/// Waits until the peer hangs up. A watcher has nothing to say.
+async fn hung_up(reader: &mut (impl AsyncRead + Unpin)) -> Result<(), ConnectionErrorKind> {
+    match reader.read(&mut [0]).await {
+        Ok(0) => Ok(()),
+        Ok(_) => Err(ConnectionErrorKind::OutOfTurn),
+        Err(source) => Err(FrameError { verb: "read", kind: FrameErrorKind::Io(source) }.into()),
+    }
+}
+
+/// Writes replies, each within the peer's time.
+struct Writer<W> {
+    writer: W,
+    patience: Duration,
+}
+
+impl<W: AsyncWrite + Unpin> Writer<W> {
+    async fn write(&mut self, message: &impl serde::Serialize) -> Result<(), ConnectionErrorKind> {
+        timeout(self.patience, frame::write(&mut self.writer, message))
+            .await
+            .map_err(|_| ConnectionErrorKind::Slow("writing to it"))?
+            .map_err(ConnectionErrorKind::from)
+    }
+
+    /// Writes a reply, or why there is none.
+    async fn answer(&mut self, reply: Result<Reply, Refusal>) -> Result<(), ConnectionErrorKind> {
+        let reply = reply.unwrap_or_else(Reply::Refused);
+        match self.write(&reply).await {
+            Err(ConnectionErrorKind::Frame(FrameError {
+                kind: FrameErrorKind::Oversize { .. },
+                ..
+            })) => self.write(&Reply::Refused(RefusalKind::TooLarge.into())).await,
+            done => done,
+        }
+    }
+
+    /// Writes a list of units in as many frames as it takes.
+    async fn units(&mut self, list: UnitList) -> Result<(), ConnectionErrorKind> {
+        let UnitList { now_ms, units } = list;
+        let mut parts = into_parts(units).into_iter().peekable();
+        while let Some(units) = parts.next() {
+            let more = parts.peek().is_some();
+            self.answer(Ok(Reply::Units { now_ms, units, more })).await?;
+        }
+        Ok(())
+    }
+
+    async fn events(
+        &mut self,
+        log: &EventLog,
+        mut from: u64,
+        follow: bool,
+    ) -> Result<(), ConnectionErrorKind> {
+        loop {
+            let batch = if follow { log.after(from).await } else { log.read(from) };
+            match batch {
+                Ok(batch) if batch.events.is_empty() => return self.write(&Reply::EventsEnd).await,
+                Ok(batch) => {
+                    from = batch.next;
+                    self.write(&Reply::Events { dropped: batch.dropped, events: batch.events })
+                        .await?;
+                }
+                Err(refusal) => return self.answer(Err(refusal)).await,
+            }
+        }
+    }
+}
+
+/// Cuts a list into parts that each fit in a frame; at least one, so that an empty list is an answer too.
+fn into_parts(units: Vec<Unit>) -> Vec<Vec<Unit>> {
+    /// Room for what stands around the units in a frame.
+    const FULL: usize = MAX_FRAME - 64;
+
+    let mut parts = vec![Vec::new()];
+    let mut bytes = 0;
+    for unit in units {
+        // A unit too large for any frame gets a part of its own, and that part's answer says so.
+        let size = frame::encode(&unit).map_or(FULL, |frame| frame.len());
+        if bytes + size > FULL && bytes > 0 {
+            parts.push(Vec::new());
+            bytes = 0;
+        }
+        bytes += size;
+        if let Some(part) = parts.last_mut() {
+            part.push(unit);
+        }
+    }
+    parts
+}

@@ -1,0 +1,432 @@
+//! Both ends over a real socket: what is asked is answered, and no peer can do harm.
+
+#![cfg(test)]
+
+use std::io;
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use keel_control::{
+    Address, BootReport, Control, ControlError, ControlErrorKind, CriticalUnit, Degraded, EventLog,
+    GoalState, Happened, Limits, Link, MAX_FRAME, Refusal, RefusalKind, Service, Shutdown, Status,
+    Unit, UnitList, UnitState,
+};
+use proptest::prelude::*;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// A machine that is always the same, and tells the test which connections failed.
+struct Machine {
+    units: usize,
+    description: String,
+    log: EventLog,
+    failures: mpsc::UnboundedSender<String>,
+    shutdowns: mpsc::UnboundedSender<Shutdown>,
+}
+
+impl Service for Machine {
+    async fn status(&self) -> Result<Status, Refusal> {
+        Ok(status())
+    }
+
+    async fn units(&self) -> Result<UnitList, Refusal> {
+        let unit = |n| unit(n, &self.description);
+        Ok(UnitList { now_ms: 9000, units: (0..self.units).map(unit).collect() })
+    }
+
+    fn events(&self) -> &EventLog {
+        &self.log
+    }
+
+    async fn shutdown(&self, how: Shutdown) -> Result<(), Refusal> {
+        if how == Shutdown::Halt {
+            return Err(RefusalKind::Stopping.into());
+        }
+        self.shutdowns
+            .send(how)
+            .map_err(|_| RefusalKind::Internal("the test is over".to_owned()).into())
+    }
+
+    fn connection_failed(&self, error: &keel_control::ConnectionError) {
+        // A test that does not look at failures may be over by now.
+        let _ = self.failures.send(error.kind.to_string());
+    }
+}
+
+fn status() -> Status {
+    Status {
+        version: "0.1.0".to_owned(),
+        kernel: "6.1.0".to_owned(),
+        hostname: "node".to_owned(),
+        machine_id: Some("0123456789abcdef0123456789abcdef".to_owned()),
+        uptime_ms: 12_345,
+        goal: "boot".to_owned(),
+        state: GoalState::Degraded,
+        degraded: vec![Degraded { unit: "time".to_owned(), why: "no server answered".to_owned() }],
+        digest: "ab".repeat(32),
+        links: vec![Link {
+            name: "eth0".to_owned(),
+            addresses: vec![
+                Address { ip: IpAddr::from([10, 0, 2, 15]), prefix: 24 },
+                Address { ip: "fe80::1".parse().unwrap(), prefix: 64 },
+            ],
+        }],
+        boot: Some(BootReport {
+            total_ms: 2100,
+            critical_path: vec![CriticalUnit { unit: "network".to_owned(), ms: 1200 }],
+            speed_up: 2.5,
+            max_side_by_side: 7,
+        }),
+    }
+}
+
+fn unit(n: usize, description: &str) -> Unit {
+    Unit {
+        name: format!("unit-{n}"),
+        kind: "service".to_owned(),
+        stage: Some("services".to_owned()),
+        description: description.to_owned(),
+        state: UnitState::Running,
+        since_ms: 1500,
+        took_ms: Some(20),
+        attempts: 1,
+        note: None,
+        deadline_ms: None,
+        waits_for: vec![],
+        pid: Some(77),
+        memory_bytes: Some(1 << 20),
+    }
+}
+
+/// A server on a socket of its own; gone with the value.
+struct Server {
+    folder: TempDir,
+    machine: Arc<Machine>,
+    failures: mpsc::UnboundedReceiver<String>,
+    shutdowns: mpsc::UnboundedReceiver<Shutdown>,
+    serving: JoinHandle<std::convert::Infallible>,
+}
+
+impl Server {
+    fn start(limits: Limits) -> Self {
+        Self::with_units(limits, 3, "a unit")
+    }
+
+    fn with_units(limits: Limits, units: usize, description: &str) -> Self {
+        let folder = TempDir::new().unwrap();
+        let (failures_in, failures) = mpsc::unbounded_channel();
+        let (shutdowns_in, shutdowns) = mpsc::unbounded_channel();
+        let machine = Arc::new(Machine {
+            units,
+            description: description.to_owned(),
+            log: EventLog::new(4),
+            failures: failures_in,
+            shutdowns: shutdowns_in,
+        });
+        let listener = keel_control::bind(&socket(&folder)).unwrap();
+        let serving = tokio::spawn(keel_control::serve(listener, machine.clone(), limits));
+        Self { folder, machine, failures, shutdowns, serving }
+    }
+
+    fn socket(&self) -> PathBuf {
+        socket(&self.folder)
+    }
+
+    async fn connect(&self) -> Result<Control, ControlError> {
+        Control::connect(&self.socket()).await
+    }
+
+    /// A connection on which the test writes what it likes; init's greeting is already read.
+    async fn raw(&self) -> UnixStream {
+        let mut stream = UnixStream::connect(self.socket()).await.unwrap();
+        let len = stream.read_u32().await.unwrap();
+        let mut greeting = vec![0; len as usize];
+        stream.read_exact(&mut greeting).await.unwrap();
+        stream
+    }
+
+    async fn failure(&mut self) -> String {
+        self.failures.recv().await.unwrap()
+    }
+
+    fn say(&self, text: &str) {
+        self.machine.log.push(1, Happened::Fact { unit: None, text: text.to_owned() });
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.serving.abort();
+    }
+}
+
+fn socket(folder: &TempDir) -> PathBuf {
+    folder.path().join("run/control.sock")
+}
+
+fn impatient() -> Limits {
+    Limits {
+        patience: Duration::from_millis(400),
+        idle: Duration::from_millis(400),
+        ..Limits::default()
+    }
+}
+
+/// A good hello as it goes over the wire.
+fn hello() -> Vec<u8> {
+    hello_of_version(1)
+}
+
+fn hello_of_version(version: u8) -> Vec<u8> {
+    let message = [b"keel".as_slice(), &[version], b"\x04test"].concat();
+    frame(&message)
+}
+
+fn frame(message: &[u8]) -> Vec<u8> {
+    [u32::try_from(message.len()).unwrap().to_be_bytes().as_slice(), message].concat()
+}
+
+#[tokio::test]
+async fn one_connection_answers_request_after_request() {
+    let mut server = Server::start(Limits::default());
+    let mut control = server.connect().await.unwrap();
+    assert_eq!(control.status().await.unwrap(), status());
+    let list = control.units().await.unwrap();
+    assert_eq!(list.now_ms, 9000);
+    assert_eq!(list.units, [unit(0, "a unit"), unit(1, "a unit"), unit(2, "a unit")]);
+    control.shutdown(Shutdown::PowerOff).await.unwrap();
+    assert_eq!(server.shutdowns.recv().await, Some(Shutdown::PowerOff));
+    let refused = control.shutdown(Shutdown::Halt).await.unwrap_err();
+    assert!(
+        refused.to_string().ends_with("init refused the request: the machine is stopping"),
+        "{refused}"
+    );
+    assert_eq!(control.status().await.unwrap(), status(), "a refusal does not end the connection");
+}
+
+#[tokio::test]
+async fn lists_of_any_length_arrive_whole() {
+    for (count, description) in
+        [(0, String::new()), (20_000, "x".repeat(200)), (3, "x".repeat(MAX_FRAME / 2))]
+    {
+        let server = Server::with_units(Limits::default(), count, &description);
+        let list = server.connect().await.unwrap().units().await.unwrap();
+        assert_eq!(list.units.len(), count);
+        assert!(list.units.iter().enumerate().all(|(n, unit)| unit.name == format!("unit-{n}")));
+    }
+}
+
+#[tokio::test]
+async fn a_unit_larger_than_a_frame_is_refused_in_words() {
+    let server = Server::with_units(Limits::default(), 1, &"x".repeat(MAX_FRAME));
+    let error = server.connect().await.unwrap().units().await.unwrap_err();
+    assert!(
+        matches!(error.kind, ControlErrorKind::Refused(Refusal { kind: RefusalKind::TooLarge })),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn events_come_in_order_and_losses_are_counted() {
+    let server = Server::start(Limits::default());
+    for n in 1..=6 {
+        server.say(&format!("event {n}"));
+    }
+    let mut watch = server.connect().await.unwrap().watch(1, true).await.unwrap();
+    let batch = watch.next().await.unwrap().unwrap();
+    assert_eq!(batch.dropped, 2, "the ring holds four");
+    assert_eq!(batch.events.iter().map(|event| event.seq).collect::<Vec<_>>(), [3, 4, 5, 6]);
+    server.say("event 7");
+    let batch = watch.next().await.unwrap().unwrap();
+    assert_eq!((batch.dropped, batch.events[0].seq, batch.next), (0, 7, 8));
+
+    let mut past = server.connect().await.unwrap().watch(6, false).await.unwrap();
+    assert_eq!(past.next().await.unwrap().unwrap().events.len(), 2);
+    assert_eq!(past.next().await.unwrap(), None, "without follow it ends with the newest");
+
+    let mut other_boot = server.connect().await.unwrap().watch(500, true).await.unwrap();
+    let error = other_boot.next().await.unwrap_err();
+    assert!(error.to_string().contains("event 500 has not happened, the next one is 8"), "{error}");
+}
+
+#[tokio::test]
+async fn the_socket_is_for_root_alone() {
+    let mut server = Server::start(Limits::default());
+    let mode = std::fs::metadata(server.socket()).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+
+    // Should the file's mode ever be wrong, the kernel's word on who calls still counts.
+    open_to_all(&server);
+    let connect_and_read =
+        "my $s = IO::Socket::UNIX->new($ARGV[0]) or die; print length(<$s> // '')";
+    let output = tokio::process::Command::new("/usr/bin/perl")
+        .args(["-MIO::Socket::UNIX", "-e", connect_and_read])
+        .arg(server.socket())
+        .uid(65534)
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "0", "{output:?}");
+    assert_eq!(server.failure().await, "user 65534 may not connect");
+    server.connect().await.unwrap().status().await.unwrap();
+}
+
+fn open_to_all(server: &Server) {
+    let all = |path: &Path| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o777)).unwrap()
+    };
+    all(server.folder.path());
+    all(&server.socket());
+}
+
+#[tokio::test]
+async fn no_more_connections_than_there_is_room_for() {
+    let mut server = Server::start(Limits { connections: 2, ..Limits::default() });
+    let first = server.connect().await.unwrap();
+    let _second = server.connect().await.unwrap();
+    let error = server.connect().await.unwrap_err();
+    assert!(matches!(error.kind, ControlErrorKind::NoRoom), "{error}");
+    assert_eq!(server.failure().await, "no room, 2 connections are open");
+    // A place that is given back is given out again, as soon as the server has seen the other end close.
+    drop(first);
+    while server.connect().await.is_err() {
+        server.failure().await;
+    }
+}
+
+#[tokio::test]
+async fn peers_that_do_not_speak_or_listen_are_dropped() {
+    let mut server = Server::start(impatient());
+    let mut silent = server.raw().await;
+    assert_eq!(server.failure().await, "it was given up while waiting for its hello");
+    assert_eq!(silent.read(&mut [0]).await.unwrap(), 0);
+
+    let mut idle = server.raw().await;
+    idle.write_all(&hello()).await.unwrap();
+    assert_eq!(server.failure().await, "it was given up while waiting for a request");
+
+    let mut half = server.raw().await;
+    half.write_all(&hello()).await.unwrap();
+    half.write_all(b"\0\0\0\x09half").await.unwrap();
+    assert_eq!(server.failure().await, "it was given up while waiting for a request");
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_read_is_dropped_and_costs_nobody_else() {
+    let mut server = Server::with_units(impatient(), 20_000, &"x".repeat(200));
+    let mut deaf = server.raw().await;
+    deaf.write_all(&hello()).await.unwrap();
+    deaf.write_all(&frame(&[1])).await.unwrap();
+    let mut other = server.connect().await.unwrap();
+    assert_eq!(
+        other.status().await.unwrap(),
+        status(),
+        "while the first one's answer waits for it"
+    );
+    let mut failures = [server.failure().await, server.failure().await];
+    failures.sort();
+    assert_eq!(
+        failures,
+        ["it was given up while waiting for a request", "it was given up while writing to it"],
+        "the other one for being idle afterwards"
+    );
+}
+
+#[tokio::test]
+async fn broken_speech_ends_that_connection_alone() {
+    let cases: [(&[&[u8]], &str); 7] = [
+        (
+            &[b"GET / HTTP/1.1\r\n\r\n"],
+            "cannot read a frame: 1195725856 bytes are more than the 1048576 allowed",
+        ),
+        (&[&frame(b"ssh!\x01\x00")], "it does not speak this protocol"),
+        (&[&hello_of_version(9)], "it speaks version 9, not 1"),
+        (
+            &[b"\xff\xff\xff\xff"],
+            "cannot read a frame: 4294967295 bytes are more than the 1048576 allowed",
+        ),
+        (&[&hello(), &frame(&[99])], "cannot read a frame: malformed message"),
+        (&[&hello(), &frame(&[0, 0])], "cannot read a frame: 1 bytes follow the message"),
+        (&[&hello(), &frame(&[2, 1, 1]), &frame(&[0])], "it spoke out of turn"),
+    ];
+    let mut server = Server::start(Limits::default());
+    for (frames, expect) in cases {
+        let mut stream = server.raw().await;
+        stream.write_all(&frames.concat()).await.unwrap();
+        assert_eq!(server.failure().await, expect);
+    }
+    let mut cut = server.raw().await;
+    cut.write_all(&[&hello(), b"\0\0\0\x09cut".as_slice()].concat()).await.unwrap();
+    drop(cut);
+    assert_eq!(server.failure().await, "cannot read a frame: the stream ended after 3 of 9 bytes");
+    server.connect().await.unwrap().status().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_client_names_what_is_wrong_with_the_other_side() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("sock");
+    let error = Control::connect(&path).await.unwrap_err();
+    assert!(
+        matches!(error.kind, ControlErrorKind::Connect(ref source) if source.kind() == io::ErrorKind::NotFound)
+    );
+
+    let listener = keel_control::bind(&path).unwrap();
+    let greeting = frame(b"keel\x07\x0aother 0.9\x00\x01");
+    let answers: [(&[u8], &str); 4] = [
+        (b"", "init closed the connection"),
+        (&frame(b"ssh!\x01\x00\x01"), "the other side does not speak this protocol"),
+        (b"\0\0\0\x02\0", "cannot read a frame: the stream ended after 1 of 2 bytes"),
+        (&greeting, "init is other 0.9\0 and speaks version 7, not 1"),
+    ];
+    for (answer, expect) in answers {
+        let (connected, ()) = tokio::join!(Control::connect(&path), async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(answer).await.unwrap();
+        });
+        assert_eq!(connected.unwrap_err().kind.to_string(), expect);
+    }
+}
+
+#[tokio::test]
+async fn binding_replaces_a_socket_and_nothing_else() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("control.sock");
+    drop(keel_control::bind(&path).unwrap());
+    assert!(path.exists(), "a socket outlives its process");
+    drop(keel_control::bind(&path).unwrap());
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "someone's file").unwrap();
+    assert_eq!(keel_control::bind(&path).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    assert_eq!(std::fs::read(&path).unwrap(), b"someone's file");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn no_bytes_bring_the_server_down(
+        greeted in any::<bool>(),
+        bytes in proptest::collection::vec(any::<u8>(), 0..200),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let server = Server::start(Limits::default());
+            let mut stream = server.raw().await;
+            if greeted {
+                stream.write_all(&hello()).await.unwrap();
+            }
+            // The server may hang up on the first byte that it does not like.
+            let _ = stream.write_all(&bytes).await;
+            drop(stream);
+            assert_eq!(server.connect().await.unwrap().status().await.unwrap(), status());
+            assert!(!server.serving.is_finished());
+        });
+    }
+}
