@@ -1,0 +1,220 @@
+//! The machine config: the one file that says how this machine differs from any other.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::diagnostic::Diagnostic;
+use crate::keys::{Fields, Value, keys, mismatch};
+use crate::kinds::{DiskSelector, FilesystemType, Wipe};
+use crate::tree::{Node, Table, Value as Raw};
+use crate::value::{
+    Argument, ByteSize, Cidr, Hostname, KernelArgument, LinkName, MacAddr, MachineId, ModuleName,
+    Mtu, NtpServer, SysctlKey, SysctlValue,
+};
+
+keys! {
+    /// The machine config.
+    pub struct MachineConfig {
+        /// Version of this format; always 1.
+        schema "schema": Schema,
+        /// What this machine is called.
+        machine "machine": Machine = "{}",
+        /// What the kernel is told.
+        kernel "kernel": Kernel = "{}",
+        /// Links, name servers, time servers.
+        network "network": Network = "{}",
+        /// The data partition.
+        storage "storage": Storage = "{}",
+        /// The agent and its API.
+        agent "agent": Agent = "{}",
+        /// The Kubernetes cluster.
+        cluster "cluster": Cluster = "{}",
+        /// Keys of shipped units that are overridden, by the unit's name.
+        units "units": DropIns = "{}",
+    }
+
+    /// What this machine is called.
+    pub struct Machine {
+        /// Host name; else what DHCP says, else one made from the machine id.
+        hostname "hostname": Option<Hostname>,
+        /// Machine id; else a random one is made on first boot.
+        id "id": Option<MachineId>,
+    }
+
+    /// What the kernel is told.
+    pub struct Kernel {
+        /// Modules to load, beyond those that the machine's devices ask for.
+        modules "modules": Vec<ModuleName> = "[]",
+        /// Parameters below `/proc/sys`.
+        sysctls "sysctls": Sysctls = "{}",
+        /// Arguments on the kernel's command line, for images that carry a bootloader or are run by `osctl image run`.
+        arguments "arguments": Vec<KernelArgument> = "[]",
+    }
+
+    /// Links, name servers, time servers.
+    pub struct Network {
+        /// The links. Without any, it is the first ethernet link that has a carrier, by DHCP.
+        interfaces "interfaces": Vec<Interface> = "[{ name = \"primary\" }]",
+        /// Name servers, before those that DHCP gives.
+        dns "dns": Vec<IpAddr> = "[]",
+        /// Time servers.
+        ntp "ntp": Vec<NtpServer> = "[]",
+    }
+    check = distinct_interfaces;
+
+    /// One link.
+    pub struct Interface {
+        /// What units call it: `link@NAME`.
+        name "name": LinkName,
+        /// The kernel's name of it. Without `device` and `mac` it is the first ethernet link that has a carrier.
+        device "device": Option<LinkName>,
+        /// Its hardware address.
+        mac "mac": Option<MacAddr>,
+        /// Ask a DHCP server for an address.
+        dhcp "dhcp": bool = "true",
+        /// Fixed addresses; these need `dhcp = false`.
+        addresses "addresses": Vec<Cidr> = "[]",
+        /// Default gateway for fixed addresses.
+        gateway "gateway": Option<IpAddr>,
+        /// Largest packet in bytes.
+        mtu "mtu": Option<Mtu>,
+    }
+
+    /// Disks.
+    pub struct Storage {
+        /// The data partition, mounted at /var/lib/keel.
+        data "data": Data = "{}",
+    }
+
+    /// The data partition.
+    pub struct Data {
+        /// The disk that may be partitioned on first boot. Without it no disk is ever written.
+        disk "disk": Option<DiskSelector>,
+        /// Its filesystem.
+        filesystem "filesystem": FilesystemType = "\"ext4\"",
+        /// Its size; else all of the disk.
+        size "size": Option<ByteSize>,
+        /// Whether a disk with something on it may be written.
+        wipe "wipe": Wipe = "\"never\"",
+    }
+
+    /// The agent and its API.
+    pub struct Agent {
+        /// Where the API listens.
+        listen "listen": SocketAddr = "\"[::]:50051\"",
+    }
+
+    /// The Kubernetes cluster.
+    pub struct Cluster {
+        /// Name of the node in the cluster; else the host name.
+        node_name "node-name": Option<Hostname>,
+        /// More arguments for the kubelet.
+        kubelet_arguments "kubelet-arguments": Vec<Argument> = "[]",
+    }
+}
+
+fn distinct_interfaces(network: &Network, fields: &mut Fields<'_>) {
+    let at = fields.span_of("interfaces");
+    for (i, interface) in network.interfaces.iter().enumerate() {
+        let before = &network.interfaces[..i];
+        if before.iter().any(|b| b.name == interface.name) {
+            let message = format!("two interfaces are called `{}`", interface.name);
+            fields.report(Diagnostic::new("named-twice", at, message));
+        }
+        let same = |a: &Interface| a.device.is_some() && a.device == interface.device;
+        if let Some(device) = interface.device.as_ref().filter(|_| before.iter().any(same)) {
+            fields.report(Diagnostic::new(
+                "claimed-twice",
+                at,
+                format!("two interfaces claim the link `{device}`"),
+            ));
+        }
+    }
+}
+
+/// Version 1 of the format.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Schema;
+
+impl Value for Schema {
+    fn expected() -> String {
+        "1".to_owned()
+    }
+
+    fn decode(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Self> {
+        match node.value {
+            Raw::Integer(1) => Some(Schema),
+            Raw::Integer(other) => {
+                let found = Diagnostic::new(
+                    "unknown-value",
+                    node.span,
+                    format!("schema {other} is not known"),
+                );
+                findings.push(found.label("expected 1").help("this version reads schema 1 only"));
+                None
+            }
+            _ => {
+                findings.push(mismatch(node, "the integer 1"));
+                None
+            }
+        }
+    }
+}
+
+/// Kernel parameters by name.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Sysctls(pub Vec<(SysctlKey, SysctlValue)>);
+
+impl Value for Sysctls {
+    fn expected() -> String {
+        "a table such as { \"net.ipv4.ip_forward\" = 1 }".to_owned()
+    }
+
+    fn decode(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Self> {
+        let Some(table) = node.as_table() else {
+            findings.push(mismatch(node, &Self::expected()));
+            return None;
+        };
+        let read: Vec<_> = table
+            .iter()
+            .map(|entry| {
+                let name = Node { span: entry.key_span, value: Raw::String(entry.key.clone()) };
+                let key = SysctlKey::decode(&name, findings);
+                // A bare `net.ipv4.ip_forward` is three nested tables in TOML; people mean the parameter.
+                let value = match &entry.node.value {
+                    Raw::Table(_) => {
+                        let found = mismatch(&entry.node, &SysctlValue::expected());
+                        findings.push(
+                            found.help(format!("quote the whole name: \"{}.…\" = …", entry.key)),
+                        );
+                        None
+                    }
+                    _ => SysctlValue::decode(&entry.node, findings),
+                };
+                Some((key?, value?))
+            })
+            .collect();
+        read.into_iter().collect::<Option<_>>().map(Sysctls)
+    }
+}
+
+/// Overrides of shipped units, kept as they were written until they are merged into the unit.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct DropIns(pub Table);
+
+impl Value for DropIns {
+    fn expected() -> String {
+        "a table by unit name such as [units.containerd.service]".to_owned()
+    }
+
+    fn decode(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Self> {
+        let Some(table) = node.as_table() else {
+            findings.push(mismatch(node, &Self::expected()));
+            return None;
+        };
+        let before = findings.len();
+        for entry in table.iter().filter(|e| e.node.as_table().is_none()) {
+            findings.push(mismatch(&entry.node, "a table with keys of the unit"));
+        }
+        (findings.len() == before).then(|| DropIns(table.clone()))
+    }
+}

@@ -1,0 +1,235 @@
+//! Findings: what is wrong, where, and what to write instead. All of them are reported at once.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::source::{Location, Sources, Span};
+
+/// One finding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// Stable name of the rule, such as `unknown-key`.
+    pub code: &'static str,
+    /// What is wrong, in lower case and without a full stop.
+    pub message: String,
+    /// The text that is wrong and what was expected there.
+    pub label: Label,
+    /// Other places that have to do with it.
+    pub others: Vec<Label>,
+    /// What to write instead.
+    pub help: Option<String>,
+}
+
+/// A place with a remark.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Label {
+    /// The place.
+    pub span: Span,
+    /// The remark; may be empty.
+    pub text: String,
+}
+
+impl Diagnostic {
+    /// A finding at `span`.
+    pub fn new(code: &'static str, span: Span, message: impl Into<String>) -> Self {
+        let label = Label { span, text: String::new() };
+        Diagnostic { code, message: message.into(), label, others: Vec::new(), help: None }
+    }
+
+    /// Sets the remark under the marked text.
+    #[must_use]
+    pub fn label(mut self, text: impl Into<String>) -> Self {
+        self.label.text = text.into();
+        self
+    }
+
+    /// Adds another place.
+    #[must_use]
+    pub fn also(mut self, span: Span, text: impl Into<String>) -> Self {
+        self.others.push(Label { span, text: text.into() });
+        self
+    }
+
+    /// Sets what to write instead.
+    #[must_use]
+    pub fn help(mut self, text: impl Into<String>) -> Self {
+        self.help = Some(text.into());
+        self
+    }
+
+    /// Sets the help to "did you mean" when one of `known` is near to `word`.
+    #[must_use]
+    pub fn did_you_mean<'a>(self, word: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
+        match nearest(word, known) {
+            Some(near) => self.help(format!("did you mean `{near}`?")),
+            None => self,
+        }
+    }
+}
+
+/// The word of `known` that a person most likely meant by `word`.
+///
+/// Jaro-Winkler suits short words with a slip or two; below 0.8 a guess confuses more than it helps.
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // Words as long as these are no slip of a name that we know, and the measure is quadratic.
+    if word.len() > 200 {
+        return None;
+    }
+    known
+        .into_iter()
+        .map(|k| (strsim::jaro_winkler(word, k), k))
+        .filter(|(score, _)| *score >= 0.8)
+        .max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(a.1)))
+        .map(|(_, k)| k)
+}
+
+/// All findings of a run together with the files that they point into.
+#[derive(Clone)]
+pub struct Report {
+    /// The files.
+    pub sources: Arc<Sources>,
+    /// The findings, sorted by place.
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+impl Report {
+    /// Sorts findings by place and drops repetitions (a template's fault shows once, not once per instance).
+    pub fn new(sources: Arc<Sources>, mut diagnostics: Vec<Diagnostic>) -> Self {
+        diagnostics.sort_by(|a, b| {
+            (a.label.span, a.code, &a.message).cmp(&(b.label.span, b.code, &b.message))
+        });
+        diagnostics.dedup();
+        Report { sources, diagnostics }
+    }
+
+    /// `file:line` of a finding.
+    pub fn location(&self, diagnostic: &Diagnostic) -> Location {
+        self.sources.locate(diagnostic.label.span)
+    }
+
+    /// The findings as miette reads them.
+    pub fn findings(&self) -> impl Iterator<Item = Finding<'_>> {
+        self.diagnostics.iter().map(|diagnostic| Finding { report: self, diagnostic })
+    }
+}
+
+impl fmt::Debug for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// One line per finding; the underlined form is miette's, through [`Report::findings`].
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for d in &self.diagnostics {
+            let at = self.location(d);
+            write!(f, "{}:{}:{}: {}", at.file, at.line, at.column, d.message)?;
+            if let Some(help) = &d.help {
+                write!(f, " ({help})")?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Report {}
+
+/// A [`Diagnostic`] with its files at hand, for miette's renderers.
+#[derive(Debug)]
+pub struct Finding<'a> {
+    report: &'a Report,
+    diagnostic: &'a Diagnostic,
+}
+
+impl fmt::Display for Finding<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.diagnostic.message)
+    }
+}
+
+impl std::error::Error for Finding<'_> {}
+
+impl miette::Diagnostic for Finding<'_> {
+    fn code<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        Some(Box::new(self.diagnostic.code))
+    }
+
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        // miette draws one file per report; places in other files are told in words.
+        let file = self.diagnostic.label.span.file;
+        let mut lines: Vec<String> = self.diagnostic.help.iter().cloned().collect();
+        for other in self.diagnostic.others.iter().filter(|o| o.span.file != file) {
+            lines.push(format!("{}: {}", self.report.sources.locate(other.span), other.text));
+        }
+        (!lines.is_empty()).then(|| Box::new(lines.join("\n")) as Box<dyn fmt::Display>)
+    }
+
+    fn source_code(&self) -> Option<&dyn miette::SourceCode> {
+        Some(self)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = miette::LabeledSpan> + '_>> {
+        let file = self.diagnostic.label.span.file;
+        let labels = std::iter::once((&self.diagnostic.label, true)).chain(
+            self.diagnostic.others.iter().filter(move |o| o.span.file == file).map(|o| (o, false)),
+        );
+        Some(Box::new(labels.map(|(label, primary)| {
+            let text = (!label.text.is_empty()).then(|| label.text.clone());
+            let (start, end) =
+                (label.span.start as usize, label.span.end.max(label.span.start) as usize);
+            if primary {
+                miette::LabeledSpan::new_primary_with_span(text, start..end)
+            } else {
+                miette::LabeledSpan::new_with_span(text, start..end)
+            }
+        })))
+    }
+}
+
+/// Lines longer than this are not drawn: a megabyte on one line would bury the finding.
+const LONGEST_DRAWN: usize = 500;
+
+impl miette::SourceCode for Finding<'_> {
+    fn read_span<'a>(
+        &'a self,
+        span: &miette::SourceSpan,
+        before: usize,
+        after: usize,
+    ) -> Result<Box<dyn miette::SpanContents<'a> + 'a>, miette::MietteError> {
+        let sources = &self.report.sources;
+        let file = self.diagnostic.label.span.file;
+        let text: &'a str = sources.str(file);
+        let contents = text.read_span(span, before, after)?;
+        if contents.data().split(|b| *b == b'\n').any(|line| line.len() > LONGEST_DRAWN) {
+            return Err(miette::MietteError::OutOfBounds);
+        }
+        Ok(Box::new(miette::MietteSpanContents::new_named(
+            sources.name(file).to_string(),
+            contents.data(),
+            *contents.span(),
+            contents.line(),
+            contents.column(),
+            contents.line_count(),
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(word: &str, known: &[&str], expect: Option<&str>) {
+        assert_eq!(nearest(word, known.iter().copied()), expect, "{word}");
+    }
+
+    #[test]
+    fn a_slip_is_recognised_and_a_stranger_is_not() {
+        check("requries", &["requires", "wants"], Some("requires"));
+        check("timout", &["timeout", "target"], Some("timeout"));
+        check("x", &["requires", "wants"], None);
+        check("binds_to", &["binds-to", "before"], Some("binds-to"));
+        check(&"r".repeat(100_000), &["requires"], None);
+    }
+}

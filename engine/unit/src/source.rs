@@ -1,0 +1,126 @@
+//! Where a text came from: files, spans in them, and the line and column a person counts.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// Index of a file in [`Sources`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FileId(u32);
+
+/// A run of bytes in one file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Span {
+    /// The file.
+    pub file: FileId,
+    /// First byte.
+    pub start: u32,
+    /// One past the last byte.
+    pub end: u32,
+}
+
+impl Span {
+    /// The span of the first byte of `file`, for findings about a file as a whole.
+    pub fn whole(file: FileId) -> Self {
+        Span { file, start: 0, end: 0 }
+    }
+}
+
+/// Every file that was read, by the name that is shown for it.
+#[derive(Debug, Clone, Default)]
+pub struct Sources {
+    files: Vec<Arc<File>>,
+}
+
+#[derive(Debug)]
+struct File {
+    name: Arc<str>,
+    text: Arc<str>,
+    /// Byte offset of the start of each line, so that a span becomes a line by binary search.
+    lines: Vec<u32>,
+}
+
+/// `file:line`, as it is shown to a person and stands in an edge's provenance.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Location {
+    /// Name of the file, as given to [`Sources::add`].
+    pub file: Arc<str>,
+    /// Line, from 1.
+    pub line: u32,
+    /// Column in characters, from 1.
+    pub column: u32,
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)
+    }
+}
+
+impl Sources {
+    /// Adds a file. `name` is what diagnostics show.
+    pub fn add(&mut self, name: &str, text: impl Into<Arc<str>>) -> FileId {
+        let text: Arc<str> = text.into();
+        let starts =
+            text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i as u32 + 1);
+        let lines = std::iter::once(0).chain(starts).collect();
+        self.files.push(Arc::new(File { name: name.into(), text, lines }));
+        FileId(self.files.len() as u32 - 1)
+    }
+
+    /// The name of a file.
+    pub fn name(&self, file: FileId) -> Arc<str> {
+        self.file(file).name.clone()
+    }
+
+    /// The text of a file.
+    pub fn text(&self, file: FileId) -> Arc<str> {
+        self.file(file).text.clone()
+    }
+
+    /// The text of a file, borrowed.
+    pub(crate) fn str(&self, file: FileId) -> &str {
+        &self.file(file).text
+    }
+
+    /// All files in the order in which they were added.
+    pub fn files(&self) -> impl Iterator<Item = FileId> + use<> {
+        (0..self.files.len() as u32).map(FileId)
+    }
+
+    /// Line and column of the start of a span.
+    pub fn locate(&self, span: Span) -> Location {
+        let file = self.file(span.file);
+        let start = span.start.min(file.text.len() as u32);
+        let line = file.lines.partition_point(|l| *l <= start).max(1);
+        let from = file.lines[line - 1] as usize;
+        let column =
+            file.text.get(from..start as usize).map_or(0, |s| s.chars().count()) as u32 + 1;
+        Location { file: file.name.clone(), line: line as u32, column }
+    }
+
+    fn file(&self, file: FileId) -> &File {
+        &self.files[file.0 as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, at: u32, expect: (u32, u32)) {
+        let mut sources = Sources::default();
+        let file = sources.add("f", text);
+        let found = sources.locate(Span { file, start: at, end: at });
+        assert_eq!((found.line, found.column), expect, "offset {at} of {text:?}");
+    }
+
+    #[test]
+    fn offsets_become_lines_and_columns() {
+        check("", 0, (1, 1));
+        check("ab\ncd", 0, (1, 1));
+        check("ab\ncd", 2, (1, 3));
+        check("ab\ncd", 3, (2, 1));
+        check("ä=1", 3, (1, 3));
+        check("ab\n", 99, (2, 1));
+    }
+}

@@ -1,0 +1,18 @@
+//! Scalar values: never a bare string where a type exists.
+
+mod duration;
+mod id;
+mod net;
+mod number;
+mod path;
+mod text;
+
+pub use duration::Timespan;
+pub use id::{Guid, MachineId};
+pub use net::{Cidr, Hostname, LinkName, MacAddr, Mtu, NtpServer};
+pub use number::{ByteSize, CpuLimit, ExitCode, FileMode, SignalName, Weight};
+pub use path::{AbsPath, Source};
+pub use text::{
+    Argument, Content, EnvName, FsLabel, FsType, Glob, KernelArgument, Line, ModuleName,
+    MountOption, PartLabel, SysctlKey, SysctlValue,
+};
