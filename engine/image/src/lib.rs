@@ -1,1 +1,24 @@
-//! Initramfs images from a machine config.
+//! Node images: a kernel and an initramfs that holds init, units, a machine config and the programs
+//! that the node runs. Built by any user, reproducible to the byte.
+
+mod build;
+mod cpio;
+mod elf;
+mod layout;
+mod libraries;
+mod manifest;
+mod modules;
+mod payload;
+#[cfg(test)]
+mod testing;
+mod tree;
+#[cfg(unix)]
+pub mod vm;
+
+pub use build::{BuildError, ImageSpec, build};
+pub use elf::ElfError;
+pub use libraries::{LibraryError, LibraryErrorKind};
+pub use manifest::{Blob, ImageDir, Manifest, OpenError, OpenErrorKind, Taken};
+pub use modules::{ModuleError, ModuleErrorKind, WantedModule};
+pub use payload::{Payload, PayloadError};
+pub use tree::{TreeError, TreeErrorKind};

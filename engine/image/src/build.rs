@@ -1,0 +1,256 @@
+//! Builds an image: gathers the tree, packs it, and puts kernel, initramfs and manifest in place.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::elf::{self, Elf, ElfError, Machine};
+use crate::libraries::{self, LibraryError};
+use crate::manifest::{self, INITRAMFS, KERNEL, MANIFEST, Manifest};
+use crate::modules::{KernelTree, ModuleError, WantedModule};
+use crate::payload::Payload;
+use crate::tree::{Tree, TreeError};
+use crate::{cpio, layout};
+
+/// High enough to halve the image, low enough that a build is a matter of seconds; what unpacks it
+/// on the node is as fast for every level.
+const ZSTD_LEVEL: i32 = 9;
+
+/// What goes into an image.
+#[derive(Debug, Clone)]
+pub struct ImageSpec {
+    /// The static `keel-init` binary; its machine is the image's.
+    pub init: PathBuf,
+    /// The machine config, copied to `/etc/keel/config.toml`.
+    pub config: PathBuf,
+    /// The directory of unit files, copied to `/etc/keel/units`.
+    pub units: PathBuf,
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// The kernel's module directory, or a root that holds one below `lib/modules`.
+    pub modules: PathBuf,
+    /// Modules that must be on the image, beyond the default set.
+    pub wanted_modules: Vec<WantedModule>,
+    /// Programs and files that are added.
+    pub payload: Vec<Payload>,
+    /// Certificates of the authorities to trust, copied to `/etc/ssl/certs/ca-certificates.crt`.
+    pub ca_certificates: Option<PathBuf>,
+    /// The time stamp of every file, in seconds since 1970 (`SOURCE_DATE_EPOCH`).
+    pub mtime: u32,
+}
+
+/// An image that could not be built. Nothing is left of it.
+#[derive(Debug, Error)]
+pub enum BuildError {
+    /// An input cannot be read.
+    #[error("cannot read {what} {}", path.display())]
+    Read {
+        /// Which input.
+        what: &'static str,
+        /// Its path.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Init is no program.
+    #[error("cannot take init from {}", path.display())]
+    Init {
+        /// Its path.
+        path: PathBuf,
+        /// What it is.
+        source: ElfError,
+    },
+    /// Init needs a loader that nothing has checked at boot.
+    #[error("{} is a dynamic program, and init must be static", path.display())]
+    DynamicInit {
+        /// Its path.
+        path: PathBuf,
+    },
+    /// A payload cannot be taken.
+    #[error(transparent)]
+    Library(#[from] LibraryError),
+    /// A module cannot be taken.
+    #[error(transparent)]
+    Module(#[from] ModuleError),
+    /// Two things claim one path.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    /// The archive could not be packed.
+    #[error("cannot pack the initramfs")]
+    Pack(#[source] io::Error),
+    /// The result could not be written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// Where to.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Builds the image and writes it into `out`: `vmlinuz`, `initramfs.zst` and `manifest.json`.
+///
+/// Runs as any user. The same inputs give the same bytes.
+///
+/// # Errors
+/// See [`BuildError`]; an image that was in `out` before is then untouched, unless the disk failed
+/// between the last renames, in which case [`manifest::ImageDir::open`] refuses the mix.
+pub fn build(spec: &ImageSpec, out: &Path) -> Result<Manifest, BuildError> {
+    let kernel = read("kernel", &spec.kernel)?;
+    let modules = KernelTree::open(&spec.modules)?;
+    let tree = gather(spec, &modules)?;
+
+    let mut archive = Vec::new();
+    cpio::write(&tree, spec.mtime, &mut archive).map_err(BuildError::Pack)?;
+    let initramfs = zstd::bulk::compress(&archive, ZSTD_LEVEL).map_err(BuildError::Pack)?;
+
+    let manifest = Manifest {
+        schema: 1,
+        kernel_release: modules.release().to_owned(),
+        kernel: manifest::blob(KERNEL, &kernel),
+        initramfs: manifest::blob(INITRAMFS, &initramfs),
+        unpacked: archive.len() as u64,
+        files: manifest::list(&tree),
+    };
+    let mut text = serde_json::to_vec_pretty(&manifest).map_err(|e| BuildError::Pack(e.into()))?;
+    text.push(b'\n');
+    place(out, &[(KERNEL, &kernel), (INITRAMFS, &initramfs), (MANIFEST, &text)])?;
+    Ok(manifest)
+}
+
+fn gather(spec: &ImageSpec, modules: &KernelTree) -> Result<Tree, BuildError> {
+    let mut tree = Tree::merged()?;
+    layout::add(&mut tree)?;
+
+    let init = read("init", &spec.init)?;
+    let elf =
+        elf::read(&init).map_err(|source| BuildError::Init { path: spec.init.clone(), source })?;
+    if elf.interpreter.is_some() || !elf.needed.is_empty() {
+        return Err(BuildError::DynamicInit { path: spec.init.clone() });
+    }
+    tree.file("/init", 0o755, init, "init")?;
+    tree.file(
+        "/etc/keel/config.toml",
+        0o600,
+        read("machine config", &spec.config)?,
+        "machine config",
+    )?;
+    add_units(&mut tree, &spec.units)?;
+    if let Some(path) = &spec.ca_certificates {
+        let bytes = read("certificates", path)?;
+        tree.file("/etc/ssl/certs/ca-certificates.crt", 0o644, bytes, "certificates")?;
+    }
+    for payload in &spec.payload {
+        add_payload(&mut tree, payload, &elf)?;
+    }
+    add_modules(&mut tree, modules, &spec.wanted_modules)?;
+    Ok(tree)
+}
+
+/// Unit files below a directory, at the same place below `/etc/keel/units`.
+fn add_units(tree: &mut Tree, units: &Path) -> Result<(), BuildError> {
+    let cannot = |path: &Path| {
+        let path = path.to_owned();
+        move |source| BuildError::Read { what: "units", path, source }
+    };
+    tree.directory("/etc/keel/units", 0o755, "layout")?;
+    let mut dirs = vec![(units.to_owned(), "/etc/keel/units".to_owned())];
+    while let Some((dir, place)) = dirs.pop() {
+        for entry in fs::read_dir(&dir).map_err(cannot(&dir))? {
+            let path = entry.map_err(cannot(&dir))?.path();
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            let place = format!("{place}/{name}");
+            if path.is_dir() {
+                dirs.push((path, place));
+            } else if path.extension().is_some_and(|ext| ext == "toml") {
+                tree.file(&place, 0o644, read("unit", &path)?, "unit")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A program with its loader and libraries, or a plain file.
+fn add_payload(tree: &mut Tree, payload: &Payload, init: &Elf) -> Result<(), BuildError> {
+    let bytes = read("payload", &payload.source)?;
+    let why = format!("payload {}", payload.name);
+    if !payload.must_be_program() && elf::read(&bytes).is_err() {
+        return Ok(tree.file(&payload.target(), 0o644, bytes, &why)?);
+    }
+    for library in closure(payload, &bytes, init.machine)? {
+        tree.file(&library.path, 0o755, library.bytes, &format!("library of {}", payload.name))?;
+    }
+    Ok(tree.file(&payload.target(), 0o755, bytes, &why)?)
+}
+
+fn closure(
+    payload: &Payload,
+    bytes: &[u8],
+    machine: Machine,
+) -> Result<Vec<libraries::Library>, LibraryError> {
+    let host = PathBuf::from("/");
+    let mut roots = vec![host];
+    // Links are followed only for reading: the package's own root is the one it was unpacked into.
+    if let Some(root) = libraries::root_of(&payload.source).filter(|root| *root != roots[0]) {
+        roots.insert(0, root);
+    }
+    libraries::closure(&payload.name, &payload.source, bytes, machine, &roots)
+}
+
+fn add_modules(
+    tree: &mut Tree,
+    kernel: &KernelTree,
+    wanted: &[WantedModule],
+) -> Result<(), BuildError> {
+    let dir = format!("/usr/lib/modules/{}", kernel.release());
+    let selection = kernel.select(wanted)?;
+    for module in selection.modules {
+        let bytes = kernel.module(&module.path)?;
+        tree.file(
+            &format!("{dir}/{}", module.path),
+            0o644,
+            bytes,
+            &format!("module: {}", module.why),
+        )?;
+    }
+    for (name, text) in selection.indexes {
+        tree.file(&format!("{dir}/{name}"), 0o644, text.into_bytes(), "module index")?;
+    }
+    Ok(())
+}
+
+fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, BuildError> {
+    fs::read(path).map_err(|source| BuildError::Read { what, path: path.to_owned(), source })
+}
+
+/// Puts the files into place: all are written whole under other names first, then the old manifest
+/// goes, then each file is renamed, the manifest last. So a file is never half-written under its
+/// name, and files of two builds never stand under one manifest.
+fn place(out: &Path, files: &[(&str, &[u8])]) -> Result<(), BuildError> {
+    let cannot = |path: &Path| {
+        let path = path.to_owned();
+        move |source| BuildError::Write { path, source }
+    };
+    fs::create_dir_all(out).map_err(cannot(out))?;
+    // In the same directory, hence on the same file system; gone with its content if anything fails.
+    let staging = tempfile::Builder::new().prefix(".new-").tempdir_in(out).map_err(cannot(out))?;
+    for (name, bytes) in files {
+        let path = staging.path().join(name);
+        let written = fs::File::create(&path).and_then(|mut file| {
+            io::Write::write_all(&mut file, bytes)?;
+            file.sync_all()
+        });
+        written.map_err(cannot(&path))?;
+    }
+    let old = out.join(MANIFEST);
+    match fs::remove_file(&old) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(cannot(&old)(e)),
+        _ => {}
+    }
+    for (name, _) in files {
+        fs::rename(staging.path().join(name), out.join(name)).map_err(cannot(&out.join(name)))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,92 @@
+//! Boots an image in QEMU: a [`VmSpec`] says what the machine is, a [`Vm`] is one that runs.
+
+mod accel;
+mod arguments;
+mod console;
+mod qmp;
+mod running;
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+pub use accel::Accel;
+pub use console::Console;
+pub use running::{Vm, VmError, VmErrorKind};
+
+/// A virtual machine to start.
+#[derive(Debug, Clone)]
+pub struct VmSpec {
+    /// The kernel.
+    pub kernel: PathBuf,
+    /// The initramfs.
+    pub initramfs: PathBuf,
+    /// Memory in MiB.
+    pub memory: u32,
+    /// Processors.
+    pub cpus: u32,
+    /// virtio disks, in order: the first is `/dev/vda`.
+    pub disks: Vec<Disk>,
+    /// The network card.
+    pub network: Network,
+    /// Kernel arguments beyond the console's.
+    pub append: Vec<String>,
+    /// What runs the guest's instructions.
+    pub accel: Accel,
+    /// Keeps QEMU out of the terminal's process group, so that Ctrl-C reaches the caller alone and
+    /// the caller can shut the node down in order.
+    pub detached: bool,
+}
+
+/// A disk of the machine.
+#[derive(Debug, Clone)]
+pub struct Disk {
+    /// The image file; one that ends in `.qcow2` is of that format, any other is raw.
+    pub path: PathBuf,
+    /// The serial number that the guest reads, which `/dev/disk/by-id` shows.
+    pub serial: Option<String>,
+}
+
+/// The machine's network card.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Network {
+    /// QEMU's own network with a DHCP server, a resolver and a way out. Each guest TCP port listed is
+    /// reachable at a free port of 127.0.0.1: [`Vm::forwarded`].
+    User {
+        /// Guest ports.
+        forward: Vec<u16>,
+    },
+    /// A card with a carrier and nobody at the other end.
+    Silent,
+    /// No card.
+    None,
+}
+
+impl Disk {
+    /// A disk that lies at `path`; a sparse, blank one of `size` bytes is made if nothing is there.
+    ///
+    /// # Errors
+    /// If the file cannot be made, or it is to be qcow2 and `qemu-img` fails.
+    pub fn at(path: &Path, size: u64) -> io::Result<Self> {
+        if !path.exists() {
+            if is_qcow2(path) {
+                let made = Command::new("qemu-img")
+                    .args(["create", "-q", "-f", "qcow2"])
+                    .arg(path)
+                    .arg(size.to_string())
+                    .status()?;
+                if !made.success() {
+                    return Err(io::Error::other(format!("qemu-img create: {made}")));
+                }
+            } else {
+                File::create_new(path)?.set_len(size)?;
+            }
+        }
+        Ok(Self { path: path.to_owned(), serial: None })
+    }
+}
+
+fn is_qcow2(path: &Path) -> bool {
+    path.extension().is_some_and(|ext| ext == "qcow2")
+}

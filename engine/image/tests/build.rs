@@ -1,0 +1,214 @@
+//! Builds images from real programs of this host and checks what is on disk afterwards.
+
+use std::fs;
+use std::process::Command;
+
+use keel_image::{BuildError, ImageDir, ImageSpec, OpenErrorKind, Payload, build};
+
+use inputs::{Inputs, files};
+
+#[cfg(test)]
+mod inputs {
+    use std::fs;
+    use std::path::{Path, PathBuf};
+    use std::process::Command;
+
+    use keel_image::{ImageSpec, WantedModule};
+
+    /// Inputs in a directory of their own: a static init, a config, units, a kernel with one module.
+    pub(super) struct Inputs {
+        pub(super) dir: tempfile::TempDir,
+    }
+
+    impl Inputs {
+        pub(super) fn new() -> Self {
+            let inputs = Self { dir: tempfile::tempdir().unwrap() };
+            for dir in ["units/storage", "lib/modules/6.1/kernel/fs"] {
+                fs::create_dir_all(inputs.at(dir)).unwrap();
+            }
+            let write = |path: &str, text: &str| fs::write(inputs.at(path), text).unwrap();
+            write("init.c", "int main(void) { return 0; }");
+            write("config.toml", "schema = 1\n");
+            write("units/boot.toml", "description = \"all\"\n[target]\n");
+            write("units/storage/data.toml", "description = \"data\"\n[target]\n");
+            write("units/README", "not a unit");
+            write("vmlinuz", "a kernel");
+            write("lib/modules/6.1/modules.order", "");
+            write("lib/modules/6.1/modules.dep", "kernel/fs/overlay.ko:\nkernel/fs/odd.ko:\n");
+            write("lib/modules/6.1/kernel/fs/overlay.ko", "overlay");
+            write("lib/modules/6.1/kernel/fs/odd.ko", "odd");
+            inputs.gcc("init", &["-static"]);
+            inputs
+        }
+
+        pub(super) fn at(&self, path: &str) -> PathBuf {
+            self.dir.path().join(path)
+        }
+
+        pub(super) fn gcc(&self, out: &str, args: &[&str]) {
+            let status = Command::new("gcc")
+                .args(args)
+                .arg(self.at("init.c"))
+                .arg("-o")
+                .arg(self.at(out))
+                .status()
+                .unwrap();
+            assert!(status.success());
+        }
+
+        pub(super) fn spec(&self) -> ImageSpec {
+            ImageSpec {
+                init: self.at("init"),
+                config: self.at("config.toml"),
+                units: self.at("units"),
+                kernel: self.at("vmlinuz"),
+                modules: self.dir.path().to_owned(),
+                wanted_modules: vec![WantedModule {
+                    name: "odd".into(),
+                    by: "kernel.modules".into(),
+                }],
+                payload: vec![
+                    "mount=/bin/mount".parse().unwrap(),
+                    "umount=/bin/umount".parse().unwrap(),
+                ],
+                ca_certificates: None,
+                mtime: 0,
+            }
+        }
+    }
+
+    pub(super) fn files(dir: &Path) -> Vec<(String, Vec<u8>)> {
+        let mut files: Vec<_> = fs::read_dir(dir)
+            .unwrap()
+            .map(|e| e.unwrap())
+            .map(|e| (e.file_name().into_string().unwrap(), fs::read(e.path()).unwrap()))
+            .collect();
+        files.sort();
+        files
+    }
+}
+
+#[test]
+fn two_builds_are_byte_identical() {
+    // From two copies of the inputs: neither their place nor their age may show.
+    let (one, two) = (Inputs::new(), Inputs::new());
+    fs::copy(one.at("init"), two.at("init")).unwrap(); // a compiler need not be reproducible
+    build(&one.spec(), &one.at("out")).unwrap();
+    build(&two.spec(), &two.at("deep/out")).unwrap();
+    let (one, two) = (files(&one.at("out")), files(&two.at("deep/out")));
+    assert_eq!(
+        one.iter().map(|(n, _)| n.as_str()).collect::<Vec<_>>(),
+        ["initramfs.zst", "manifest.json", "vmlinuz"]
+    );
+    assert!(one == two, "the images differ");
+}
+
+#[test]
+fn the_image_holds_what_was_asked_for_and_what_that_needs() {
+    let inputs = Inputs::new();
+    let manifest = build(&inputs.spec(), &inputs.at("out")).unwrap();
+    let why = |path: &str| manifest.files.iter().find(|f| f.path == path).map(|f| f.why.as_str());
+    assert_eq!(why("/init"), Some("init"));
+    assert_eq!(why("/etc/keel/config.toml"), Some("machine config"));
+    assert_eq!(why("/etc/keel/units/storage/data.toml"), Some("unit"));
+    assert_eq!(why("/etc/keel/units/README"), None);
+    assert_eq!(why("/usr/bin/mount"), Some("payload mount"));
+    assert_eq!(why("/usr/lib/libmount.so.1"), Some("library of mount"));
+    assert_eq!(why("/usr/lib/ld-linux-x86-64.so.2"), Some("library of mount"));
+    assert_eq!(why("/usr/lib/modules/6.1/kernel/fs/odd.ko"), Some("module: kernel.modules"));
+    assert_eq!(why("/usr/lib/modules/6.1/kernel/fs/overlay.ko"), Some("module: default set"));
+    assert_eq!(ImageDir::open(&inputs.at("out")).unwrap().manifest, manifest);
+}
+
+/// GNU cpio and zstd unpack it; a program on it runs in a chroot with nothing but the image.
+#[test]
+fn the_unpacked_image_can_run_its_programs() {
+    let inputs = Inputs::new();
+    build(&inputs.spec(), &inputs.at("out")).unwrap();
+    let root = inputs.at("root");
+    fs::create_dir(&root).unwrap();
+    let unpack =
+        format!("zstd -dcq {} | cpio -id --quiet", inputs.at("out/initramfs.zst").display());
+    assert!(
+        Command::new("sh").args(["-c", &unpack]).current_dir(&root).status().unwrap().success()
+    );
+    let out =
+        Command::new("chroot").arg(&root).args(["/sbin/mount", "--version"]).output().unwrap();
+    let said =
+        String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+    assert!(said.starts_with("mount from util-linux"), "{said}");
+}
+
+#[test]
+fn a_build_that_fails_leaves_the_old_image_alone() {
+    let inputs = Inputs::new();
+    let out = inputs.at("out");
+    build(&inputs.spec(), &out).unwrap();
+    let before = files(&out);
+    let mut spec = inputs.spec();
+    spec.payload.push(Payload { name: "gone".into(), source: inputs.at("gone") });
+    assert!(matches!(build(&spec, &out), Err(BuildError::Read { what: "payload", .. })));
+    assert!(files(&out) == before);
+}
+
+#[test]
+fn an_image_whose_files_do_not_match_its_manifest_is_refused() {
+    let inputs = Inputs::new();
+    let out = inputs.at("out");
+    build(&inputs.spec(), &out).unwrap();
+    fs::write(out.join("vmlinuz"), "another kernel").unwrap();
+    assert!(matches!(ImageDir::open(&out).unwrap_err().kind, OpenErrorKind::Size { .. }));
+    fs::write(out.join("manifest.json"), "{").unwrap();
+    assert!(matches!(ImageDir::open(&out).unwrap_err().kind, OpenErrorKind::Manifest(_)));
+    fs::remove_file(out.join("manifest.json")).unwrap();
+    assert!(matches!(ImageDir::open(&out).unwrap_err().kind, OpenErrorKind::Read { .. }));
+}
+
+#[test]
+fn wrong_inputs_are_named() {
+    let inputs = Inputs::new();
+    fs::write(inputs.at("script"), "#!/bin/sh\n").unwrap();
+    inputs.gcc("dynamic", &[]);
+    let check = |change: &dyn Fn(&mut ImageSpec), expect: &[&str]| {
+        let mut spec = inputs.spec();
+        change(&mut spec);
+        let error = build(&spec, &inputs.at("wrong")).unwrap_err();
+        let mut text = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(error) = cause {
+            text += &format!(": {error}");
+            cause = error.source();
+        }
+        for part in expect {
+            assert!(text.contains(part), "{part}\nis not in\n{text}");
+        }
+        assert!(!inputs.at("wrong").exists());
+    };
+    check(
+        &|s| s.init = inputs.at("dynamic"),
+        &["dynamic is a dynamic program, and init must be static"],
+    );
+    check(
+        &|s| s.init = inputs.at("script"),
+        &["cannot take init from", "a script, and no shell runs on a node"],
+    );
+    check(&|s| s.config = inputs.at("no.toml"), &["cannot read machine config", "no.toml"]);
+    check(&|s| s.modules = inputs.at("units"), &["units", "exactly one lib/modules/RELEASE"]);
+    check(
+        &|s| s.payload = vec![Payload { name: "tool".into(), source: inputs.at("script") }],
+        &["cannot take tool", "script is no program that a node can run"],
+    );
+    check(
+        &|s| s.wanted_modules[0].name = "overlai".into(),
+        &[
+            "kernel 6.1 has no module overlai, which kernel.modules asks for (did you mean overlay?)",
+        ],
+    );
+    check(
+        &|s| s.payload[1] = Payload { name: "mount".into(), source: "/bin/umount".into() },
+        &[
+            "cannot put /usr/bin/mount into the image (payload mount)",
+            "a different one is there already",
+        ],
+    );
+}
