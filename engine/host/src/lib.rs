@@ -1,3 +1,4 @@
 //! Linux: what the units do to the machine.
 
+pub mod process;
 pub mod tool;

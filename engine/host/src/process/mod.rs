@@ -1,0 +1,30 @@
+//! Processes: start them in their cgroup, reap them, read what they say, and know when they are ready.
+//!
+//! | module | what it answers |
+//! |---|---|
+//! | `command` | what to run, and what can go wrong while it starts |
+//! | `clone` | the one unsafe corner: `clone3` and the few calls between it and `execve` |
+//! | `reaper` | who gets an exit status; the only caller of `wait*` in the program |
+//! | `cgroup` | where a unit's processes live, what they may use, how all of them end |
+//! | `log` | a unit's output in bounded memory |
+//! | `notify` | ready by `sd_notify` |
+//! | `socket` | ready because a socket answers |
+//! | `tool` | run a helper program of the system to its end (`mkfs.ext4`, `e2fsck`) |
+
+mod cgroup;
+mod clone;
+mod command;
+mod log;
+mod notify;
+mod reaper;
+mod socket;
+mod tool;
+mod watch;
+
+pub use cgroup::{Cgroup, CgroupError, CgroupErrorKind, Cgroups, Limits, Unapplied};
+pub use command::{Command, ExecFault, ResourceLimit, SEARCH_PATH, SpawnError, SpawnErrorKind};
+pub use log::{Listener, LogBounds, LogBuffer, LogLine, Stream};
+pub use notify::{Notification, NotifyError, NotifySocket, Sender, parse_notification};
+pub use reaper::{Child, Exit, Reaper, ReaperError, Streams};
+pub use socket::until_answers;
+pub use tool::{FindCgroups, ReaperTools};

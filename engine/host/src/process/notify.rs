@@ -1,0 +1,219 @@
+//! Ready by `sd_notify`: a service sends `READY=1` to the socket that `NOTIFY_SOCKET` names.
+//!
+//! The protocol is systemd's (sd_notify(3)): a Unix datagram of lines `NAME=value`. Anybody who can open the socket can send, so
+//! the kernel says who did (SO_PASSCRED), and a message counts for a unit only when it came from the unit's main process or out
+//! of its cgroup. `WATCHDOG=1` and names that we do not know are ignored, as the protocol asks.
+
+use std::fs;
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    ControlMessageOwned, MsgFlags, UnixCredentials, recvmsg, setsockopt, sockopt,
+};
+use nix::unistd::Pid;
+use thiserror::Error;
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
+
+use super::cgroup::Cgroup;
+
+/// Longer messages are dropped: a status is one line for people.
+const LONGEST: usize = 4096;
+
+/// The most descriptors that one message can carry (`SCM_MAX_FD` of the kernel).
+const SCM_MAX_FD: usize = 253;
+
+/// What one datagram says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Notification {
+    /// `READY=1`: started up, or done reloading.
+    pub ready: bool,
+    /// `STOPPING=1`: on its way down.
+    pub stopping: bool,
+    /// `RELOADING=1`: reading its configuration again.
+    pub reloading: bool,
+    /// `STATUS=…`: one line for people.
+    pub status: Option<String>,
+    /// `MAINPID=…`: the main process is another one now.
+    pub main_pid: Option<i32>,
+    /// `ERRNO=…`: why it failed.
+    pub errno: Option<i32>,
+}
+
+/// Reads a datagram. Never fails: what is not understood is ignored, as sd_notify(3) asks.
+pub fn parse_notification(datagram: &[u8]) -> Notification {
+    let mut found = Notification::default();
+    for line in String::from_utf8_lossy(datagram).lines() {
+        match line.split_once('=') {
+            Some(("READY", "1")) => found.ready = true,
+            Some(("STOPPING", "1")) => found.stopping = true,
+            Some(("RELOADING", "1")) => found.reloading = true,
+            Some(("STATUS", text)) => {
+                found.status =
+                    Some(text.chars().filter(|character| !character.is_control()).collect());
+            }
+            Some(("MAINPID", pid)) => found.main_pid = pid.parse().ok().filter(|pid| *pid > 0),
+            Some(("ERRNO", errno)) => found.errno = errno.parse().ok(),
+            _ => {}
+        }
+    }
+    found
+}
+
+/// Who sent a datagram, by the kernel's word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sender {
+    /// The process, in our PID namespace.
+    pub pid: Pid,
+    /// Its cgroup v2 path; none when it was gone before we could look.
+    pub cgroup: Option<String>,
+}
+
+impl Sender {
+    fn of(pid: Pid) -> Self {
+        let cgroup = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok().and_then(|text| {
+            // The v2 hierarchy is the line with number 0 and no controllers: `0::/keel/containerd`.
+            text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned)
+        });
+        Self { pid, cgroup }
+    }
+
+    /// Whether this is the main process of a unit or one of the processes in its cgroup.
+    pub fn belongs_to(&self, main: Pid, cgroup: Option<&Cgroup>) -> bool {
+        self.pid == main
+            || cgroup
+                .is_some_and(|unit| self.cgroup.as_deref().is_some_and(|cgroup| unit.holds(cgroup)))
+    }
+}
+
+/// The notification socket cannot be had.
+#[derive(Debug, Error)]
+#[error("{}: cannot listen for notifications", path.display())]
+pub struct NotifyError {
+    /// Where it should be.
+    pub path: PathBuf,
+    /// The kernel's answer.
+    #[source]
+    pub source: io::Error,
+}
+
+/// The socket to which services send their notifications.
+#[derive(Debug)]
+pub struct NotifySocket {
+    socket: UnixDatagram,
+    path: PathBuf,
+}
+
+impl NotifySocket {
+    /// Listens at `path`, in place of a socket that an earlier run left there.
+    pub fn bind(path: &Path) -> Result<Self, NotifyError> {
+        let open = || -> io::Result<UnixDatagram> {
+            if let Some(parent) = path.parent() {
+                fs::create_dir_all(parent)?;
+            }
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let socket = UnixDatagram::bind(path)?;
+            setsockopt(&socket, sockopt::PassCred, &true)?;
+            // Services that run as another user notify too; who may speak for whom is decided by credentials, not by this.
+            fs::set_permissions(path, fs::Permissions::from_mode(0o666))?;
+            Ok(socket)
+        };
+        let socket = open().map_err(|source| NotifyError { path: path.to_path_buf(), source })?;
+        Ok(Self { socket, path: path.to_path_buf() })
+    }
+
+    /// The value of `NOTIFY_SOCKET` for a service.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The next message. Cancel-safe. Messages without credentials and messages that are too long are skipped.
+    pub async fn receive(&self) -> io::Result<(Sender, Notification)> {
+        loop {
+            let received =
+                self.socket.async_io(Interest::READABLE, || Ok(receive_one(&self.socket)?)).await?;
+            if let Some((pid, datagram)) = received {
+                return Ok((Sender::of(pid), parse_notification(&datagram)));
+            }
+        }
+    }
+}
+
+impl Drop for NotifySocket {
+    fn drop(&mut self) {
+        drop(fs::remove_file(&self.path));
+    }
+}
+
+fn receive_one(socket: &UnixDatagram) -> Result<Option<(Pid, Vec<u8>)>, Errno> {
+    let mut datagram = vec![0; LONGEST];
+    // Room for all the descriptors that one message can carry, so that we see and close each.
+    let mut control = nix::cmsg_space!(UnixCredentials, [RawFd; SCM_MAX_FD]);
+    let mut parts = [IoSliceMut::new(&mut datagram)];
+    let message = recvmsg::<()>(
+        socket.as_raw_fd(),
+        &mut parts,
+        Some(&mut control),
+        MsgFlags::MSG_CMSG_CLOEXEC,
+    )?;
+    let mut sender = None;
+    for control in message.cmsgs().into_iter().flatten() {
+        match control {
+            ControlMessageOwned::ScmCredentials(credentials) => {
+                sender = Some(Pid::from_raw(credentials.pid()))
+            }
+            // A descriptor for a store that we do not keep, or the pipe of sd_notify_barrier(3): closing is the answer that a
+            // barrier waits for.
+            ControlMessageOwned::ScmRights(descriptors) => {
+                for descriptor in descriptors {
+                    let _ = nix::unistd::close(descriptor);
+                }
+            }
+            _ => {}
+        }
+    }
+    let complete = !message.flags.contains(MsgFlags::MSG_TRUNC);
+    let length = message.bytes;
+    datagram.truncate(length);
+    // Pid 0 is a sender outside of our PID namespace: nobody whom we started.
+    Ok(sender.filter(|pid| pid.as_raw() > 0 && complete).map(|pid| (pid, datagram)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn datagrams() {
+        let check = |text: &[u8], expect: Notification| {
+            assert_eq!(parse_notification(text), expect, "{text:?}")
+        };
+        let none = Notification::default;
+        check(b"", none());
+        check(b"READY=1", Notification { ready: true, ..none() });
+        check(b"READY=1\n", Notification { ready: true, ..none() });
+        check(b"READY=0\nREADY=yes", none());
+        check(
+            b"READY=1\nSTATUS=serving 3 pods\nMAINPID=42",
+            Notification {
+                ready: true,
+                status: Some("serving 3 pods".into()),
+                main_pid: Some(42),
+                ..none()
+            },
+        );
+        check(b"STATUS=a=b\x1b[2J", Notification { status: Some("a=b[2J".into()), ..none() });
+        check(b"STOPPING=1\nERRNO=2", Notification { stopping: true, errno: Some(2), ..none() });
+        check(b"MAINPID=-1\nMAINPID=x", none());
+        check(b"WATCHDOG=1\nFDSTORE=1\nX_OWN=1\nno equals sign", none());
+        check(b"\xff\xfe=\xff\nREADY=1", Notification { ready: true, ..none() });
+        check(b"RELOADING=1", Notification { reloading: true, ..none() });
+    }
+}
