@@ -1,0 +1,71 @@
+//! What ships is valid, and the types' own defaults are.
+
+use std::path::{Path, PathBuf};
+
+use keel_unit::keys::{Key, Table};
+use keel_unit::load::load;
+use keel_unit::lower::lower;
+use keel_unit::{KindName, UnitSet};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+fn lowered(config: &str) -> UnitSet {
+    match lower(load(&root().join("units"), Some(&root().join("machine-configs").join(config)))) {
+        Ok(set) => set,
+        Err(report) => panic!("{config}:\n{report}"),
+    }
+}
+
+#[test]
+fn every_shipped_config_lowers_the_shipped_units() {
+    let configs = std::fs::read_dir(root().join("machine-configs")).unwrap();
+    let names: Vec<_> = configs.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(names.len() >= 3);
+    for name in names {
+        assert!(lowered(&name).units.len() > 20, "{name}");
+    }
+}
+
+#[test]
+fn references_take_the_types_of_the_config() {
+    let set = lowered("static-network.toml");
+    let link = set.units.iter().find(|u| u.name.as_str() == "link@uplink").unwrap();
+    let keel_unit::Kind::Link(link) = &link.kind else { panic!("{:?}", link.kind) };
+    assert_eq!(link.name.as_ref().unwrap().as_str(), "eth0");
+    assert_eq!(link.addresses[0].to_string(), "192.0.2.10/24");
+    assert_eq!((link.dhcp, link.mac, link.dns.len()), (false, None, 2));
+}
+
+#[test]
+fn a_drop_in_changes_one_key_and_names_its_file() {
+    let set = lowered("no-cluster.toml");
+    let unit = set.units.iter().find(|u| u.name.as_str() == "containerd").unwrap();
+    let keel_unit::Kind::Service(service) = &unit.kind else { panic!("{:?}", unit.kind) };
+    assert_eq!(service.stop_timeout.to_string(), "5s");
+    assert_eq!(service.resources.cpu_weight.unwrap().0, 500);
+    let at = set.sources.locate(unit.span_of(&["service", "stop-timeout"]));
+    assert!(at.file.ends_with("no-cluster.toml"), "{at}");
+    let at = set.sources.locate(unit.span_of(&["service", "ready"]));
+    assert!(at.file.ends_with("containerd.toml"), "{at}");
+}
+
+/// A default that its own type does not take would be reported for every unit that leaves the key out.
+#[test]
+fn every_default_is_documented_and_reads() {
+    fn walk(path: &str, keys: &[Key]) {
+        for key in keys {
+            let path = format!("{path}.{}", key.name);
+            assert!(!key.doc.trim().is_empty(), "{path} has no documentation");
+            assert!(!(key.required && key.default.is_some()), "{path}");
+            walk(&path, (key.inner)());
+        }
+    }
+    walk("config", keel_unit::config::MachineConfig::known());
+    walk("unit", keel_unit::unit::Words::known());
+    for kind in KindName::ALL {
+        walk(kind.as_str(), kind.keys());
+        assert!(!kind.doc().trim().is_empty());
+    }
+}
