@@ -1,0 +1,185 @@
+//! `cargo xtask codegen`: writes what is generated, or with `--check` proves that what is checked in is current.
+//!
+//! protox compiles the proto files, so nobody needs protoc; the result is checked in, so nobody needs this to build.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// What to do with generated files.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct Args {
+    /// Change nothing; fail if a generated file differs from what would be written
+    #[arg(long)]
+    check: bool,
+}
+
+/// Generated files that could not be made, or are not current.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CodegenError {
+    /// A folder or file could not be read or written.
+    #[error("cannot use {}", .path.display())]
+    Io { path: PathBuf, source: io::Error },
+    /// A proto file is wrong.
+    #[error("cannot compile the proto files")]
+    Proto(#[source] protox::Error),
+    /// Checked-in files differ.
+    #[error("not current, run `cargo xtask codegen`: {}", .0.join(", "))]
+    Stale(Vec<String>),
+}
+
+/// Generated code belongs to this folder wholly: a file in it that nothing generates is stale.
+const PROTO_OUT: &str = "proto/src/gen";
+const PROTO_IN: &str = "proto";
+
+/// Writes or checks every generated file of the workspace at `root`.
+pub(crate) fn run(root: &Path, args: Args) -> Result<(), CodegenError> {
+    let wanted = grpc(&root.join(PROTO_IN))?;
+    let out = root.join(PROTO_OUT);
+    let stale = differences(&out, &wanted)?;
+    if args.check {
+        return if stale.is_empty() { Ok(()) } else { Err(CodegenError::Stale(stale)) };
+    }
+    write(&out, &wanted, &stale)
+}
+
+/// The Rust code of every proto file below `protos`: file name -> text.
+fn grpc(protos: &Path) -> Result<BTreeMap<String, String>, CodegenError> {
+    let mut compiler = protox::Compiler::new([protos]).map_err(CodegenError::Proto)?;
+    compiler.include_source_info(true).include_imports(true);
+    for file in proto_files(protos)? {
+        compiler.open_file(file).map_err(CodegenError::Proto)?;
+    }
+    let scratch = tempfile::tempdir().map_err(io_error(Path::new("a temporary folder")))?;
+    tonic_prost_build::configure()
+        // Without this the client gets a `connect` that would speak in the clear.
+        .build_transport(false)
+        .emit_rerun_if_changed(false)
+        .out_dir(scratch.path())
+        .compile_fds(compiler.file_descriptor_set())
+        .map_err(io_error(scratch.path()))?;
+    read_all(scratch.path())
+}
+
+/// Every proto file below a folder, in the order of their paths.
+fn proto_files(folder: &Path) -> Result<Vec<PathBuf>, CodegenError> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).map_err(io_error(&folder))? {
+            let path = entry.map_err(io_error(&folder))?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "proto") {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn read_all(folder: &Path) -> Result<BTreeMap<String, String>, CodegenError> {
+    let entries = match fs::read_dir(folder) {
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        entries => entries.map_err(io_error(folder))?,
+    };
+    entries
+        .map(|entry| {
+            let path = entry.map_err(io_error(folder))?.path();
+            let text = fs::read_to_string(&path).map_err(io_error(&path))?;
+            Ok((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), text))
+        })
+        .collect()
+}
+
+/// The names of files that are missing, other than wanted, or not wanted at all.
+fn differences(
+    folder: &Path,
+    wanted: &BTreeMap<String, String>,
+) -> Result<Vec<String>, CodegenError> {
+    let found = read_all(folder)?;
+    let names = wanted.keys().chain(found.keys().filter(|name| !wanted.contains_key(*name)));
+    Ok(names.filter(|name| wanted.get(*name) != found.get(*name)).cloned().collect())
+}
+
+fn write(
+    folder: &Path,
+    wanted: &BTreeMap<String, String>,
+    stale: &[String],
+) -> Result<(), CodegenError> {
+    fs::create_dir_all(folder).map_err(io_error(folder))?;
+    for name in stale {
+        let path = folder.join(name);
+        match wanted.get(name) {
+            Some(text) => fs::write(&path, text),
+            None => fs::remove_file(&path),
+        }
+        .map_err(io_error(&path))?;
+    }
+    Ok(())
+}
+
+fn io_error(path: &Path) -> impl Fn(io::Error) -> CodegenError {
+    let path = path.to_owned();
+    move |source| CodegenError::Io { path: path.clone(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROTO: &str = r#"
+        syntax = "proto3";
+        package keel.v1;
+        // Says hello.
+        message Hello { string name = 1; }
+    "#;
+
+    fn check(root: &Path) -> Result<(), String> {
+        run(root, Args { check: true }).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_checked_in_is_compared_with_what_would_be_written() {
+        let tree = tempfile::tempdir().unwrap();
+        let root = tree.path();
+        let proto = root.join("proto/keel/v1/hello.proto");
+        fs::create_dir_all(proto.parent().unwrap()).unwrap();
+        fs::write(&proto, PROTO).unwrap();
+        let stale = Err("not current, run `cargo xtask codegen`: keel.v1.rs".to_owned());
+        assert_eq!(check(root), stale, "nothing is generated yet");
+
+        run(root, Args { check: false }).unwrap();
+        assert_eq!(check(root), Ok(()));
+
+        let generated = root.join(PROTO_OUT).join("keel.v1.rs");
+        assert!(fs::read_to_string(&generated).unwrap().contains("/// Says hello.\n"));
+        fs::write(&generated, "edited by hand").unwrap();
+        assert_eq!(check(root), stale);
+
+        run(root, Args { check: false }).unwrap();
+        fs::write(&proto, PROTO.replace("name", "word")).unwrap();
+        assert_eq!(check(root), stale, "the proto file has changed since");
+
+        fs::write(&proto, PROTO).unwrap();
+        fs::write(root.join(PROTO_OUT).join("keel.v0.rs"), "").unwrap();
+        assert_eq!(
+            check(root),
+            Err("not current, run `cargo xtask codegen`: keel.v0.rs".to_owned())
+        );
+        run(root, Args { check: false }).unwrap();
+        assert_eq!(check(root), Ok(()), "what nothing generates is removed");
+    }
+
+    #[test]
+    fn a_wrong_proto_file_is_an_error() {
+        let tree = tempfile::tempdir().unwrap();
+        let folder = tree.path().join("proto");
+        fs::create_dir_all(&folder).unwrap();
+        fs::write(folder.join("a.proto"), "syntax = \"proto3\"; message A { Missing b = 1; }")
+            .unwrap();
+        assert!(matches!(run(tree.path(), Args { check: false }), Err(CodegenError::Proto(_))));
+    }
+}
