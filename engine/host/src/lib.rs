@@ -1,4 +1,9 @@
 //! Linux: what the units do to the machine.
 
+pub mod clock;
+pub mod device;
+pub mod file;
+pub mod module;
 pub mod process;
+pub mod sysctl;
 pub mod tool;

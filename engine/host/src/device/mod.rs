@@ -1,0 +1,10 @@
+//! Hardware that is waited for: the kernel's uevents, and the state behind them.
+
+mod uevent;
+mod wait;
+
+#[cfg(test)]
+mod tests;
+
+pub use uevent::{Received, Uevent, UeventSocket};
+pub use wait::{DeviceError, Found, Wanted, wait, wait_in};

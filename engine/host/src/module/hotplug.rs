@@ -1,0 +1,75 @@
+//! Loads what devices ask for that appear after coldplug.
+
+use std::convert::Infallible;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::coldplug::{ColdplugReport, Seen};
+use super::loader::Modules;
+use crate::device::{Received, UeventSocket};
+
+/// Serves the uevents of the kernel, for ever; `report` hears of every batch that loaded or failed something.
+///
+/// Begins with a look through all devices: `uevents` was opened before it, so no device falls between the two. When
+/// the kernel drops uevents because they came too fast, the look is repeated.
+pub async fn hotplug(
+    modules: Arc<Modules>,
+    sys_root: PathBuf,
+    uevents: UeventSocket,
+    mut report: impl FnMut(ColdplugReport),
+) -> io::Result<Infallible> {
+    let mut seen = Seen::default();
+    let mut batch = Batch { aliases: Vec::new(), look_through: true };
+    loop {
+        let modules = Arc::clone(&modules);
+        let sys_root = sys_root.clone();
+        let loading = tokio::task::spawn_blocking(move || {
+            let mut found = ColdplugReport::default();
+            if batch.look_through {
+                found = modules.coldplug_seen(&sys_root, &mut seen);
+            }
+            modules.serve(batch.aliases, &mut seen, &mut found);
+            (found, seen)
+        });
+        let found;
+        (found, seen) = loading.await.map_err(io::Error::other)?;
+        if !(found.loaded.is_empty() && found.failed.is_empty()) {
+            report(found);
+        }
+        batch = Batch::receive(&uevents).await?;
+    }
+}
+
+/// What has to be looked at next.
+struct Batch {
+    aliases: Vec<String>,
+    look_through: bool,
+}
+
+impl Batch {
+    /// Waits for a uevent that matters and takes what else is there.
+    async fn receive(uevents: &UeventSocket) -> io::Result<Self> {
+        let mut batch = Self { aliases: Vec::new(), look_through: false };
+        while batch.aliases.is_empty() && !batch.look_through {
+            batch.take(uevents.receive().await?);
+        }
+        while let Some(received) = uevents.try_receive()? {
+            batch.take(received);
+        }
+        Ok(batch)
+    }
+
+    fn take(&mut self, received: Received) {
+        match received {
+            Received::Overrun => self.look_through = true,
+            Received::Event(event) => {
+                if event.adds()
+                    && let Some(alias) = event.property("MODALIAS")
+                {
+                    self.aliases.push(alias.to_owned());
+                }
+            }
+        }
+    }
+}
