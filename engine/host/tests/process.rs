@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keel_host::process::{
-    Cgroup, Cgroups, Child, Command, Exit, Limits, LogBounds, LogBuffer, NotifySocket, Reaper,
-    ReaperError, ReaperTools, SpawnError, Stream, Streams, until_answers,
+    Ask, Cgroup, Cgroups, Child, Command, Exit, Life, Limits, LogBounds, LogBuffer, Notifications,
+    NotifySocket, Program, ReadyBy, Reaper, ReaperError, ReaperTools, SpawnError, Streams,
+    Surroundings, live, until_answers,
 };
 use keel_host::tool::{RunTool, Tool, ToolErrorKind, ToolStatus};
 use nix::sys::signal::Signal;
@@ -74,11 +75,10 @@ fn spawn(
     log: &LogBuffer,
     cgroup: Option<&Cgroup>,
 ) -> Result<Child, SpawnError> {
-    let stdout = log.pipe(Stream::Out).expect("a pipe");
-    let stderr = log.pipe(Stream::Err).expect("a pipe");
+    let pipe = log.pipe().expect("a pipe");
     reaper.spawn(
         command,
-        Streams { stdin: None, stdout: stdout.as_fd(), stderr: stderr.as_fd() },
+        Streams { stdin: None, stdout: pipe.as_fd(), stderr: pipe.as_fd() },
         cgroup,
     )
 }
@@ -265,11 +265,11 @@ async fn a_child_lives_in_its_cgroup_and_dies_with_it() {
     assert!(cgroup.holds(&own), "{own} is not in {}", cgroup.path().display());
     assert!(cgroup.populated().unwrap());
 
-    child.signal(Signal::SIGTERM).unwrap();
+    child.signal(Signal::SIGTERM as i32).unwrap();
     cgroup.kill().unwrap();
     tokio::time::timeout(Duration::from_secs(20), cgroup.wait_empty()).await.unwrap().unwrap();
     assert_eq!(child.wait().await, Exit::Signal { signal: 9, core: false });
-    child.signal(Signal::SIGTERM).unwrap();
+    child.signal(Signal::SIGTERM as i32).unwrap();
 
     cgroup.remove().unwrap();
     assert!(!cgroup.path().exists());
@@ -424,10 +424,8 @@ async fn notifications_carry_their_sender() {
     assert!(notification.ready);
     assert_eq!(notification.status.as_deref(), Some("from the child"));
     assert_ne!(sender.pid, child.pid());
-    assert!(sender.belongs_to(child.pid(), Some(&cgroup)), "{sender:?}");
-    assert!(!sender.belongs_to(child.pid(), Some(&other)), "{sender:?}");
-    assert!(!sender.belongs_to(child.pid(), None));
-    assert!(sender.belongs_to(sender.pid, None));
+    assert!(sender.is_in(&cgroup), "{sender:?}");
+    assert!(!sender.is_in(&other), "{sender:?}");
 
     let path = socket.path().to_path_buf();
     drop(socket);
@@ -478,4 +476,121 @@ async fn a_socket_answers_when_somebody_listens() {
     std::fs::remove_file(&path).unwrap();
     let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
     tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap().unwrap();
+}
+
+/// Follows one activation to its end, asking for things as it goes: what it told, and how it ended.
+async fn follow(
+    around: &Surroundings,
+    program: Program,
+    mut react: impl FnMut(&Life) -> Option<Ask>,
+) -> (Vec<String>, Result<Exit, String>) {
+    let (ask, mut asks) = tokio::sync::mpsc::channel(4);
+    let mut told = Vec::new();
+    let log = log();
+    let living = live(&program, around, &log, &mut asks, |life| {
+        if let Some(wish) = react(&life) {
+            ask.try_send(wish).expect("room");
+        }
+        told.push(match life {
+            Life::Started(_) => "started".to_owned(),
+            Life::Ready => "ready".to_owned(),
+            Life::Fact(fact) => fact,
+        });
+    });
+    let ended =
+        tokio::time::timeout(Duration::from_secs(20), living).await.expect("an end in time");
+    (told, ended.map_err(|error| error.to_string()))
+}
+
+fn service(name: &str, script: &str, ready: ReadyBy) -> Program {
+    Program {
+        unit: name.to_owned(),
+        command: shell(script),
+        limits: Limits::default(),
+        delegate: false,
+        ready,
+        stop_signal: Signal::SIGTERM as i32,
+    }
+}
+
+#[tokio::test]
+async fn a_program_lives_from_its_cgroup_to_its_end() {
+    let sandbox = Sandbox::new("live");
+    let directory = tempfile::tempdir().unwrap();
+    let around = Surroundings {
+        reaper: Reaper::start().unwrap(),
+        cgroups: sandbox.cgroups.clone(),
+        notifications: Some(Notifications::listen(&directory.path().join("notify")).unwrap()),
+    };
+    let killed = |signal: Signal| Ok(Exit::Signal { signal: signal as i32, core: false });
+    let on_ready = |ask: Ask| move |life: &Life| (*life == Life::Ready).then_some(ask);
+
+    let oneshot = service("oneshot", "exit 3", ReadyBy::Started);
+    let (told, end) = follow(&around, oneshot, |_| None).await;
+    assert_eq!((told.first().map(String::as_str), end), (Some("started"), Ok(Exit::Code(3))));
+
+    let stops = service("stops", "sleep 1000 & wait", ReadyBy::Started);
+    let (told, end) = follow(&around, stops, on_ready(Ask::Stop)).await;
+    assert_eq!(
+        (told, end),
+        (vec!["started".to_owned(), "ready".to_owned()], killed(Signal::SIGTERM))
+    );
+
+    let stubborn = service("stubborn", "trap '' TERM; sleep 1000 & wait; wait", ReadyBy::Started);
+    let mut asked = 0;
+    let (_, end) = follow(&around, stubborn, |life| {
+        asked += usize::from(*life == Life::Ready);
+        (*life == Life::Ready).then_some(Ask::Kill)
+    })
+    .await;
+    assert_eq!((asked, end), (1, killed(Signal::SIGKILL)));
+
+    let notify = "import os,socket,time\n\
+                  s=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM);s.connect(os.environ['NOTIFY_SOCKET'])\n\
+                  s.send(b'STATUS=loading');time.sleep(.2);s.send(b'READY=1\\nSTATUS=serving');time.sleep(1000)";
+    let mut notifies = service("notifies", "", ReadyBy::Notify);
+    notifies.command = Command::new("python3", ["-c", notify]);
+    let (told, end) = follow(&around, notifies, on_ready(Ask::Stop)).await;
+    assert_eq!(
+        (told, end),
+        (
+            ["started", "loading", "serving", "ready"].map(String::from).into(),
+            killed(Signal::SIGTERM)
+        )
+    );
+
+    let missing = Program {
+        command: Command::new("/no/such/program", [""; 0]),
+        ..service("missing", "", ReadyBy::Started)
+    };
+    let (told, end) = follow(&around, missing, |_| None).await;
+    assert_eq!((told, end), (vec![], Err("/no/such/program: no such file".to_owned())));
+
+    // Nothing of any of them is left, not even a cgroup.
+    assert_eq!(walk(sandbox.cgroups.base()).len(), 1);
+}
+
+/// What a delegated service has started outlives it, as containers outlive a restart of containerd.
+#[tokio::test]
+async fn a_delegated_program_ends_alone() {
+    let sandbox = Sandbox::new("alone");
+    let around = Surroundings {
+        reaper: Reaper::start().unwrap(),
+        cgroups: sandbox.cgroups.clone(),
+        notifications: None,
+    };
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("socket");
+    let script = "import os,socket,sys,time\n\
+                  os.fork()==0 and time.sleep(1000)\n\
+                  s=socket.socket(socket.AF_UNIX);s.bind(sys.argv[1]);s.listen();time.sleep(1000)";
+    let mut command = Command::new("python3", ["-c", script]);
+    command.arguments.push(socket.clone().into());
+    let containerd =
+        Program { delegate: true, command, ..service("containerd", "", ReadyBy::Socket(socket)) };
+    let (_, end) =
+        follow(&around, containerd, |life| (*life == Life::Ready).then_some(Ask::Kill)).await;
+    assert_eq!(end, Ok(Exit::Signal { signal: 9, core: false }));
+    let (cgroup, _) = sandbox.cgroups.unit("containerd", &Limits::default(), true).unwrap();
+    assert!(cgroup.populated().unwrap());
 }

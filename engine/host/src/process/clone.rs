@@ -244,16 +244,13 @@ unsafe fn report(fault: RawFd, stage: ExecStage) -> ! {
 }
 
 /// Sends a signal to the process that `pidfd` names. Never reaches another process that was given the same number later.
-pub(super) fn send_signal(
-    pidfd: BorrowedFd<'_>,
-    signal: nix::sys::signal::Signal,
-) -> Result<(), Errno> {
+pub(super) fn send_signal(pidfd: BorrowedFd<'_>, signal: c_int) -> Result<(), Errno> {
     // SAFETY: a null siginfo is documented to mean what kill(2) sends; the flags must be 0.
     let result = unsafe {
         libc::syscall(
             libc::SYS_pidfd_send_signal,
             pidfd.as_raw_fd(),
-            signal as c_int,
+            signal,
             std::ptr::null::<libc::siginfo_t>(),
             0,
         )
@@ -265,8 +262,10 @@ pub(super) fn send_signal(
 pub(super) enum Waited {
     /// This child is dead and now gone; its raw status.
     Dead(libc::pid_t, c_int),
-    /// No child is dead, or there is no child.
-    Nothing,
+    /// There are children, and none is dead.
+    Alive,
+    /// There is no child.
+    NoChild,
 }
 
 /// Collects any dead child.
@@ -279,8 +278,20 @@ pub(super) fn wait_any() -> Waited {
         // SAFETY: `status` is a valid place for the result.
         match unsafe { libc::waitpid(-1, &raw mut status, libc::WNOHANG) } {
             -1 if Errno::last() == Errno::EINTR => {}
-            -1 | 0 => return Waited::Nothing,
+            -1 => return Waited::NoChild,
+            0 => return Waited::Alive,
             pid => return Waited::Dead(pid, status),
+        }
+    }
+}
+
+/// Collects one child and drops its status, or waits for a signal when there is no child.
+pub(super) fn wait_blocking() {
+    // SAFETY: a null status is allowed; pause takes nothing. An orphan that comes between the two is collected after the next
+    // signal, which its end raises.
+    unsafe {
+        if libc::waitpid(-1, std::ptr::null_mut(), 0) == -1 && Errno::last() == Errno::ECHILD {
+            libc::pause();
         }
     }
 }

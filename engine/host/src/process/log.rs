@@ -30,22 +30,11 @@ impl Default for LogBounds {
     }
 }
 
-/// Which of its streams a process wrote to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
-    /// Standard output.
-    Out,
-    /// Standard error.
-    Err,
-}
-
 /// One line of output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLine {
     /// When it was read.
     pub at: Instant,
-    /// Where it came from.
-    pub stream: Stream,
     /// The line without its end; what is not UTF-8 is replaced, control characters are escaped.
     pub text: String,
 }
@@ -79,9 +68,9 @@ impl LogBuffer {
         self.kept().listener = listener;
     }
 
-    /// A new pipe into this buffer: the end that a child writes to. Lines are read, on the current tokio runtime, until the last
-    /// copy of that end is closed.
-    pub fn pipe(&self, stream: Stream) -> io::Result<OwnedFd> {
+    /// A new pipe into this buffer: the end that a child writes to, for its output and its errors alike, so that their order is
+    /// kept. Lines are read, on the current tokio runtime, until the last copy of that end is closed.
+    pub fn pipe(&self) -> io::Result<OwnedFd> {
         let (write, mut read) = pipe::pipe()?;
         let write = write.into_blocking_fd()?;
         let buffer = self.clone();
@@ -91,17 +80,17 @@ impl LogBuffer {
             loop {
                 match read.read(&mut chunk).await {
                     Ok(0) | Err(_) => break,
-                    Ok(count) => splitter.feed(&chunk[..count], |line| buffer.push(stream, line)),
+                    Ok(count) => splitter.feed(&chunk[..count], |line| buffer.push(line)),
                 }
             }
-            splitter.finish(|line| buffer.push(stream, line));
+            splitter.finish(|line| buffer.push(line));
         });
         Ok(write)
     }
 
     /// Adds one line.
-    pub fn push(&self, stream: Stream, line: &[u8]) {
-        let line = LogLine { at: Instant::now(), stream, text: printable(line) };
+    pub fn push(&self, line: &[u8]) {
+        let line = LogLine { at: Instant::now(), text: printable(line) };
         let mut kept = self.kept();
         if let Some(listener) = &kept.listener {
             listener(&line);
@@ -218,7 +207,7 @@ mod tests {
         let check = |bounds: LogBounds, pushed: &[&str], kept: &[&str], dropped: u64| {
             let buffer = LogBuffer::new(bounds);
             for line in pushed {
-                buffer.push(Stream::Out, line.as_bytes());
+                buffer.push(line.as_bytes());
             }
             let tail: Vec<_> = buffer.tail(usize::MAX).into_iter().map(|line| line.text).collect();
             assert_eq!(
@@ -237,7 +226,7 @@ mod tests {
     fn the_tail_is_the_end_in_order() {
         let buffer = LogBuffer::new(LogBounds::default());
         for number in 0..10 {
-            buffer.push(Stream::Err, number.to_string().as_bytes());
+            buffer.push(number.to_string().as_bytes());
         }
         let tail: Vec<_> = buffer.tail(3).into_iter().map(|line| line.text).collect();
         assert_eq!(tail, ["7", "8", "9"]);

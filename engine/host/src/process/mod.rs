@@ -9,6 +9,7 @@
 //! | `log` | a unit's output in bounded memory |
 //! | `notify` | ready by `sd_notify` |
 //! | `socket` | ready because a socket answers |
+//! | `program` | one activation of a service or oneshot, from its cgroup to its end |
 //! | `tool` | run a helper program of the system to its end (`mkfs.ext4`, `e2fsck`) |
 
 mod cgroup;
@@ -16,6 +17,7 @@ mod clone;
 mod command;
 mod log;
 mod notify;
+mod program;
 mod reaper;
 mod socket;
 mod tool;
@@ -23,8 +25,12 @@ mod watch;
 
 pub use cgroup::{Cgroup, CgroupError, CgroupErrorKind, Cgroups, Limits, Unapplied};
 pub use command::{Command, ExecFault, ResourceLimit, SEARCH_PATH, SpawnError, SpawnErrorKind};
-pub use log::{Listener, LogBounds, LogBuffer, LogLine, Stream};
-pub use notify::{Notification, NotifyError, NotifySocket, Sender, parse_notification};
-pub use reaper::{Child, Exit, Reaper, ReaperError, Streams};
+pub use log::{Listener, LogBounds, LogBuffer, LogLine};
+pub use notify::{
+    Notification, Notifications, NotifyError, NotifySocket, Said, Sender, Subscription,
+    parse_notification,
+};
+pub use program::{Ask, Life, Program, ProgramError, ReadyBy, Surroundings, live};
+pub use reaper::{Child, Exit, Reaper, ReaperError, Streams, reap_forever};
 pub use socket::until_answers;
 pub use tool::{FindCgroups, ReaperTools};

@@ -1,14 +1,15 @@
 //! Ready by `sd_notify`: a service sends `READY=1` to the socket that `NOTIFY_SOCKET` names.
 //!
 //! The protocol is systemd's (sd_notify(3)): a Unix datagram of lines `NAME=value`. Anybody who can open the socket can send, so
-//! the kernel says who did (SO_PASSCRED), and a message counts for a unit only when it came from the unit's main process or out
-//! of its cgroup. `WATCHDOG=1` and names that we do not know are ignored, as the protocol asks.
+//! the kernel says who did (SO_PASSCRED), and a message counts for a unit only when it came out of the unit's cgroup. One socket serves all units; [`Notifications`] hands each message to the unit that it belongs to. `WATCHDOG=1` and names that we do not know are ignored, as the protocol asks.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
@@ -18,6 +19,7 @@ use nix::unistd::Pid;
 use thiserror::Error;
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
+use tokio::sync::watch;
 
 use super::cgroup::Cgroup;
 
@@ -82,11 +84,9 @@ impl Sender {
         Self { pid, cgroup }
     }
 
-    /// Whether this is the main process of a unit or one of the processes in its cgroup.
-    pub fn belongs_to(&self, main: Pid, cgroup: Option<&Cgroup>) -> bool {
-        self.pid == main
-            || cgroup
-                .is_some_and(|unit| self.cgroup.as_deref().is_some_and(|cgroup| unit.holds(cgroup)))
+    /// Whether it is one of the processes of a unit's cgroup. One that was gone too soon to be asked is nobody's.
+    pub fn is_in(&self, unit: &Cgroup) -> bool {
+        self.cgroup.as_deref().is_some_and(|cgroup| unit.holds(cgroup))
     }
 }
 
@@ -149,6 +149,99 @@ impl NotifySocket {
 impl Drop for NotifySocket {
     fn drop(&mut self) {
         drop(fs::remove_file(&self.path));
+    }
+}
+
+/// Listens for all units, and tells each what its own processes say.
+#[derive(Clone)]
+pub struct Notifications {
+    path: PathBuf,
+    listeners: Arc<Mutex<Listeners>>,
+}
+
+#[derive(Default)]
+struct Listeners {
+    next: u64,
+    units: BTreeMap<u64, (Cgroup, watch::Sender<Said>)>,
+}
+
+/// What a unit's processes have said so far. One value, however much they talk.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Said {
+    /// They said that the unit is ready.
+    pub ready: bool,
+    /// The newest status line.
+    pub status: Option<String>,
+}
+
+impl Notifications {
+    /// Listens at `path`, on the current tokio runtime.
+    pub fn listen(path: &Path) -> Result<Self, NotifyError> {
+        let socket = NotifySocket::bind(path)?;
+        let notifications = Self { path: path.to_path_buf(), listeners: Arc::default() };
+        let listening = notifications.clone();
+        tokio::spawn(async move {
+            while let Ok((sender, notification)) = socket.receive().await {
+                listening.deliver(&sender, notification);
+            }
+        });
+        Ok(notifications)
+    }
+
+    /// The value of `NOTIFY_SOCKET` for a service.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Listens for the processes of one cgroup, from now on and until the result is dropped. Before the first process starts
+    /// there, so that its first word is heard.
+    pub fn subscribe(&self, cgroup: &Cgroup) -> Subscription {
+        let (tell, said) = watch::channel(Said::default());
+        let mut listeners = self.listeners();
+        let id = listeners.next;
+        listeners.next += 1;
+        listeners.units.insert(id, (cgroup.clone(), tell));
+        Subscription { said, id, from: self.clone() }
+    }
+
+    fn deliver(&self, sender: &Sender, notification: Notification) {
+        let listeners = self.listeners();
+        for (_, tell) in listeners.units.values().filter(|(cgroup, _)| sender.is_in(cgroup)) {
+            tell.send_modify(|said| {
+                said.ready |= notification.ready;
+                if notification.status.is_some() {
+                    said.status.clone_from(&notification.status);
+                }
+            });
+        }
+    }
+
+    fn listeners(&self) -> MutexGuard<'_, Listeners> {
+        self.listeners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One unit's ear.
+pub struct Subscription {
+    said: watch::Receiver<Said>,
+    id: u64,
+    from: Notifications,
+}
+
+impl Subscription {
+    /// Waits until something new was said; gives all that holds now.
+    pub async fn next(&mut self) -> Said {
+        if self.said.changed().await.is_err() {
+            // The sender stands in the table until we are dropped.
+            std::future::pending::<()>().await;
+        }
+        self.said.borrow_and_update().clone()
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.from.listeners().units.remove(&self.id);
     }
 }
 

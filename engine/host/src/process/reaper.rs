@@ -26,7 +26,7 @@ use thiserror::Error;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::cgroup::Cgroup;
 use super::clone::{self, FAULT_LEN, Waited};
@@ -94,6 +94,18 @@ pub enum ReaperError {
 #[derive(Clone)]
 pub struct Reaper {
     table: Arc<Mutex<Table>>,
+    reaped: Arc<Notify>,
+}
+
+/// What children there are after some were reaped.
+#[derive(PartialEq, Eq)]
+enum Left {
+    /// Perhaps dead ones.
+    Dead,
+    /// Only ones that live.
+    Alive,
+    /// None.
+    None,
 }
 
 #[derive(Default)]
@@ -111,13 +123,14 @@ impl Reaper {
             return Err(ReaperError::AlreadyRunning);
         }
         let mut deaths = signal(SignalKind::child()).map_err(ReaperError::Signal)?;
-        let reaper = Self { table: Arc::default() };
+        let reaper = Self { table: Arc::default(), reaped: Arc::default() };
         let looping = reaper.clone();
         tokio::spawn(async move {
             // Before the first signal too: what died before the stream was open raises none.
             looping.reap_all().await;
             while deaths.recv().await.is_some() {
                 looping.reap_all().await;
+                looping.reaped.notify_waiters();
             }
         });
         Ok(reaper)
@@ -169,24 +182,44 @@ impl Reaper {
         self.table().orphans
     }
 
-    async fn reap_all(&self) {
-        while self.reap_batch() {
-            tokio::task::yield_now().await;
+    /// Waits until we have no child at all. For PID 1 that means that no other process is left: each is our descendant, and an
+    /// orphan becomes our child.
+    pub async fn childless(&self) {
+        loop {
+            // Listens before it looks, so that the last child's end between the two is not slept through.
+            let reaped = self.reaped.notified();
+            if self.reap_all().await == Left::None {
+                return;
+            }
+            reaped.await;
         }
     }
 
-    /// Reaps up to [`BATCH`] children; whether there may be more.
-    fn reap_batch(&self) -> bool {
+    async fn reap_all(&self) -> Left {
+        loop {
+            match self.reap_batch() {
+                Left::Dead => tokio::task::yield_now().await,
+                left => return left,
+            }
+        }
+    }
+
+    /// Reaps up to [`BATCH`] children, and says what is left.
+    fn reap_batch(&self) -> Left {
         let mut table = self.table();
         for _ in 0..BATCH {
-            let Waited::Dead(pid, status) = clone::wait_any() else { return false };
+            let (pid, status) = match clone::wait_any() {
+                Waited::Dead(pid, status) => (pid, status),
+                Waited::Alive => return Left::Alive,
+                Waited::NoChild => return Left::None,
+            };
             match table.owners.remove(&Pid::from_raw(pid)) {
                 // The owner may have stopped caring; then the status has no reader, and the process is reaped all the same.
                 Some(owner) => drop(owner.send(Exit::from_raw(status))),
                 None => table.orphans += 1,
             }
         }
-        true
+        Left::Dead
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -271,7 +304,7 @@ impl Child {
     }
 
     /// Sends a signal to this process, and to no other: a pidfd cannot be reused. Fine when it has ended already.
-    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+    pub fn signal(&self, signal: i32) -> io::Result<()> {
         match clone::send_signal(self.pidfd.as_fd(), signal) {
             Ok(()) | Err(Errno::ESRCH) => Ok(()),
             Err(errno) => Err(errno.into()),
@@ -288,5 +321,13 @@ impl Child {
             Ok(()) | Err(Errno::ESRCH) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
+    }
+}
+
+/// Buries children for ever, blocking. The last resort of a PID 1 whose deciding thread has failed: nobody is started or watched any
+/// more, and what runs keeps running.
+pub fn reap_forever() -> ! {
+    loop {
+        clone::wait_blocking();
     }
 }
