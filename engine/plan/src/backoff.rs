@@ -51,6 +51,17 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// The random number that belongs to these three and to no others: splitmix64 (Steele, Lea and Flood, 2014), which
+/// needs no state to be carried along.
+pub(crate) fn random(seed: u64, unit: u32, attempt: u32) -> u64 {
+    let mut z =
+        seed ^ (u64::from(unit) << 32 | u64::from(attempt)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    z = z.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,5 +97,21 @@ mod tests {
         assert_eq!(vast.delay(u32::MAX, 0), Duration::from_millis(u64::MAX));
         let flat = Backoff { factor: 1, max: Duration::MAX, ..vast };
         assert_eq!(flat.delay(u32::MAX, 0), Duration::from_secs(1));
+    }
+
+    #[test]
+    fn random_numbers_differ_by_seed_unit_and_attempt_and_repeat_for_the_same() {
+        let mut seen: Vec<u64> = Vec::new();
+        for seed in 0..4 {
+            for unit in 0..4 {
+                for attempt in 0..4 {
+                    seen.push(random(seed, unit, attempt));
+                }
+            }
+        }
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 64);
+        assert_eq!(random(7, 1, 2), random(7, 1, 2));
     }
 }

@@ -1,0 +1,437 @@
+//! The pure scheduler: `handle(event, now) -> actions`, and nothing else happens.
+//!
+//! It holds one row for each unit, takes one event at a time and says what is to be done. It reads no clock, touches no
+//! machine and starts no thread, so PID 1, `osctl graph simulate` and the tests run the very same one.
+//!
+//! # Two passes
+//!
+//! An event changes one or a few rows. Then *settle* looks at every row that this may concern, through a queue and
+//! never by recursion, until nothing changes any more; only then *act* begins the effects that are now due. So a unit
+//! whose dependency failed through this very event is never started and taken back. Each look at a row costs its
+//! edges, and a row is looked at when the one unit that it waits for moves, so a run is linear in the edges. Memory is
+//! bounded by the units: one row, one timer and at most one place in each queue for each of them.
+//!
+//! # What the words mean
+//!
+//! systemd's meanings, made precise:
+//!
+//! - **after** holds a start until the other unit has come as far as the edge awaits, or its job has ended, however it
+//!   ended. It also turns the order of stopping around: a unit stops before what it is ordered after. A unit that is
+//!   being stopped is waited for until it is down.
+//! - **requires** holds nothing by itself. A unit fails by dependency if it is still waiting when a required one fails,
+//!   or if a required one is not up, nor on its way, when its own turn comes. Once it has begun, a later failure of
+//!   the required one does not touch it; a *requested* stop or restart of that one is passed on.
+//! - **binds-to** is requires, and the unit may only be up while the other is: it stops when that one stops, exits,
+//!   fails or is skipped. If that one comes back by its restart policy, so does this.
+//! - **wants** pulls in and nothing more.
+//! - **conflicts**: starting one stops the other first.
+//! - A **skipped** unit (condition unmet) satisfies ordering, wants and requires, as if it were up; not binds-to.
+//!
+//! # When things fail
+//!
+//! Until a start job has its result, the failure policy rules: `attempts` activations, with its backoff between them.
+//! Then the job fails, what requires the unit fails by dependency, and `on` says what else happens. From then on the
+//! restart policy rules, up to its start limit; hitting that, too, is a failure to which `on` applies. Nobody waits for
+//! such restarts: a boot ends although a service crashes in a loop.
+//!
+//! **Emergency**: the goal counts as missed, as if it required the unit that failed. What runs keeps running and stays
+//! supervised; what needs the failed unit does not start; everything else still starts. An operator wants to get at
+//! such a machine, and that takes the network and the agent, which have no reason to need what failed.
+//!
+//! **Deadlines** bound every activation, condition, stop and kill; an activation that passes its own is killed, and is
+//! failed or repeated once nothing of it is left. A kill that makes no difference within [`KILL_GRACE`] is given up:
+//! the unit is failed, and is not repeated, because two of it at once are worse than none.
+
+mod jobs;
+mod links;
+mod messages;
+mod reports;
+mod settle;
+mod supervise;
+mod timers;
+mod why;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use messages::{
+    Action, Effect, Event, ExitStatus, JobResult, Outcome, Refusal, Report, Shortfall,
+    ShutdownKind, Token, Transition,
+};
+pub use why::Why;
+
+use crate::state::{self, Desired, State, UnitEvent};
+use crate::transaction::{Await, JobKind, Transaction, UnitId};
+use links::Links;
+use timers::Timers;
+
+/// How long a kill may take before it is given up.
+pub const KILL_GRACE: Duration = Duration::from_secs(5);
+
+/// The scheduler of one machine, from boot to power-off.
+pub struct Scheduler {
+    transaction: Arc<Transaction>,
+    links: Links,
+    rows: Vec<Row>,
+    timers: Timers,
+    seed: u64,
+    now: Duration,
+    run: Run,
+    /// Jobs of the transaction without a result.
+    open_jobs: usize,
+    /// Units that are not down.
+    alive: usize,
+    goal_reached: bool,
+    shutdown: Option<Shutdown>,
+    ignored: u64,
+    agenda: Agenda,
+    actions: Vec<Action>,
+    /// The instant of the last [`Action::WakeAt`], until it has come.
+    waking_at: Option<Duration>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Run {
+    NotSubmitted,
+    Running,
+    Finished,
+}
+
+struct Shutdown {
+    kind: ShutdownKind,
+    /// Asked for, while another event is being settled; or begun; or over.
+    progress: Progress,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Due,
+    Begun,
+    Over,
+}
+
+/// The two queues of the two passes. Both are empty between events.
+#[derive(Default)]
+struct Agenda {
+    settle: VecDeque<UnitId>,
+    settling: Vec<bool>,
+    act: VecDeque<UnitId>,
+    acting: Vec<bool>,
+}
+
+impl Agenda {
+    fn look_at(&mut self, id: UnitId) {
+        if !std::mem::replace(&mut self.settling[id.index()], true) {
+            self.settle.push_back(id);
+        }
+    }
+
+    fn act_on(&mut self, id: UnitId) {
+        if !std::mem::replace(&mut self.acting[id.index()], true) {
+            self.act.push_back(id);
+        }
+    }
+
+    fn next_look(&mut self) -> Option<UnitId> {
+        let id = self.settle.pop_front()?;
+        self.settling[id.index()] = false;
+        Some(id)
+    }
+
+    fn next_act(&mut self) -> Option<UnitId> {
+        let id = self.act.pop_front()?;
+        self.acting[id.index()] = false;
+        Some(id)
+    }
+}
+
+/// What the scheduler knows about one unit.
+struct Row {
+    state: State,
+    desired: Desired,
+    since: Duration,
+    why: Why,
+    /// Why it last failed, until it is up again.
+    trouble: Option<Why>,
+    attempt: u32,
+    job: Option<OpenJob>,
+    /// How its last start job ended, if that has not been undone since.
+    result: Option<JobResult>,
+    /// Its last start came to something: it came up or was skipped, and has not failed or been stopped since.
+    good: bool,
+    /// How far the current job's activation came.
+    reached: Option<Await>,
+    /// The unit that holds its start or its stop, or held it last.
+    waiting_for: Option<UnitId>,
+    /// Where to go on looking for what holds it: what has let it go once seldom holds it again.
+    cursor: u32,
+    /// Fails by dependency on this unit at the next look.
+    doomed_by: Option<UnitId>,
+    /// Waiting for its timer, before anything else.
+    paused: bool,
+    condition: Condition,
+    /// Failed activations of the current start job.
+    failures: u32,
+    /// Restarts since it was last up for long, which the backoff grows with.
+    streak: u32,
+    /// Restarts in all.
+    restarts: u32,
+    /// Starts in the current interval of the start limit, and its beginning.
+    window: (Duration, u32),
+    leaving: Leaving,
+}
+
+#[derive(Clone, Copy)]
+struct OpenJob {
+    kind: JobKind,
+    /// Belongs to the transaction, and not to a request.
+    counts: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Condition {
+    Unknown,
+    Checking,
+    Met,
+}
+
+/// What a unit that is `deactivating` is on its way to, and how.
+#[derive(Clone)]
+struct Leaving {
+    /// Why it leaves. Of a failed activation: why it failed.
+    why: Why,
+    /// The activation failed; this is not an orderly stop.
+    failed: bool,
+    /// `Kill` was begun.
+    killing: bool,
+}
+
+/// One unit, as reports about the machine show it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnitStatus {
+    /// What it is.
+    pub state: State,
+    /// What is wanted of it.
+    pub desired: Desired,
+    /// Since when it is so, since boot.
+    pub since: Duration,
+    /// Why it is so.
+    pub why: Why,
+    /// Why it last failed, until it is up again.
+    pub trouble: Option<Why>,
+    /// Activations so far.
+    pub attempt: u32,
+    /// How often the restart policy brought it back.
+    pub restarts: u32,
+    /// The unit that holds its start or its stop.
+    pub waiting_for: Option<UnitId>,
+}
+
+impl Scheduler {
+    /// A machine on which nothing has been started. The seed decides the jitter of all pauses, and nothing else.
+    pub fn new(transaction: Arc<Transaction>, seed: u64) -> Scheduler {
+        let units = transaction.units().len();
+        let row = || Row {
+            state: State::Inactive,
+            desired: Desired::Down,
+            since: Duration::ZERO,
+            why: Why::Nothing,
+            trouble: None,
+            attempt: 0,
+            job: None,
+            result: None,
+            good: false,
+            reached: None,
+            waiting_for: None,
+            cursor: 0,
+            doomed_by: None,
+            paused: false,
+            condition: Condition::Unknown,
+            failures: 0,
+            streak: 0,
+            restarts: 0,
+            window: (Duration::ZERO, 0),
+            leaving: Leaving { why: Why::Nothing, failed: false, killing: false },
+        };
+        Scheduler {
+            links: Links::new(&transaction),
+            rows: std::iter::repeat_with(row).take(units).collect(),
+            timers: Timers::new(units),
+            transaction,
+            seed,
+            now: Duration::ZERO,
+            run: Run::NotSubmitted,
+            open_jobs: 0,
+            alive: 0,
+            goal_reached: false,
+            shutdown: None,
+            ignored: 0,
+            agenda: Agenda {
+                settling: vec![false; units],
+                acting: vec![false; units],
+                ..Agenda::default()
+            },
+            actions: Vec::new(),
+            waking_at: None,
+        }
+    }
+
+    /// Takes one event; `now` is the time since boot and does not go backwards. Says what is to be done, in order.
+    pub fn handle(&mut self, event: Event, now: Duration) -> Vec<Action> {
+        self.now = self.now.max(now);
+        match event {
+            Event::Submit => self.submit(),
+            Event::Report { token, report } => self.report(token, report),
+            Event::TimerDue => {
+                while let Some(id) = self.timers.pop_due(self.now) {
+                    self.timer_due(id);
+                }
+                self.waking_at = None;
+            }
+            Event::Request(job) => self.request(job),
+            Event::Shutdown(kind) => self.ask_for_shutdown(kind),
+        }
+        self.run_agenda();
+        self.conclude();
+        std::mem::take(&mut self.actions)
+    }
+
+    /// What it was made for.
+    pub fn transaction(&self) -> &Arc<Transaction> {
+        &self.transaction
+    }
+
+    /// How one unit is.
+    pub fn status(&self, id: UnitId) -> UnitStatus {
+        let row = &self.rows[id.index()];
+        let waits =
+            row.state == State::Waiting || (row.state.is_active() && row.desired != Desired::Up);
+        UnitStatus {
+            state: row.state,
+            desired: row.desired,
+            since: row.since,
+            why: row.why.clone(),
+            trouble: row.trouble.clone(),
+            attempt: row.attempt,
+            restarts: row.restarts,
+            waiting_for: row
+                .waiting_for
+                .filter(|_| waits && !row.paused && row.condition == Condition::Unknown),
+        }
+    }
+
+    /// Reports and events that came too late, twice or out of place, and changed nothing.
+    pub fn ignored(&self) -> u64 {
+        self.ignored
+    }
+
+    /// Settle and act, until neither finds anything.
+    fn run_agenda(&mut self) {
+        loop {
+            if let Some(id) = self.agenda.next_look() {
+                self.settle(id);
+            } else if self
+                .shutdown
+                .as_ref()
+                .is_some_and(|shutdown| shutdown.progress == Progress::Due)
+            {
+                self.begin_shutdown();
+            } else if let Some(id) = self.agenda.next_act() {
+                self.act(id);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// What is true of the whole once every unit has settled.
+    fn conclude(&mut self) {
+        if self.run == Run::Running && self.open_jobs == 0 {
+            self.run = Run::Finished;
+            let outcome = Outcome { reached: self.goal_reached, degraded: self.degraded() };
+            self.actions.push(Action::Finished(outcome));
+        }
+        if let Some(shutdown) = &mut self.shutdown
+            && self.alive == 0
+            && shutdown.progress == Progress::Begun
+        {
+            shutdown.progress = Progress::Over;
+            self.actions.push(Action::Down(shutdown.kind));
+        }
+        let next = self.timers.next_due();
+        if let Some(due) = next
+            && next != self.waking_at
+        {
+            self.actions.push(Action::WakeAt(due));
+        }
+        self.waking_at = next;
+    }
+
+    /// The one place where a state changes.
+    fn change(&mut self, id: UnitId, event: UnitEvent, why: Why) {
+        let row = &mut self.rows[id.index()];
+        let from = row.state;
+        let Ok(to) = state::next(from, event) else {
+            // Every caller has looked at the state before; the property tests hold them to that. PID 1 does not die
+            // of a mistake here.
+            self.ignored += 1;
+            return;
+        };
+        self.alive = self.alive + usize::from(!to.is_down()) - usize::from(!from.is_down());
+        row.state = to;
+        row.since = self.now;
+        row.why = why.clone();
+        let waited_for = row.waiting_for.filter(|_| from == State::Waiting);
+        let (attempt, at) = (row.attempt, self.now);
+        let transition = Transition { unit: id, attempt, from, to, why, waited_for, at };
+        self.actions.push(Action::Announce(transition));
+    }
+
+    fn begin(&mut self, id: UnitId, effect: Effect) {
+        let token = Token { unit: id, attempt: self.rows[id.index()].attempt };
+        self.actions.push(Action::Begin { token, effect });
+    }
+
+    /// Everybody who waits for this unit has another look.
+    fn wake(&mut self, id: UnitId) {
+        let before = self.transaction.spec(id).after.iter().map(|(other, _)| other);
+        let later = self.links.later.of(id).iter();
+        let needing = self.links.needed_by.of(id).iter();
+        let conflicts = self.links.conflicts.of(id).iter();
+        for &other in before.chain(later).chain(needing).chain(conflicts) {
+            if self.rows[other.index()].waiting_for == Some(id) {
+                self.agenda.look_at(other);
+            }
+        }
+    }
+
+    /// The jobs' units that failed to come up and are not up now.
+    fn degraded(&self) -> Vec<Shortfall> {
+        let jobs = self.transaction.jobs().iter();
+        jobs.filter_map(|job| {
+            let row = &self.rows[job.unit.index()];
+            let bad = matches!(row.result, Some(JobResult::Failed | JobResult::Dependency))
+                && !row.state.is_active();
+            bad.then(|| self.shortfall(job.unit))
+        })
+        .collect()
+    }
+
+    /// Why a unit is not up, and the unit at the root of that.
+    pub fn shortfall(&self, unit: UnitId) -> Shortfall {
+        let trouble = |unit: UnitId| {
+            let row = &self.rows[unit.index()];
+            row.trouble.as_ref().unwrap_or(&row.why)
+        };
+        let mut culprit = unit;
+        // Bounded, for blame follows requirements, which may be circular where ordering is not.
+        for _ in 0..self.rows.len() {
+            match trouble(culprit).blames() {
+                Some(next) => culprit = next,
+                None => break,
+            }
+        }
+        Shortfall { unit, why: trouble(unit).clone(), culprit }
+    }
+}
