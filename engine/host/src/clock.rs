@@ -11,6 +11,8 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use keel_unit::kinds;
+use keel_unit::value::AbsPath;
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, clock_settime};
 use rsntp::{Config, SntpClient};
@@ -100,6 +102,12 @@ impl fmt::Display for Failures<'_> {
         }
         Ok(())
     }
+}
+
+/// Does to the clock of this machine what the unit says. Blocks.
+pub fn apply(unit: &kinds::Time) -> Result<Adjusted, ClockError> {
+    let servers: Vec<String> = unit.servers.iter().map(ToString::to_string).collect();
+    adjust(&SystemClock, unit.floor.as_ref().map(AbsPath::as_path), &servers)
 }
 
 /// Brings `clock` to the floor, asks the servers in their order until one answers, and dates the floor anew. Blocks.

@@ -9,6 +9,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use keel_unit::kinds;
+
 /// Whether anything had to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Made {
@@ -28,22 +30,31 @@ pub struct FileError {
     source: io::Error,
 }
 
-/// How sure a file has to be on disk when [`write`] returns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Durability {
-    /// In the page cache: for /run and /etc of the initramfs.
-    Cached,
-    /// On the disk, with its name: it is there after a power failure.
-    Synced,
+/// Makes what the unit says.
+pub fn make(unit: &kinds::File) -> Result<Made, FileError> {
+    let path = unit.path.as_path();
+    let mode = unit.mode.map_or_else(|| default_mode(unit), |mode| mode.0);
+    match (&unit.content, &unit.copy, &unit.symlink) {
+        (Some(content), ..) => write(path, content.as_str().as_bytes(), mode),
+        (_, Some(from), _) => copy(path, from.as_path(), mode),
+        (_, _, Some(target)) => link(path, target.as_path()),
+        // The unit was validated: one of the four is written.
+        (None, None, None) => directory(path, mode),
+    }
 }
 
-/// Writes a file with exactly these permission bits, and the directories above it.
-pub fn write(
-    path: &Path,
-    content: &[u8],
-    mode: u32,
-    durability: Durability,
-) -> Result<Made, FileError> {
+fn default_mode(unit: &kinds::File) -> u32 {
+    match (unit.secret, unit.directory) {
+        (true, true) => 0o700,
+        (true, false) => 0o600,
+        (false, true) => 0o755,
+        (false, false) => 0o644,
+    }
+}
+
+/// Writes a file with exactly these permission bits, and the directories above it. When this returns, the file is on
+/// the disk, with its name: it is there after a power failure. (On a tmpfs that costs nothing.)
+pub fn write(path: &Path, content: &[u8], mode: u32) -> Result<Made, FileError> {
     if holds(path, content, mode) {
         return Ok(Made::Unchanged);
     }
@@ -54,36 +65,26 @@ pub fn write(
         file.write_all(content)?;
         // Now that it is whole; and set, not asked for, since the umask takes from what open(2) is asked for.
         file.set_permissions(Permissions::from_mode(mode))?;
-        if durability == Durability::Synced {
-            file.sync_all()?;
-        }
-        Ok(())
+        file.sync_all()
     })
     .map_err(|source| FileError { path: path.to_owned(), attempt: "write", source })?;
-    if durability == Durability::Synced {
-        let parent = path.parent().unwrap_or(path);
-        File::open(parent).and_then(|dir| dir.sync_all()).map_err(|source| FileError {
-            path: parent.to_owned(),
-            attempt: "sync",
-            source,
-        })?;
-    }
+    let parent = path.parent().unwrap_or(path);
+    File::open(parent).and_then(|dir| dir.sync_all()).map_err(|source| FileError {
+        path: parent.to_owned(),
+        attempt: "sync",
+        source,
+    })?;
     Ok(Made::Changed)
 }
 
 /// Writes a file with the content of another.
-pub fn copy(
-    path: &Path,
-    from: &Path,
-    mode: u32,
-    durability: Durability,
-) -> Result<Made, FileError> {
+pub fn copy(path: &Path, from: &Path, mode: u32) -> Result<Made, FileError> {
     let content = fs::read(from).map_err(|source| FileError {
         path: from.to_owned(),
         attempt: "read",
         source,
     })?;
-    write(path, &content, mode, durability)
+    write(path, &content, mode)
 }
 
 /// Makes a directory with exactly these permission bits, and the directories above it (0755).
@@ -170,6 +171,8 @@ fn make_parent(path: &Path) -> Result<(), FileError> {
 mod tests {
     use std::os::unix::fs::MetadataExt;
 
+    use keel_unit::keys::Text;
+    use keel_unit::value::{AbsPath, Content, FileMode};
     use tempfile::TempDir;
 
     use super::*;
@@ -191,9 +194,9 @@ mod tests {
     fn a_file_is_written_once() {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("a/b/file");
-        let check = |content: &str, bits: u32, durability, expect: Made| {
+        let check = |content: &str, bits: u32, expect: Made| {
             assert_eq!(
-                write(&path, content.as_bytes(), bits, durability).unwrap(),
+                write(&path, content.as_bytes(), bits).unwrap(),
                 expect,
                 "{content} {bits:o}"
             );
@@ -201,14 +204,14 @@ mod tests {
             assert_eq!(mode(&path), bits);
             assert_eq!(names(path.parent().unwrap()), ["file"]);
         };
-        check("one", 0o644, Durability::Cached, Made::Changed);
+        check("one", 0o644, Made::Changed);
         let inode = fs::metadata(&path).unwrap().ino();
-        check("one", 0o644, Durability::Synced, Made::Unchanged);
+        check("one", 0o644, Made::Unchanged);
         assert_eq!(fs::metadata(&path).unwrap().ino(), inode, "left alone");
-        check("two", 0o644, Durability::Synced, Made::Changed);
-        check("two", 0o600, Durability::Cached, Made::Changed);
-        check("two", 0o4755, Durability::Cached, Made::Changed);
-        check("", 0o400, Durability::Cached, Made::Changed);
+        check("two", 0o644, Made::Changed);
+        check("two", 0o600, Made::Changed);
+        check("two", 0o4755, Made::Changed);
+        check("", 0o400, Made::Changed);
         assert_eq!(mode(&dir.path().join("a")), 0o755);
     }
 
@@ -217,11 +220,11 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("file");
         let contents = [vec![b'a'; 70_000], vec![b'b'; 50_000]];
-        write(&path, &contents[0], 0o644, Durability::Cached).unwrap();
+        write(&path, &contents[0], 0o644).unwrap();
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
                 for round in 0..200 {
-                    write(&path, &contents[round % 2], 0o644, Durability::Cached).unwrap();
+                    write(&path, &contents[round % 2], 0o644).unwrap();
                 }
             });
             while !writer.is_finished() {
@@ -237,7 +240,7 @@ mod tests {
         let (path, other) = (dir.path().join("file"), dir.path().join("other"));
         fs::write(&other, "precious").unwrap();
         symlink(&other, &path).unwrap();
-        assert_eq!(write(&path, b"new", 0o644, Durability::Cached).unwrap(), Made::Changed);
+        assert_eq!(write(&path, b"new", 0o644).unwrap(), Made::Changed);
         assert_eq!(fs::read_to_string(&other).unwrap(), "precious");
         assert!(fs::symlink_metadata(&path).unwrap().is_file());
     }
@@ -280,10 +283,10 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let (from, to) = (dir.path().join("from"), dir.path().join("to"));
         fs::write(&from, "x").unwrap();
-        assert_eq!(copy(&to, &from, 0o600, Durability::Cached).unwrap(), Made::Changed);
-        assert_eq!(copy(&to, &from, 0o600, Durability::Cached).unwrap(), Made::Unchanged);
+        assert_eq!(copy(&to, &from, 0o600).unwrap(), Made::Changed);
+        assert_eq!(copy(&to, &from, 0o600).unwrap(), Made::Unchanged);
         assert_eq!(mode(&to), 0o600);
-        let error = copy(&to, &dir.path().join("gone"), 0o600, Durability::Cached).unwrap_err();
+        let error = copy(&to, &dir.path().join("gone"), 0o600).unwrap_err();
         assert_eq!(error.to_string(), format!("cannot read {}", dir.path().join("gone").display()));
     }
 
@@ -292,7 +295,55 @@ mod tests {
         let dir = TempDir::new().unwrap();
         let path = dir.path().join("dir");
         fs::create_dir(&path).unwrap();
-        assert!(write(&path, b"x", 0o644, Durability::Cached).is_err());
+        assert!(write(&path, b"x", 0o644).is_err());
         assert_eq!(names(dir.path()), ["dir"]);
+    }
+
+    #[test]
+    fn units() {
+        let dir = TempDir::new().unwrap();
+        let path = |name: &str| AbsPath::parse(dir.path().join(name).to_str().unwrap()).unwrap();
+        let empty = kinds::File {
+            path: path("x"),
+            content: None,
+            copy: None,
+            symlink: None,
+            directory: false,
+            mode: None,
+            secret: false,
+            timeout: None,
+        };
+        let content = |text| Some(Content::parse(text).unwrap());
+        #[track_caller]
+        fn check(unit: &kinds::File, expect_mode: u32) {
+            assert_eq!(make(unit).unwrap(), Made::Changed);
+            assert_eq!(make(unit).unwrap(), Made::Unchanged);
+            assert_eq!(mode(unit.path.as_path()), expect_mode);
+        }
+        check(&kinds::File { content: content("x"), ..empty.clone() }, 0o644);
+        check(
+            &kinds::File {
+                path: path("key"),
+                content: content("x"),
+                secret: true,
+                ..empty.clone()
+            },
+            0o600,
+        );
+        check(
+            &kinds::File {
+                path: path("exec"),
+                copy: Some(path("x")),
+                mode: Some(FileMode(0o755)),
+                ..empty.clone()
+            },
+            0o755,
+        );
+        check(&kinds::File { path: path("dir"), directory: true, ..empty.clone() }, 0o755);
+        check(
+            &kinds::File { path: path("private"), directory: true, secret: true, ..empty.clone() },
+            0o700,
+        );
+        check(&kinds::File { path: path("link"), symlink: Some(path("x")), ..empty }, 0o777);
     }
 }

@@ -3,6 +3,7 @@
 pub mod clock;
 pub mod device;
 pub mod file;
+pub mod hostname;
 pub mod module;
 pub mod process;
 pub mod sysctl;

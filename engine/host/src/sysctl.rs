@@ -4,6 +4,8 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use keel_unit::kinds;
+
 /// What setting a parameter did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Set {
@@ -70,6 +72,11 @@ pub enum SysctlErrorKind {
         #[source]
         source: io::Error,
     },
+}
+
+/// Sets what the unit says, below `root` (/proc/sys).
+pub fn apply(root: &Path, unit: &kinds::Sysctl) -> Result<Set, SysctlError> {
+    set(root, unit.key.as_str(), unit.value.as_str())
 }
 
 /// Sets the parameter `key` below `root` (/proc/sys) to `value`.

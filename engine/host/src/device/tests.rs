@@ -245,6 +245,25 @@ fn a_partition_is_found_by_its_name() {
     assert_eq!(look_now(Path::new("/nonexistent"), &Wanted::Partition("x".into())), None);
 }
 
+#[test]
+fn units() {
+    use keel_unit::keys::Text;
+    use keel_unit::value::{AbsPath, LinkName, PartLabel};
+
+    let none = keel_unit::kinds::Device { path: None, link: None, partition: None, timeout: None };
+    let check = |unit: keel_unit::kinds::Device, expect| assert_eq!(Wanted::of(&unit), expect);
+    let path = AbsPath::parse("/dev/vda").ok();
+    check(keel_unit::kinds::Device { path, ..none.clone() }, Some(Wanted::Path("/dev/vda".into())));
+    let link = LinkName::parse("eth0").ok();
+    check(keel_unit::kinds::Device { link, ..none.clone() }, Some(Wanted::Link("eth0".into())));
+    let partition = PartLabel::parse("keel-data").ok();
+    check(
+        keel_unit::kinds::Device { partition, ..none.clone() },
+        Some(Wanted::Partition("keel-data".into())),
+    );
+    check(none, None);
+}
+
 /// What a wait finds without waiting.
 fn look_now(sys: &Path, wanted: &Wanted) -> Option<Found> {
     let mut found = None;

@@ -8,6 +8,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use keel_unit::kinds;
 use nix::errno::Errno;
 use nix::net::if_::if_nametoindex;
 
@@ -70,6 +71,14 @@ async fn wait_until_seen(sys: &Path, wanted: &Wanted) -> io::Result<Found> {
 }
 
 impl Wanted {
+    /// What the unit waits for. `None` if it names nothing, which no unit that was validated does.
+    pub fn of(unit: &kinds::Device) -> Option<Self> {
+        let path = unit.path.as_ref().map(|path| Self::Path(path.as_path().to_owned()));
+        let link = unit.link.as_ref().map(|link| Self::Link(link.to_string()));
+        let partition = unit.partition.as_ref().map(|label| Self::Partition(label.to_string()));
+        path.or(link).or(partition)
+    }
+
     /// Whether it is there now.
     fn look(&self, sys: &Path) -> io::Result<Option<Found>> {
         match self {
