@@ -1,6 +1,16 @@
 //! The graph and everything that can be decided without touching a machine.
+//!
+//! [`resolve`] makes the graph of units, [`plan`] a transaction of it, and the [`Scheduler`] says what to do next, given what
+//! happened. [`simulate`] is the same scheduler under virtual time.
 
 mod backoff;
+mod cycle;
+mod digest;
+mod graph;
+mod implied;
+mod plan;
+pub mod render;
+mod resolve;
 mod scheduler;
 mod simulate;
 mod state;
@@ -8,6 +18,10 @@ mod timeline;
 mod transaction;
 
 pub use backoff::Backoff;
+pub use digest::Digest;
+pub use graph::{BootGraph, Edge, EdgeKind, Provenance};
+pub use plan::{BOOT, PlanError, order, plan, pulled_in};
+pub use resolve::resolve;
 pub use scheduler::{
     Action, Effect, Event, ExitStatus, JobResult, KILL_GRACE, Outcome, Refusal, Report, Scheduler,
     Shortfall, ShutdownKind, Token, Transition, UnitStatus, Why,

@@ -1,0 +1,259 @@
+//! Implied edges: what follows from what units do. A unit that uses a path requires the mount that holds it; a mount
+//! requires its parent and its device; a link waits for its driver. Every one of them says why it is there.
+
+use std::collections::HashMap;
+
+use keel_unit::keys::Text as _;
+use keel_unit::source::Span;
+use keel_unit::value::{AbsPath, Source};
+use keel_unit::words::Await;
+use keel_unit::{Kind, Unit};
+
+use crate::graph::{Edge, EdgeKind, Provenance};
+use crate::resolve::{Resolver, span_of_program};
+
+/// A use of a path, and how much hangs on it.
+struct Use {
+    path: AbsPath,
+    span: Span,
+    strength: Strength,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Strength {
+    /// The unit fails without it.
+    Requires,
+    /// The unit only looks; it waits, and does not fail.
+    Looks,
+}
+
+pub(crate) fn imply(resolver: &mut Resolver) {
+    let index = Index::new(&resolver.units);
+    for from in 0..resolver.units.len() {
+        let unit = resolver.units[from].clone();
+        for used in uses(&unit) {
+            let Some(mount) = index.holder(&used.path, from) else { continue };
+            let reason = format!("{} lies on {}", used.path, resolver.units[mount].name);
+            add(resolver, from, mount, used.span, used.strength, reason);
+        }
+        for (to, span, strength, reason) in index.hardware(&unit, &resolver.units) {
+            if to != from {
+                add(resolver, from, to, span, strength, reason);
+            }
+        }
+    }
+}
+
+fn add(
+    resolver: &mut Resolver,
+    from: usize,
+    to: usize,
+    span: Span,
+    strength: Strength,
+    reason: String,
+) {
+    let why = Provenance::Implied(reason);
+    if strength == Strength::Requires {
+        resolver.edge(from, to, Edge { kind: EdgeKind::Requires, why: why.clone(), span });
+    }
+    resolver.edge(from, to, Edge { kind: EdgeKind::After(Await::Ready), why, span });
+}
+
+/// Where things are to be found.
+struct Index {
+    mounts: HashMap<String, usize>,
+    devices: HashMap<String, usize>,
+    device_links: HashMap<String, usize>,
+    partitions: HashMap<String, usize>,
+    filesystems: HashMap<Source, usize>,
+    coldplug: Vec<usize>,
+}
+
+impl Index {
+    fn new(units: &[std::sync::Arc<Unit>]) -> Self {
+        let mut index = Index {
+            mounts: HashMap::new(),
+            devices: HashMap::new(),
+            device_links: HashMap::new(),
+            partitions: HashMap::new(),
+            filesystems: HashMap::new(),
+            coldplug: Vec::new(),
+        };
+        for (i, unit) in units.iter().enumerate() {
+            match &unit.kind {
+                // A mount that is there before us holds everything already; it makes nobody wait.
+                Kind::Mount(m) if !m.existing => index.mounts.extend([(m.target.to_string(), i)]),
+                Kind::Device(d) => {
+                    index.devices.extend(d.path.iter().map(|p| (p.to_string(), i)));
+                    index.device_links.extend(d.link.iter().map(|l| (l.to_string(), i)));
+                }
+                Kind::Partition(p) => index.partitions.extend([(p.label.to_string(), i)]),
+                Kind::Filesystem(f) => index.filesystems.extend([(f.device.clone(), i)]),
+                Kind::Module(m) if m.coldplug => index.coldplug.push(i),
+                _ => {}
+            }
+        }
+        index
+    }
+
+    /// The mount that holds a path, other than the unit itself.
+    fn holder(&self, path: &AbsPath, except: usize) -> Option<usize> {
+        let mut at = path.as_str();
+        loop {
+            if let Some(mount) = self.mounts.get(at).filter(|m| **m != except) {
+                return Some(*mount);
+            }
+            if at == "/" {
+                return None;
+            }
+            at = match at.rfind('/') {
+                Some(0) | None => "/",
+                Some(slash) => &at[..slash],
+            };
+        }
+    }
+
+    fn hardware(
+        &self,
+        unit: &Unit,
+        units: &[std::sync::Arc<Unit>],
+    ) -> Vec<(usize, Span, Strength, String)> {
+        let mut found = Vec::new();
+        let kind = unit.kind.name().as_str();
+        let coldplug = |found: &mut Vec<_>, key: &str, what: String| {
+            for module in &self.coldplug {
+                // Not required: the driver may be built in, and coldplug may fail over another device.
+                let reason = format!("{} may load the driver of {what}", units[*module].name);
+                found.push((*module, unit.span_of(&[kind, key]), Strength::Looks, reason));
+            }
+        };
+        match &unit.kind {
+            Kind::Mount(m) => {
+                let span = unit.span_of(&["mount", "source"]);
+                m.source.iter().for_each(|s| self.source(s, span, units, &mut found));
+            }
+            Kind::Filesystem(f) => {
+                self.source(&f.device, unit.span_of(&["filesystem", "device"]), units, &mut found)
+            }
+            Kind::Partition(p) => {
+                coldplug(&mut found, "label", "the disk".to_owned());
+                let path = p.disk.as_ref().and_then(|d| d.path.as_ref());
+                let device = path.and_then(|p| self.devices.get(p.as_str()));
+                let reason = path.map_or(String::new(), |p| format!("it looks at {p}"));
+                found.extend(device.map(|d| {
+                    (*d, unit.span_of(&["partition", "disk"]), Strength::Requires, reason)
+                }));
+            }
+            Kind::Link(l) if l.name.as_ref().is_none_or(|n| n.as_str() != "lo") => {
+                let what = l.name.as_ref().map_or("the link".to_owned(), |n| n.to_string());
+                coldplug(&mut found, "name", what.clone());
+                let device = self.device_links.get(&what);
+                let reason = format!("{what} is the link");
+                found
+                    .extend(device.map(|d| {
+                        (*d, unit.span_of(&["link", "name"]), Strength::Requires, reason)
+                    }));
+            }
+            Kind::Device(_) => coldplug(&mut found, "path", "the device".to_owned()),
+            _ => {}
+        }
+        found
+    }
+
+    fn source(
+        &self,
+        source: &Source,
+        span: Span,
+        units: &[std::sync::Arc<Unit>],
+        found: &mut Vec<(usize, Span, Strength, String)>,
+    ) {
+        let mut require = |to: Option<&usize>, what: &str| {
+            found.extend(to.map(|to| {
+                (*to, span, Strength::Requires, format!("{} {what} {source}", units[*to].name))
+            }));
+        };
+        require(self.filesystems.get(source), "makes the filesystem of");
+        match source {
+            Source::PartLabel(label) => require(self.partitions.get(label.as_str()), "makes"),
+            Source::Path(path) => require(self.devices.get(path.as_str()), "waits for"),
+            _ => {}
+        }
+    }
+}
+
+/// The paths that a unit uses.
+fn uses(unit: &Unit) -> Vec<Use> {
+    let kind = unit.kind.name().as_str();
+    let mut uses = Vec::new();
+    let mut push = |path: &AbsPath, span: Span, strength| {
+        uses.push(Use { path: path.clone(), span, strength })
+    };
+    let key = |key: &str| unit.span_of(&[kind, key]);
+    let fixed = |path: &str| AbsPath::parse(path).ok();
+    use Strength::{Looks, Requires};
+    match &unit.kind {
+        Kind::Target(_) | Kind::Link(_) | Kind::Time(_) | Kind::Module(_) | Kind::Device(_) => {}
+        Kind::Sysctl(_) => fixed("/proc/sys").iter().for_each(|p| push(p, key("key"), Requires)),
+        Kind::Hostname(h) => push(&h.machine_id, key("machine-id"), Looks),
+        Kind::Partition(_) => {}
+        Kind::Mount(m) => {
+            push(&m.target, key("target"), Requires);
+            if let Some(Source::Path(path)) = &m.source {
+                push(path, key("source"), Requires);
+            }
+        }
+        Kind::Filesystem(f) => {
+            if let Source::Path(path) = &f.device {
+                push(path, key("device"), Requires);
+            }
+        }
+        Kind::Identity(i) => {
+            push(&i.directory, key("directory"), Requires);
+            push(&i.publish, key("publish"), Requires);
+        }
+        Kind::File(f) => {
+            push(&f.path, key("path"), Requires);
+            f.copy.iter().for_each(|p| push(p, key("copy"), Requires));
+        }
+        Kind::Oneshot(o) => push(&o.working_directory, key("working-directory"), Requires),
+        Kind::Service(s) => {
+            push(&s.working_directory, key("working-directory"), Requires);
+            if let keel_unit::kinds::Ready::Socket(path) = &s.ready {
+                push(path, key("ready"), Requires);
+            }
+        }
+    }
+    // What the kind itself needs, whatever its keys say.
+    let needs: &[&str] = match &unit.kind {
+        Kind::Module(m) if m.coldplug => &["/sys"],
+        Kind::Device(_) | Kind::Partition(_) => &["/sys", "/dev"],
+        Kind::Filesystem(_) => &["/sys", "/dev"],
+        Kind::Mount(m) if m.target.as_str() != "/proc" => &["/proc"],
+        Kind::Mount(_) | Kind::Target(_) => &[],
+        Kind::Link(_) => &["/sys", "/proc"],
+        Kind::Oneshot(_) | Kind::Service(_) => &["/dev", "/proc", "/run", "/sys/fs/cgroup"],
+        _ => &[],
+    };
+    for path in needs.iter().filter_map(|p| fixed(p)) {
+        push(&path, unit.span, Requires);
+    }
+    let exec = match &unit.kind {
+        Kind::Oneshot(o) => Some(&o.exec),
+        Kind::Service(s) => Some(&s.exec),
+        _ => None,
+    };
+    if let Some(exec) = exec {
+        let span = span_of_program(unit);
+        push(&exec.program, span, Requires);
+        for argument in &exec.arguments {
+            // `--root /path`, `--root=/path`; a URL such as unix:///run/… is not ours to read.
+            let value = argument.split_once('=').map_or(argument.as_str(), |(_, value)| value);
+            AbsPath::parse(value).iter().for_each(|p| push(p, span, Requires));
+        }
+    }
+    let looks = unit.condition.path_exists.iter().chain(&unit.condition.path_missing);
+    for path in looks {
+        push(path, unit.span_of(&["condition"]), Looks);
+    }
+    uses
+}

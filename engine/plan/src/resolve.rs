@@ -1,0 +1,227 @@
+//! Resolving: names become edges, what units do implies more edges, and what contradicts itself is reported.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use keel_unit::diagnostic::{Diagnostic, Report};
+use keel_unit::source::{Sources, Span};
+use keel_unit::words::{Await, Reference};
+use keel_unit::{Kind, KindName, Unit, UnitName, UnitSet};
+use petgraph::graph::{DiGraph, NodeIndex};
+
+use crate::cycle::cycles;
+use crate::digest::{Digest, digest};
+use crate::graph::{BootGraph, Edge, EdgeKind, Provenance};
+use crate::implied::imply;
+
+/// Builds the graph of a machine.
+///
+/// # Errors
+/// The report of everything that contradicts itself: unknown units, cycles, two claims of one thing.
+pub fn resolve(set: UnitSet) -> Result<BootGraph, Report> {
+    let UnitSet { sources, mut units, templates, .. } = set;
+    // Node numbers follow names, so that nothing depends on the order of files.
+    units.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut resolver = Resolver::new(units, templates);
+    resolver.claims();
+    resolver.words();
+    imply(&mut resolver);
+    resolver.finish(sources)
+}
+
+pub(crate) struct Resolver {
+    pub(crate) units: Vec<Arc<Unit>>,
+    names: HashMap<UnitName, NodeIndex>,
+    templates: HashMap<UnitName, Vec<UnitName>>,
+    /// By ends and kind, so that an edge with several reasons is there once: written before implied.
+    edges: BTreeMap<(u32, u32, EdgeKind), Edge>,
+    findings: Vec<Diagnostic>,
+}
+
+impl Resolver {
+    fn new(units: Vec<Unit>, templates: HashMap<UnitName, Vec<UnitName>>) -> Self {
+        let units: Vec<Arc<Unit>> = units.into_iter().map(Arc::new).collect();
+        let names =
+            units.iter().enumerate().map(|(i, u)| (u.name.clone(), NodeIndex::new(i))).collect();
+        Resolver { units, names, templates, edges: BTreeMap::new(), findings: Vec::new() }
+    }
+
+    pub(crate) fn edge(&mut self, from: usize, to: usize, edge: Edge) {
+        let key = (from as u32, to as u32, edge.kind);
+        // An implied ordering is no news beside a written one, whatever that one awaits.
+        let ordered =
+            matches!(edge.kind, EdgeKind::After(_)) && matches!(edge.why, Provenance::Implied(_));
+        if ordered
+            && [Await::Started, Await::Ready, Await::Exited]
+                .iter()
+                .any(|a| self.edges.contains_key(&(key.0, key.1, EdgeKind::After(*a))))
+        {
+            return;
+        }
+        self.edges.entry(key).or_insert(edge);
+    }
+
+    /// The units that a reference means: one, or all instances of a template.
+    fn meant(&mut self, reference: &Reference, word: &'static str) -> Vec<usize> {
+        if let Some(node) = self.names.get(&reference.unit) {
+            return vec![node.index()];
+        }
+        if let Some(instances) = self.templates.get(&reference.unit) {
+            return instances.iter().filter_map(|i| self.names.get(i)).map(|n| n.index()).collect();
+        }
+        let known = self.names.keys().chain(self.templates.keys()).map(UnitName::as_str);
+        let found = Diagnostic::new(
+            "unknown-unit",
+            reference.span,
+            format!("unknown unit `{}`", reference.unit),
+        );
+        self.findings.push(
+            found
+                .label(format!("`{word}` names no unit"))
+                .did_you_mean(reference.unit.as_str(), known),
+        );
+        Vec::new()
+    }
+
+    /// The edges that are written.
+    fn words(&mut self) {
+        for from in 0..self.units.len() {
+            let unit = self.units[from].clone();
+            let after = |r: &Reference| EdgeKind::After(r.awaits.unwrap_or(Await::Ready));
+            type Kinds<'a> = &'a dyn Fn(&Reference) -> EdgeKind;
+            let forward: [(&'static str, &[Reference], Kinds<'_>); 5] = [
+                ("requires", &unit.requires, &|_| EdgeKind::Requires),
+                ("wants", &unit.wants, &|_| EdgeKind::Wants),
+                ("binds-to", &unit.binds_to, &|_| EdgeKind::BindsTo),
+                ("after", &unit.after, &after),
+                ("conflicts", &unit.conflicts, &|_| EdgeKind::Conflicts),
+            ];
+            for (word, references, kind) in forward {
+                for reference in references {
+                    self.misplaced_await(word, reference);
+                    for to in self.meant(reference, word) {
+                        if from == to && word != "after" {
+                            let message = format!("`{}` names itself", unit.name);
+                            let found = Diagnostic::new("names-itself", reference.span, message);
+                            self.findings.push(found.label(format!("`{word}` itself")));
+                            continue;
+                        }
+                        let why = Provenance::Written(word);
+                        self.edge(
+                            from,
+                            to,
+                            Edge { kind: kind(reference), why, span: reference.span },
+                        );
+                    }
+                }
+            }
+            for reference in &unit.before {
+                for to in self.meant(reference, "before") {
+                    let why = Provenance::Written("before");
+                    self.edge(to, from, Edge { kind: after(reference), why, span: reference.span });
+                }
+            }
+            for reference in &unit.part_of {
+                self.misplaced_await("part-of", reference);
+                for stage in self.meant(reference, "part-of") {
+                    if self.units[stage].kind.name() != KindName::Target {
+                        let message = format!("`{}` is no target", reference.unit);
+                        let found = Diagnostic::new("not-a-target", reference.span, message);
+                        self.findings.push(
+                            found
+                                .label("only a target has parts")
+                                .also(self.units[stage].span, "this unit"),
+                        );
+                        continue;
+                    }
+                    for kind in [EdgeKind::Wants, EdgeKind::After(Await::Ready)] {
+                        self.edge(
+                            stage,
+                            from,
+                            Edge {
+                                kind,
+                                why: Provenance::Written("part-of"),
+                                span: reference.span,
+                            },
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    fn misplaced_await(&mut self, word: &'static str, reference: &Reference) {
+        if reference.awaits.is_some() && word != "after" {
+            let message = format!("`{word}` says nothing of order and cannot await");
+            let found = Diagnostic::new("misplaced-key", reference.span, message);
+            self.findings.push(found.help("put `await` into `after` or `before`"));
+        }
+    }
+
+    /// Things of which a machine has one, claimed by two units.
+    fn claims(&mut self) {
+        let mut claimed: HashMap<(&'static str, String), usize> = HashMap::new();
+        for i in 0..self.units.len() {
+            let unit = self.units[i].clone();
+            let Some((what, name, path)) = claim(&unit) else { continue };
+            let shown = name.clone();
+            if let Some(first) = claimed.get(&(what, name.clone())) {
+                let first = self.units[*first].clone();
+                let message =
+                    format!("`{}` and `{}` both claim the {what} {shown}", first.name, unit.name);
+                let found = Diagnostic::new("claimed-twice", unit.span_of(path), message)
+                    .label("the second claim");
+                self.findings.push(found.also(first.span_of(path), "the first claim"));
+            } else {
+                claimed.insert((what, name), i);
+            }
+        }
+    }
+
+    fn finish(self, sources: Arc<Sources>) -> Result<BootGraph, Report> {
+        let mut graph = DiGraph::with_capacity(self.units.len(), self.edges.len());
+        for unit in self.units {
+            graph.add_node(unit);
+        }
+        for ((from, to, _), edge) in self.edges {
+            graph.add_edge(NodeIndex::new(from as usize), NodeIndex::new(to as usize), edge);
+        }
+        let mut graph = BootGraph {
+            graph,
+            names: self.names,
+            sources: sources.clone(),
+            digest: Digest::default(),
+        };
+        let mut findings = self.findings;
+        findings.extend(cycles(&graph));
+        if !findings.is_empty() {
+            return Err(Report::new(sources, findings));
+        }
+        graph.digest = digest(&graph);
+        Ok(graph)
+    }
+}
+
+/// What a unit claims for itself alone, and the key that says so.
+fn claim(unit: &Unit) -> Option<(&'static str, String, &'static [&'static str])> {
+    Some(match &unit.kind {
+        Kind::Mount(m) if !m.existing => {
+            ("mount point", m.target.to_string(), &["mount", "target"])
+        }
+        Kind::Link(l) => match (&l.name, l.mac) {
+            (Some(name), _) => ("link", name.to_string(), &["link", "name"]),
+            (None, Some(mac)) => ("link with the address", mac.to_string(), &["link", "mac"]),
+            (None, None) => ("first ethernet link with a", "carrier".to_owned(), &["link"]),
+        },
+        Kind::Partition(p) => ("partition", p.label.to_string(), &["partition", "label"]),
+        Kind::Filesystem(f) => ("filesystem on", f.device.to_string(), &["filesystem", "device"]),
+        Kind::File(f) => ("path", f.path.to_string(), &["file", "path"]),
+        Kind::Sysctl(s) => ("parameter", s.key.as_str().replace('/', "."), &["sysctl", "key"]),
+        Kind::Hostname(_) => ("host", "name".to_owned(), &["hostname"]),
+        _ => return None,
+    })
+}
+
+pub(crate) fn span_of_program(unit: &Unit) -> Span {
+    unit.span_of(&[unit.kind.name().as_str(), "exec"])
+}
