@@ -10,6 +10,7 @@ use crate::elf::{self, Elf, ElfError, Machine};
 use crate::libraries::{self, LibraryError};
 use crate::manifest::{self, INITRAMFS, KERNEL, MANIFEST, Manifest};
 use crate::modules::{KernelTree, ModuleError, WantedModule};
+use crate::needs::Needs;
 use crate::payload::Payload;
 use crate::tree::{Tree, TreeError};
 use crate::{cpio, layout};
@@ -31,8 +32,8 @@ pub struct ImageSpec {
     pub kernel: PathBuf,
     /// The kernel's module directory, or a root that holds one below `lib/modules`.
     pub modules: PathBuf,
-    /// Modules that must be on the image, beyond the default set.
-    pub wanted_modules: Vec<WantedModule>,
+    /// What the config and the units ask for.
+    pub needs: Needs,
     /// Programs and files that are added.
     pub payload: Vec<Payload>,
     /// Certificates of the authorities to trust, copied to `/etc/ssl/certs/ca-certificates.crt`.
@@ -109,6 +110,7 @@ pub fn build(spec: &ImageSpec, out: &Path) -> Result<Manifest, BuildError> {
     let manifest = Manifest {
         schema: 1,
         kernel_release: modules.release().to_owned(),
+        arguments: spec.needs.arguments.clone(),
         kernel: manifest::blob(KERNEL, &kernel),
         initramfs: manifest::blob(INITRAMFS, &initramfs),
         unpacked: archive.len() as u64,
@@ -145,7 +147,7 @@ fn gather(spec: &ImageSpec, modules: &KernelTree) -> Result<Tree, BuildError> {
     for payload in &spec.payload {
         add_payload(&mut tree, payload, &elf)?;
     }
-    add_modules(&mut tree, modules, &spec.wanted_modules)?;
+    add_modules(&mut tree, modules, &spec.needs.modules)?;
     Ok(tree)
 }
 

@@ -8,6 +8,7 @@ mod layout;
 mod libraries;
 mod manifest;
 mod modules;
+mod needs;
 mod payload;
 #[cfg(test)]
 mod testing;
@@ -20,5 +21,6 @@ pub use elf::ElfError;
 pub use libraries::{LibraryError, LibraryErrorKind};
 pub use manifest::{Blob, ImageDir, Manifest, OpenError, OpenErrorKind, Taken};
 pub use modules::{ModuleError, ModuleErrorKind, WantedModule};
+pub use needs::Needs;
 pub use payload::{Payload, PayloadError};
 pub use tree::{TreeError, TreeErrorKind};

@@ -25,6 +25,8 @@ pub struct Manifest {
     pub schema: u32,
     /// The release of the kernel and its modules.
     pub kernel_release: String,
+    /// Kernel arguments of the machine config.
+    pub arguments: Vec<String>,
     /// The kernel file.
     pub kernel: Blob,
     /// The compressed initramfs.

@@ -13,7 +13,7 @@ mod inputs {
     use std::path::{Path, PathBuf};
     use std::process::Command;
 
-    use keel_image::{ImageSpec, WantedModule};
+    use keel_image::{ImageSpec, Needs, WantedModule};
 
     /// Inputs in a directory of their own: a static init, a config, units, a kernel with one module.
     pub(super) struct Inputs {
@@ -63,10 +63,10 @@ mod inputs {
                 units: self.at("units"),
                 kernel: self.at("vmlinuz"),
                 modules: self.dir.path().to_owned(),
-                wanted_modules: vec![WantedModule {
-                    name: "odd".into(),
-                    by: "kernel.modules".into(),
-                }],
+                needs: Needs {
+                    modules: vec![WantedModule { name: "odd".into(), by: "kernel.modules".into() }],
+                    arguments: vec!["quiet".into()],
+                },
                 payload: vec![
                     "mount=/bin/mount".parse().unwrap(),
                     "umount=/bin/umount".parse().unwrap(),
@@ -107,6 +107,7 @@ fn two_builds_are_byte_identical() {
 fn the_image_holds_what_was_asked_for_and_what_that_needs() {
     let inputs = Inputs::new();
     let manifest = build(&inputs.spec(), &inputs.at("out")).unwrap();
+    assert_eq!(manifest.arguments, ["quiet"]);
     let why = |path: &str| manifest.files.iter().find(|f| f.path == path).map(|f| f.why.as_str());
     assert_eq!(why("/init"), Some("init"));
     assert_eq!(why("/etc/keel/config.toml"), Some("machine config"));
@@ -199,7 +200,7 @@ fn wrong_inputs_are_named() {
         &["cannot take tool", "script is no program that a node can run"],
     );
     check(
-        &|s| s.wanted_modules[0].name = "overlai".into(),
+        &|s| s.needs.modules[0].name = "overlai".into(),
         &[
             "kernel 6.1 has no module overlai, which kernel.modules asks for (did you mean overlay?)",
         ],
