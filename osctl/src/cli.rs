@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::commands::image::ImageCommand;
 use crate::output::Format;
 
 /// Boot graphs, images and nodes of Keel, from your own machine.
@@ -9,7 +10,7 @@ use crate::output::Format;
 #[command(name = "osctl", version, propagate_version = true, infer_subcommands = false)]
 pub(crate) struct Cli {
     /// How to print: for people or for programs
-    #[arg(long, short = 'o', global = true, value_enum, default_value_t = Format::Table)]
+    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
     pub(crate) output: Format,
 
     #[command(flatten)]
@@ -32,4 +33,8 @@ pub(crate) struct NodeArgs {
 }
 
 #[derive(Debug, Subcommand)]
-pub(crate) enum Command {}
+pub(crate) enum Command {
+    /// Build a node's image, and boot it in QEMU
+    #[command(subcommand)]
+    Image(ImageCommand),
+}

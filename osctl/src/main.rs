@@ -3,6 +3,7 @@
 //! Exit codes: 0 all is well, 1 findings or a failure, 2 the command line was wrong.
 
 mod cli;
+mod commands;
 mod error;
 mod output;
 
@@ -11,7 +12,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::cli::Cli;
+use crate::cli::{Cli, Command};
 use crate::error::{Exit, Failure};
 use crate::output::Output;
 
@@ -31,6 +32,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn dispatch(cli: Cli, _out: &mut Output) -> Result<Exit, Failure> {
-    match cli.command {}
+fn dispatch(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
+    match cli.command {
+        Command::Image(command) => commands::image::run(command, out),
+    }
 }

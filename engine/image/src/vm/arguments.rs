@@ -26,10 +26,7 @@ pub(super) fn arguments(spec: &VmSpec) -> Vec<OsString> {
     add("-smp", spec.cpus.to_string().into());
     add("-kernel", spec.kernel.clone().into());
     add("-initrd", spec.initramfs.clone().into());
-    // A panic ends the machine instead of leaving it to a timeout.
-    let append =
-        ["console=ttyS0", "panic=-1"].into_iter().chain(spec.append.iter().map(String::as_str));
-    add("-append", append.collect::<Vec<_>>().join(" ").into());
+    add("-append", append(spec).into());
 
     add("-chardev", "socket,id=monitor,fd=0".into());
     add("-mon", "chardev=monitor,mode=control".into());
@@ -60,6 +57,15 @@ pub(super) fn arguments(spec: &VmSpec) -> Vec<OsString> {
         ["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"].map(OsString::from),
     );
     args
+}
+
+/// The kernel's command line: what the spec says, before it what this machine needs and the spec
+/// leaves open. A panic ends the machine instead of leaving it to a timeout.
+fn append(spec: &VmSpec) -> String {
+    let said = |key: &str| spec.append.iter().any(|arg| arg.starts_with(key));
+    let needed = [("console=ttyS0", "console=ttyS0"), ("panic=", "panic=-1")];
+    let needed = needed.into_iter().filter(|(key, _)| !said(key)).map(|(_, arg)| arg);
+    needed.chain(spec.append.iter().map(String::as_str)).collect::<Vec<_>>().join(" ")
 }
 
 /// QEMU splits options at commas, and takes a doubled one for a comma.
@@ -106,6 +112,7 @@ mod tests {
             "-m 1024M -smp 2 -kernel /i/vmlinuz -initrd /i/initramfs.zst -append console=ttyS0 panic=-1 -",
         );
         check(|s| s.append.push("keel.x=1".into()), "-append console=ttyS0 panic=-1 keel.x=1 -");
+        check(|s| s.append.push("panic=10".into()), "-append console=ttyS0 panic=10 -");
         check(|s| s.accel = Accel::Kvm, "-accel kvm -cpu host");
         check(
             |s| s.disks.push(Disk { path: "/a,b.img".into(), serial: Some("one".into()) }),

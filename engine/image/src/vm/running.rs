@@ -3,8 +3,9 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -162,6 +163,35 @@ impl Vm {
         Err(self.error(what, kind))
     }
 
+    /// Shows the console until the machine is off. `stops` counts how often the person asked for the
+    /// end (Ctrl-C): the first asks the node to shut down in order, the second cuts the power.
+    ///
+    /// # Errors
+    /// If QEMU's monitor is gone, or QEMU itself failed.
+    pub fn attend(
+        mut self,
+        stops: &AtomicUsize,
+        mut show: impl FnMut(&str),
+    ) -> Result<(), VmError> {
+        // How long a Ctrl-C may go unnoticed: the signal's own code may do no more than count.
+        const GLANCE: Duration = Duration::from_millis(100);
+        let mut obeyed = 0;
+        loop {
+            match self.console.next(Instant::now() + GLANCE) {
+                Ok(line) => show(line),
+                Err(NoLine::TimedOut) => {}
+                Err(NoLine::Closed) => return self.ended().map(drop),
+            }
+            let asked = stops.load(Ordering::Relaxed);
+            if asked > obeyed && obeyed == 0 {
+                self.ctrl_alt_del()?;
+            } else if asked > obeyed {
+                self.kill();
+            }
+            obeyed = asked;
+        }
+    }
+
     /// The console so far.
     #[must_use]
     pub fn console(&self) -> &Console {
@@ -196,12 +226,7 @@ impl Vm {
             Err(error) => return Err(error),
             Ok(()) => {}
         }
-        // The console is closed, so QEMU is on its way out.
-        let status = self.child.wait().map_err(|source| {
-            let kind = VmErrorKind::Qemu { said: "cannot wait for it".into(), source };
-            self.error("does not end", kind)
-        })?;
-        if status.success() { Ok(self.console.seen().to_vec()) } else { Err(self.crashed(status)) }
+        self.ended().map(|()| self.console.seen().to_vec())
     }
 
     /// Cuts the power: nothing is flushed, nothing is said. Returns the console so far.
@@ -210,10 +235,15 @@ impl Vm {
         self.console.drain(Duration::from_millis(100)).to_vec()
     }
 
-    fn crashed(&self, status: ExitStatus) -> VmError {
-        let kind =
-            VmErrorKind::Qemu { said: status.to_string(), source: io::ErrorKind::Other.into() };
-        self.error("crashed", kind)
+    /// Collects QEMU, which closed the console and is on its way out.
+    fn ended(&mut self) -> Result<(), VmError> {
+        let (said, source) = match self.child.wait() {
+            // Killed is what cutting the power looks like.
+            Ok(status) if status.success() || status.signal().is_some() => return Ok(()),
+            Ok(status) => (status.to_string(), io::ErrorKind::Other.into()),
+            Err(source) => ("cannot wait for it".to_owned(), source),
+        };
+        Err(self.error("crashed", VmErrorKind::Qemu { said, source }))
     }
 
     fn command(&mut self, command: &str, arguments: Value) -> Result<Value, VmError> {
