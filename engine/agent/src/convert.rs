@@ -1,0 +1,191 @@
+//! The edge between init's words and the API's: every type on one side has one function here.
+
+use std::time::Duration;
+
+use keel_control as control;
+use keel_proto::v1;
+use tonic::Status;
+
+use crate::log::chain;
+
+/// Init's status, and the fingerprint of the certificate that it is told under.
+pub(crate) fn status(status: control::Status, fingerprint: String) -> v1::NodeStatus {
+    v1::NodeStatus {
+        version: status.version,
+        kernel: status.kernel,
+        hostname: status.hostname,
+        machine_id: status.machine_id,
+        fingerprint,
+        uptime: Some(duration(status.uptime_ms)),
+        goal: status.goal,
+        state: goal_state(status.state).into(),
+        degraded: status.degraded.into_iter().map(degradation).collect(),
+        digest: status.digest,
+        links: status.links.into_iter().map(link).collect(),
+        boot: status.boot.map(boot_report),
+    }
+}
+
+fn degradation(degraded: control::Degraded) -> v1::Degradation {
+    v1::Degradation { unit: degraded.unit, why: degraded.why }
+}
+
+fn link(link: control::Link) -> v1::Link {
+    let cidr = |address: control::Address| format!("{}/{}", address.ip, address.prefix);
+    v1::Link { name: link.name, addresses: link.addresses.into_iter().map(cidr).collect() }
+}
+
+fn boot_report(boot: control::BootReport) -> v1::BootReport {
+    let critical = |unit: control::CriticalUnit| v1::CriticalUnit {
+        unit: unit.unit,
+        took: Some(duration(unit.ms)),
+    };
+    v1::BootReport {
+        total: Some(duration(boot.total_ms)),
+        critical_path: boot.critical_path.into_iter().map(critical).collect(),
+        speed_up: boot.speed_up,
+        max_side_by_side: boot.max_side_by_side,
+    }
+}
+
+fn goal_state(state: control::GoalState) -> v1::GoalState {
+    match state {
+        control::GoalState::Booting => v1::GoalState::Booting,
+        control::GoalState::Reached => v1::GoalState::Reached,
+        control::GoalState::Degraded => v1::GoalState::Degraded,
+        control::GoalState::Emergency => v1::GoalState::Emergency,
+        control::GoalState::Stopping => v1::GoalState::Stopping,
+    }
+}
+
+/// Init's list of units.
+pub(crate) fn units(list: control::UnitList) -> v1::ListUnitsResponse {
+    v1::ListUnitsResponse {
+        now: Some(duration(list.now_ms)),
+        units: list.units.into_iter().map(unit).collect(),
+    }
+}
+
+fn unit(unit: control::Unit) -> v1::Unit {
+    v1::Unit {
+        name: unit.name,
+        kind: unit.kind,
+        stage: unit.stage,
+        description: unit.description,
+        state: unit_state(unit.state).into(),
+        since: Some(duration(unit.since_ms)),
+        took: unit.took_ms.map(duration),
+        attempts: unit.attempts,
+        note: unit.note,
+        deadline: unit.deadline_ms.map(duration),
+        waits_for: unit.waits_for,
+        pid: unit.pid,
+        memory_bytes: unit.memory_bytes,
+    }
+}
+
+fn unit_state(state: control::UnitState) -> v1::UnitState {
+    match state {
+        control::UnitState::Inactive => v1::UnitState::Inactive,
+        control::UnitState::Waiting => v1::UnitState::Waiting,
+        control::UnitState::Activating => v1::UnitState::Activating,
+        control::UnitState::Running => v1::UnitState::Running,
+        control::UnitState::Exited => v1::UnitState::Exited,
+        control::UnitState::Deactivating => v1::UnitState::Deactivating,
+        control::UnitState::Failed => v1::UnitState::Failed,
+        control::UnitState::Skipped => v1::UnitState::Skipped,
+    }
+}
+
+/// Some of init's events.
+pub(crate) fn events(batch: control::Batch) -> v1::WatchEventsResponse {
+    v1::WatchEventsResponse {
+        dropped: batch.dropped,
+        events: batch.events.into_iter().map(event).collect(),
+    }
+}
+
+fn event(event: control::Event) -> v1::Event {
+    v1::Event { seq: event.seq, at: Some(duration(event.at_ms)), what: Some(happened(event.what)) }
+}
+
+fn happened(what: control::Happened) -> v1::event::What {
+    match what {
+        control::Happened::Transition { unit, from, to, why } => {
+            let (from, to) = (unit_state(from).into(), unit_state(to).into());
+            v1::event::What::Transition(v1::UnitTransition { unit, from, to, why })
+        }
+        control::Happened::Fact { unit, text } => v1::event::What::Fact(v1::Fact { unit, text }),
+        control::Happened::Goal { state, why } => {
+            v1::event::What::Goal(v1::GoalChange { state: goal_state(state).into(), why })
+        }
+    }
+}
+
+/// Why init did not answer, as gRPC says it.
+pub(crate) fn error(error: &control::ControlError) -> Status {
+    use control::{ControlErrorKind as Kind, RefusalKind};
+
+    let text = chain(error);
+    match &error.kind {
+        Kind::Connect(_) | Kind::NoRoom | Kind::Silent | Kind::Closed | Kind::Frame(_) => {
+            Status::unavailable(text)
+        }
+        Kind::Stranger | Kind::Version { .. } | Kind::Unexpected => Status::internal(text),
+        Kind::Refused(refusal) => match &refusal.kind {
+            RefusalKind::NotYet { .. } => Status::out_of_range(refusal.kind.to_string()),
+            RefusalKind::Stopping => Status::failed_precondition(refusal.kind.to_string()),
+            RefusalKind::TooLarge | RefusalKind::Internal(_) => Status::internal(text),
+        },
+    }
+}
+
+fn duration(ms: u64) -> prost_types::Duration {
+    // Fails only beyond what the protocol can say: 10,000 years.
+    Duration::from_millis(ms)
+        .try_into()
+        .unwrap_or(prost_types::Duration { seconds: i64::MAX, nanos: 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use control::{ControlError, ControlErrorKind, RefusalKind};
+    use tonic::Code;
+
+    fn check(kind: ControlErrorKind, code: Code, message: &str) {
+        let status = error(&ControlError { path: "/run/keel/control.sock".into(), kind });
+        assert_eq!((status.code(), status.message()), (code, message));
+    }
+
+    #[test]
+    fn errors_say_what_to_look_at() {
+        check(
+            ControlErrorKind::Connect(std::io::ErrorKind::NotFound.into()),
+            Code::Unavailable,
+            "cannot talk to init at /run/keel/control.sock: cannot connect: entity not found",
+        );
+        check(
+            ControlErrorKind::Closed,
+            Code::Unavailable,
+            "cannot talk to init at /run/keel/control.sock: init closed the connection",
+        );
+        check(
+            ControlErrorKind::Refused(RefusalKind::NotYet { asked: 9, next: 3 }.into()),
+            Code::OutOfRange,
+            "event 9 has not happened, the next one is 3; has the node rebooted since?",
+        );
+        check(
+            ControlErrorKind::Version { theirs: 2, software: "keel 0.2.0".to_owned() },
+            Code::Internal,
+            "cannot talk to init at /run/keel/control.sock: init is keel 0.2.0 and speaks version 2, not 1",
+        );
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration(1_500), prost_types::Duration { seconds: 1, nanos: 500_000_000 });
+        assert_eq!(duration(0), prost_types::Duration { seconds: 0, nanos: 0 });
+        assert_eq!(duration(u64::MAX).nanos, 615_000_000);
+    }
+}
