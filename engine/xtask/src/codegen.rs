@@ -1,11 +1,14 @@
 //! `cargo xtask codegen`: writes what is generated, or with `--check` proves that what is checked in is current.
 //!
-//! protox compiles the proto files, so nobody needs protoc; the result is checked in, so nobody needs this to build.
+//! protox compiles the proto files, so nobody needs protoc; the result is checked in, so nobody needs this to build. The
+//! reference of unit files and machine configs comes from the tables that their decoder is made from.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+
+use crate::reference;
 
 /// What to do with generated files.
 #[derive(Debug, Clone, Copy, clap::Args)]
@@ -29,19 +32,29 @@ pub(crate) enum CodegenError {
     Stale(Vec<String>),
 }
 
-/// Generated code belongs to this folder wholly: a file in it that nothing generates is stale.
-const PROTO_OUT: &str = "proto/src/gen";
 const PROTO_IN: &str = "proto";
+/// Folders that belong wholly to what is generated: a file in one of them that nothing generates is stale.
+const PROTO_OUT: &str = "proto/src/gen";
+const REFERENCE_OUT: &str = "docs/reference";
 
 /// Writes or checks every generated file of the workspace at `root`.
 pub(crate) fn run(root: &Path, args: Args) -> Result<(), CodegenError> {
-    let wanted = grpc(&root.join(PROTO_IN))?;
-    let out = root.join(PROTO_OUT);
-    let stale = differences(&out, &wanted)?;
-    if args.check {
-        return if stale.is_empty() { Ok(()) } else { Err(CodegenError::Stale(stale)) };
+    let folders = [
+        (root.join(PROTO_OUT), grpc(&root.join(PROTO_IN))?),
+        (root.join(REFERENCE_OUT), reference::pages()),
+    ];
+    let mut all_stale = Vec::new();
+    for (folder, wanted) in &folders {
+        let stale = differences(folder, wanted)?;
+        if !args.check {
+            write(folder, wanted, &stale)?;
+        }
+        all_stale.extend(stale);
     }
-    write(&out, &wanted, &stale)
+    if args.check && !all_stale.is_empty() {
+        return Err(CodegenError::Stale(all_stale));
+    }
+    Ok(())
 }
 
 /// The Rust code of every proto file below `protos`: file name -> text.
@@ -149,7 +162,12 @@ mod tests {
         fs::create_dir_all(proto.parent().unwrap()).unwrap();
         fs::write(&proto, PROTO).unwrap();
         let stale = Err("not current, run `cargo xtask codegen`: keel.v1.rs".to_owned());
-        assert_eq!(check(root), stale, "nothing is generated yet");
+        assert_eq!(
+            check(root),
+            Err("not current, run `cargo xtask codegen`: keel.v1.rs, machine-config.md, units.md"
+                .to_owned()),
+            "nothing is generated yet"
+        );
 
         run(root, Args { check: false }).unwrap();
         assert_eq!(check(root), Ok(()));

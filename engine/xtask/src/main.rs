@@ -1,6 +1,7 @@
 //! Demo, test, bench, codegen and tidy.
 
 mod codegen;
+mod reference;
 
 use std::error::Error;
 use std::path::Path;
