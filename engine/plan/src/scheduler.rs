@@ -61,7 +61,7 @@ pub use messages::{
 };
 pub use why::Why;
 
-use crate::state::{self, Desired, State, UnitEvent};
+use crate::state::{self, Desired, Illegal, State, UnitEvent};
 use crate::transaction::{Await, JobKind, Transaction, UnitId};
 use links::Links;
 use timers::Timers;
@@ -85,6 +85,7 @@ pub struct Scheduler {
     goal_reached: bool,
     shutdown: Option<Shutdown>,
     ignored: u64,
+    mistake: Option<Illegal>,
     agenda: Agenda,
     actions: Vec<Action>,
     /// The instant of the last [`Action::WakeAt`], until it has come.
@@ -267,6 +268,7 @@ impl Scheduler {
             goal_reached: false,
             shutdown: None,
             ignored: 0,
+            mistake: None,
             agenda: Agenda {
                 settling: vec![false; units],
                 acting: vec![false; units],
@@ -326,6 +328,12 @@ impl Scheduler {
         self.ignored
     }
 
+    /// The first transition that the scheduler tried and its own table forbids: a mistake in the scheduler, kept for
+    /// the report instead of a panic.
+    pub fn mistake(&self) -> Option<Illegal> {
+        self.mistake
+    }
+
     /// Settle and act, until neither finds anything.
     fn run_agenda(&mut self) {
         loop {
@@ -372,11 +380,13 @@ impl Scheduler {
     fn change(&mut self, id: UnitId, event: UnitEvent, why: Why) {
         let row = &mut self.rows[id.index()];
         let from = row.state;
-        let Ok(to) = state::next(from, event) else {
-            // Every caller has looked at the state before; the property tests hold them to that. PID 1 does not die
-            // of a mistake here.
-            self.ignored += 1;
-            return;
+        let to = match state::next(from, event) {
+            Ok(to) => to,
+            Err(illegal) => {
+                // Every caller has looked at the state before. If one is wrong all the same, PID 1 does not die of it.
+                self.mistake.get_or_insert(illegal);
+                return;
+            }
         };
         self.alive = self.alive + usize::from(!to.is_down()) - usize::from(!from.is_down());
         row.state = to;

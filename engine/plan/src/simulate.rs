@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::scheduler::{Action, Effect, Event, ExitStatus, Outcome, Report, Scheduler, Token};
+use crate::state::Illegal;
 use crate::timeline::Timeline;
 use crate::transaction::{Class, Transaction, UnitId};
 
@@ -242,6 +243,8 @@ pub struct Simulation {
     pub outcome: Option<Outcome>,
     /// Reports that the scheduler had no use for.
     pub ignored: u64,
+    /// What the scheduler did that its own table forbids.
+    pub mistake: Option<Illegal>,
     /// When the run ended.
     pub ended_at: Duration,
 }
@@ -282,6 +285,7 @@ pub fn simulate(
         timeline: Timeline::new(transaction.units().len()),
         outcome: None,
         ignored: 0,
+        mistake: None,
         ended_at: Duration::ZERO,
     };
     let mut script_events = script.events.iter().peekable();
@@ -324,5 +328,6 @@ pub fn simulate(
         };
     }
     run.ignored = scheduler.ignored();
+    run.mistake = scheduler.mistake();
     run
 }

@@ -1,1 +1,4 @@
-//! Fake host and scenario runner for tests.
+//! What the tests of several crates share: graphs as text, random graphs, a fake host and the scenario runner.
+
+pub mod notation;
+pub mod random;

@@ -147,8 +147,14 @@ impl Scheduler {
         runs_on.then_some(true)
     }
 
-    /// A unit that is to go down does so once everything that is ordered after it, and is going down too, is down.
     fn settle_leaving(&mut self, id: UnitId) {
+        if !self.is_held_up(id) {
+            self.agenda.act_on(id);
+        }
+    }
+
+    /// A unit that is to go down does so once everything that is ordered after it, and is going down too, is down.
+    fn is_held_up(&mut self, id: UnitId) -> bool {
         let later = self.links.later.of(id);
         let cursor = self.rows[id.index()].cursor as usize;
         for index in (cursor..later.len()).chain(0..cursor.min(later.len())) {
@@ -156,10 +162,10 @@ impl Scheduler {
                 let row = &mut self.rows[id.index()];
                 row.cursor = index as u32;
                 row.waiting_for = Some(later[index]);
-                return;
+                return true;
             }
         }
-        self.agenda.act_on(id);
+        false
     }
 
     /// Begins what settling found due, if it still is: settling went on after it was found.
@@ -180,7 +186,9 @@ impl Scheduler {
                 }
             }
             (State::Activating | State::Active(_), Desired::Down | Desired::Restart) => {
-                self.stop(id)
+                if !self.is_held_up(id) {
+                    self.stop(id);
+                }
             }
             _ => {}
         }

@@ -77,6 +77,10 @@ impl Scheduler {
     fn repeat(&mut self, id: UnitId, why: Why, pause: std::time::Duration) {
         let row = &mut self.rows[id.index()];
         row.cursor = 0;
+        if row.is_starting() {
+            // What this attempt came to says nothing about the next. (Outside a job only an exit counts, and stays.)
+            row.reached = None;
+        }
         if row.state != State::Waiting {
             row.waiting_for = None;
             self.change(id, UnitEvent::Repeats, why);

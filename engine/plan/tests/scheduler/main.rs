@@ -2,6 +2,6 @@
 
 // `cfg(test)` is always true here; it tells clippy that `unwrap` is a test's way to fail.
 #[cfg(test)]
-mod notation;
+mod properties;
 #[cfg(test)]
 mod semantics;

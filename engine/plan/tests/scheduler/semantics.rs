@@ -7,7 +7,7 @@ use keel_plan::{
     Scheduler, Script, ShutdownKind, Simulation, State, Token, Transaction, UnitId, Why, simulate,
 };
 
-use crate::notation::{history, ms, read};
+use keel_testkit::notation::{history, ms, read};
 
 /// Boots the graph and compares the histories of the units that are named.
 fn check(graph: &str, expect: &[(&str, &str)]) -> Simulation {

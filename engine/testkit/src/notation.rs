@@ -13,7 +13,8 @@ use keel_plan::{
     OnFailure, RestartPolicy, Simulation, Spec, StartLimit, Transaction, UnitId,
 };
 
-pub(crate) fn ms(millis: u64) -> Duration {
+/// So many milliseconds.
+pub fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
@@ -26,12 +27,14 @@ const BACKOFF: Backoff = Backoff {
 };
 
 /// Reads a graph. A unit marked `idle` has no job.
-pub(crate) fn read(text: &str) -> (Arc<Transaction>, Machine) {
+pub fn read(text: &str) -> (Arc<Transaction>, Machine) {
     let lines: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let ids: BTreeMap<&str, UnitId> = lines
         .iter()
         .enumerate()
-        .map(|(index, line)| (line.split_whitespace().next().unwrap(), UnitId(index as u32)))
+        .map(|(index, line)| {
+            (line.split_whitespace().next().expect("a name"), UnitId(index as u32))
+        })
         .collect();
 
     let mut units = Vec::new();
@@ -46,7 +49,7 @@ pub(crate) fn read(text: &str) -> (Arc<Transaction>, Machine) {
         behaviours.push(behaviour);
     }
     let goal = UnitId(units.len() as u32 - 1);
-    let transaction = Arc::new(Transaction::new(goal, jobs, units).unwrap());
+    let transaction = Arc::new(Transaction::new(goal, jobs, units).expect("a transaction"));
     let mut machine = Machine::new(Arc::clone(&transaction));
     for (id, behaviour) in transaction.ids().zip(behaviours) {
         *machine.behaviour(id) = behaviour;
@@ -56,8 +59,8 @@ pub(crate) fn read(text: &str) -> (Arc<Transaction>, Machine) {
 
 fn read_line(line: &str, ids: &BTreeMap<&str, UnitId>) -> (Spec, Behaviour, bool) {
     let mut words = line.split_whitespace();
-    let name = words.next().unwrap();
-    let class = match words.next().unwrap() {
+    let name = words.next().expect("a name and a class");
+    let class = match words.next().expect("a name and a class") {
         "target" => Class::Target,
         "oneshot" => Class::Oneshot,
         "service" => Class::Service,
@@ -73,7 +76,7 @@ fn read_line(line: &str, ids: &BTreeMap<&str, UnitId>) -> (Spec, Behaviour, bool
     for word in words {
         let (key, value) = word.split_once('=').unwrap_or((word, ""));
         let list = || value.split(',').map(|name| ids[name]);
-        let millis = || ms(value.parse().unwrap());
+        let millis = || ms(value.parse().expect("a number"));
         match key {
             "after" => {
                 spec.after = value
@@ -92,7 +95,7 @@ fn read_line(line: &str, ids: &BTreeMap<&str, UnitId>) -> (Spec, Behaviour, bool
             "conflicts" => spec.conflicts = list().collect(),
             "deadline" => spec.deadline = Some(millis()),
             "stop-deadline" => spec.stop_deadline = millis(),
-            "attempts" => spec.failure.attempts = value.parse().unwrap(),
+            "attempts" => spec.failure.attempts = value.parse().expect("a number"),
             "on" => {
                 spec.failure.on = match value {
                     "emergency" => OnFailure::Emergency,
@@ -108,9 +111,10 @@ fn read_line(line: &str, ids: &BTreeMap<&str, UnitId>) -> (Spec, Behaviour, bool
                 }
             }
             "limit" => {
-                let (burst, interval) = value.split_once('/').unwrap();
-                let interval = ms(interval.parse().unwrap());
-                spec.restart.limit = Some(StartLimit { burst: burst.parse().unwrap(), interval });
+                let (burst, interval) = value.split_once('/').expect("burst/interval");
+                let interval = ms(interval.parse().expect("milliseconds"));
+                spec.restart.limit =
+                    Some(StartLimit { burst: burst.parse().expect("a number"), interval });
             }
             "idle" => idle = true,
             "takes" => behaviour.takes = millis(),
@@ -120,7 +124,7 @@ fn read_line(line: &str, ids: &BTreeMap<&str, UnitId>) -> (Spec, Behaviour, bool
                 spec.has_condition = true;
                 behaviour.unmet = (value == "unmet").then(|| "no such file".into());
             }
-            "times" => times = value.parse().unwrap(),
+            "times" => times = value.parse().expect("a number"),
             "fault" => behaviour.fault = Some(Fault::always(read_fault(value))),
             other => panic!("key {other}"),
         }
@@ -133,8 +137,8 @@ fn read_line(line: &str, ids: &BTreeMap<&str, UnitId>) -> (Spec, Behaviour, bool
 
 fn read_fault(text: &str) -> FaultKind {
     let mut parts = text.split(':');
-    let kind = parts.next().unwrap();
-    let mut number = || parts.next().unwrap().parse::<u64>().unwrap();
+    let kind = parts.next().expect("a fault");
+    let mut number = || parts.next().and_then(|part| part.parse::<u64>().ok()).expect("a number");
     match kind {
         "fail" => FaultKind::Fail { why: "broken".into() },
         "hang" => FaultKind::Hang,
@@ -151,7 +155,7 @@ fn read_fault(text: &str) -> FaultKind {
 }
 
 /// `waiting@0 activating@10 active(exited)@30`: every state that the unit went through, and when.
-pub(crate) fn history(run: &Simulation, unit: UnitId) -> String {
+pub fn history(run: &Simulation, unit: UnitId) -> String {
     let states = run.log.iter().filter_map(|(at, action)| match action {
         Action::Announce(transition) if transition.unit == unit => {
             Some(format!("{}@{}", transition.to, at.as_millis()))

@@ -1,0 +1,238 @@
+//! What holds for every graph, machine and set of requests.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use keel_plan::{
+    Action, Await, Class, Event, JobKind, JobResult, Script, ShutdownKind, Simulation, State,
+    Transaction, Transition, UnitEvent, UnitId, Up, Why, next, simulate,
+};
+use keel_testkit::notation::ms;
+use keel_testkit::random::{Case, cases, request, requests};
+use proptest::prelude::*;
+use proptest::sample::Index;
+
+const UNITS: usize = 14;
+
+fn transitions(run: &Simulation) -> impl Iterator<Item = &Transition> {
+    run.log.iter().filter_map(|(_, action)| match action {
+        Action::Announce(transition) => Some(transition),
+        _ => None,
+    })
+}
+
+fn boot(case: &Case, seed: u64) -> Simulation {
+    simulate(&case.transaction, case.machine.clone(), seed, &Script::default())
+}
+
+/// A boot, some requests, and a shutdown.
+fn life(case: &Case, seed: u64, asked: &[(u64, JobKind, Index)]) -> Simulation {
+    let mut events: Vec<(Duration, Event)> =
+        asked.iter().map(|(at, kind, unit)| (ms(*at), request(case, *kind, unit))).collect();
+    events.push((ms(3000), Event::Shutdown(ShutdownKind::PowerOff)));
+    let script = Script { events, keep_running: true, ..Script::default() };
+    simulate(&case.transaction, case.machine.clone(), seed, &script)
+}
+
+/// Every state follows from the one before by the table, and no time runs backwards.
+fn follows_the_table(transaction: &Transaction, run: &Simulation) -> Result<(), TestCaseError> {
+    const EVENTS: [UnitEvent; 12] = [
+        UnitEvent::Submitted,
+        UnitEvent::Unmet,
+        UnitEvent::Lacking,
+        UnitEvent::Withdrawn,
+        UnitEvent::Begun,
+        UnitEvent::Ready,
+        UnitEvent::Done,
+        UnitEvent::Repeats,
+        UnitEvent::Left,
+        UnitEvent::Leaving,
+        UnitEvent::Stopped,
+        UnitEvent::Failed,
+    ];
+    prop_assert_eq!(run.mistake, None);
+    let mut states = vec![State::Inactive; transaction.units().len()];
+    let mut at = Duration::ZERO;
+    for it in transitions(run) {
+        let state = &mut states[it.unit.index()];
+        prop_assert_eq!(it.from, *state, "{:?}", it);
+        let legal = EVENTS.iter().any(|&event| next(it.from, event) == Ok(it.to));
+        prop_assert!(legal && it.at >= at, "{:?}", it);
+        *state = it.to;
+        at = it.at;
+    }
+    Ok(())
+}
+
+/// Looks at every activation of a boot and asks, from the log alone, whether it was allowed to begin.
+fn awaits_are_kept(case: &Case, run: &Simulation) -> Result<(), TestCaseError> {
+    let mut states: Vec<State> = vec![State::Inactive; case.transaction.units().len()];
+    let mut results: BTreeMap<UnitId, JobResult> = BTreeMap::new();
+    let mut begun: BTreeMap<UnitId, Duration> = BTreeMap::new();
+    let mut has_exited = vec![false; states.len()];
+    let mut jobless = vec![true; states.len()];
+    for job in case.transaction.jobs() {
+        jobless[job.unit.index()] = false;
+    }
+    for (_, action) in &run.log {
+        match action {
+            Action::JobEnded { job, result } => {
+                results.entry(job.unit).or_insert(*result);
+            }
+            Action::Announce(it) => {
+                let (from, to) = (it.from, it.to);
+                if to == State::Activating {
+                    let unit = it.unit;
+                    let spec = case.transaction.spec(unit);
+                    for &(other, awaits) in &spec.after {
+                        let state = states[other.index()];
+                        let ended = jobless[other.index()] || results.contains_key(&other);
+                        let started = match case.transaction.spec(other).class {
+                            Class::Target | Class::Oneshot => begun.contains_key(&other),
+                            Class::Service => begun.get(&other).is_some_and(|&began| {
+                                began + case.machine.clone().behaviour(other).started_in <= it.at
+                            }),
+                        };
+                        let allowed = match awaits {
+                            Await::Started => ended || started,
+                            Await::Ready => ended || state.is_active(),
+                            Await::Exited => {
+                                ended && state.is_down()
+                                    || has_exited[other.index()]
+                                    || state == State::Active(Up::Exited)
+                            }
+                        };
+                        prop_assert!(
+                            allowed,
+                            "{:?} began before {:?} was {:?} ({})",
+                            unit,
+                            other,
+                            awaits,
+                            state
+                        );
+                    }
+                    for &other in &spec.requires {
+                        let good = states[other.index()].is_active()
+                            || matches!(
+                                results.get(&other),
+                                Some(JobResult::Done | JobResult::Skipped)
+                            );
+                        let open = !jobless[other.index()] && !results.contains_key(&other);
+                        // A restart after a failure is another matter: it is not this boot's.
+                        let supervised = results.contains_key(&unit);
+                        prop_assert!(
+                            good || open || supervised,
+                            "{:?} began without {:?}",
+                            unit,
+                            other
+                        );
+                    }
+                    begun.insert(unit, it.at);
+                }
+                if from.is_active() {
+                    has_exited[it.unit.index()] = true;
+                }
+                states[it.unit.index()] = to;
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// After the shutdown has begun: a unit leaves only when nothing that is ordered after it is up any more.
+fn stops_in_reverse(case: &Case, run: &Simulation) -> Result<(), TestCaseError> {
+    let mut states: Vec<State> = vec![State::Inactive; case.transaction.units().len()];
+    let shutdown = |it: &Transition| matches!(it.why, Why::Shutdown(_));
+    for it in transitions(run) {
+        if it.to == State::Deactivating && shutdown(it) {
+            for later in case.transaction.ids() {
+                let ordered =
+                    case.transaction.spec(later).after.iter().any(|&(other, _)| other == it.unit);
+                let state = states[later.index()];
+                prop_assert!(
+                    !ordered || !state.holds(),
+                    "{:?} leaves while {:?} is {}",
+                    it.unit,
+                    later,
+                    state
+                );
+            }
+        }
+        states[it.unit.index()] = it.to;
+    }
+    Ok(())
+}
+
+fn check_boot(case: &Case, seed: u64) -> Result<(), TestCaseError> {
+    let run = boot(case, seed);
+    follows_the_table(&case.transaction, &run)?;
+    awaits_are_kept(case, &run)?;
+
+    let outcome = run.outcome.as_ref().expect("a boot ends");
+    let mut results: BTreeMap<UnitId, Vec<JobResult>> = BTreeMap::new();
+    for (_, action) in &run.log {
+        if let Action::JobEnded { job, result } = action {
+            results.entry(job.unit).or_default().push(*result);
+        }
+    }
+    for job in case.transaction.jobs() {
+        let all = results.remove(&job.unit).unwrap_or_default();
+        prop_assert_eq!(all.len(), 1, "the job of {:?} ended in {:?}", job.unit, all);
+    }
+    prop_assert!(results.is_empty(), "jobs that nobody opened: {:?}", results);
+
+    let reached =
+        run.log.iter().filter(|(_, action)| matches!(action, Action::GoalReached { .. })).count();
+    prop_assert_eq!(reached, usize::from(outcome.reached));
+    for it in &outcome.degraded {
+        let bad = |to: State| to.is_down() || to == State::Waiting;
+        let went_down =
+            |t: &Transition| t.unit == it.culprit && t.from != State::Inactive && bad(t.to);
+        let never_exited =
+            |t: &Transition| matches!(t.why, Why::WaitedTooLong { on, .. } if on == it.culprit);
+        let idle = !case.transaction.jobs().iter().any(|job| job.unit == it.culprit);
+        let guilty = transitions(&run).any(|t| went_down(t) || never_exited(t)) || idle;
+        prop_assert!(guilty, "nothing ever happened to the culprit of {:?}", it);
+    }
+    prop_assert_eq!(boot(case, seed).log, run.log, "the same inputs, another run");
+    Ok(())
+}
+
+fn check_life(
+    case: &Case,
+    seed: u64,
+    asked: &[(u64, JobKind, Index)],
+) -> Result<(), TestCaseError> {
+    let run = life(case, seed, asked);
+    follows_the_table(&case.transaction, &run)?;
+    stops_in_reverse(case, &run)?;
+    let downs = run.log.iter().filter(|(_, action)| matches!(action, Action::Down(_))).count();
+    prop_assert_eq!(downs, 1, "the machine goes down once");
+    prop_assert!(matches!(run.log.last(), Some((_, Action::Down(_)))));
+    prop_assert!(run.outcome.is_some(), "the transaction ended, at the latest with the machine");
+    let mut left: Vec<State> = vec![State::Inactive; case.transaction.units().len()];
+    for it in transitions(&run) {
+        left[it.unit.index()] = it.to;
+    }
+    prop_assert!(left.iter().all(|state| state.is_down()), "{:?}", left);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_boot_ends_in_order_and_the_same_way_again(case in cases(UNITS), seed in any::<u64>()) {
+        check_boot(&case, seed)?;
+    }
+
+    #[test]
+    fn every_life_ends_whatever_is_asked_for(
+        case in cases(UNITS),
+        seed in any::<u64>(),
+        asked in requests(12, 3000),
+    ) {
+        check_life(&case, seed, &asked)?;
+    }
+}
