@@ -5,6 +5,7 @@ pub mod device;
 pub mod file;
 pub mod hostname;
 pub mod module;
+pub mod net;
 pub mod process;
 pub mod sysctl;
 pub mod tool;
