@@ -186,9 +186,7 @@ impl Scheduler {
                 }
             }
             (State::Activating | State::Active(_), Desired::Down | Desired::Restart) => {
-                if !self.is_held_up(id) {
-                    self.stop(id);
-                }
+                self.stop(id);
             }
             _ => {}
         }
@@ -238,6 +236,9 @@ impl Scheduler {
     }
 
     fn stop(&mut self, id: UnitId) {
+        if self.is_held_up(id) {
+            return;
+        }
         let spec = self.transaction.spec(id);
         let (class, stop_deadline) = (spec.class, spec.stop_deadline);
         let row = &mut self.rows[id.index()];
