@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::commands::graph::{Graph, Validate};
 use crate::commands::image::ImageCommand;
 use crate::output::Format;
 
@@ -34,6 +35,11 @@ pub(crate) struct NodeArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    Validate(Validate),
+
+    #[command(subcommand)]
+    Graph(Graph),
+
     /// Build a node's image, and boot it in QEMU
     #[command(subcommand)]
     Image(ImageCommand),

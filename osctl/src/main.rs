@@ -34,6 +34,8 @@ fn main() -> ExitCode {
 
 fn dispatch(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
     match cli.command {
+        Command::Validate(command) => command.run(out),
+        Command::Graph(command) => command.run(out),
         Command::Image(command) => commands::image::run(command, out),
     }
 }

@@ -6,6 +6,7 @@ use std::env;
 use std::io::{self, IsTerminal, Write};
 
 use clap::ValueEnum;
+use keel_unit::diagnostic::{Drawing, Report};
 use serde::Serialize;
 
 use crate::error::Failure;
@@ -55,6 +56,10 @@ impl Palette {
     fn for_stream(is_terminal: bool) -> Self {
         let refused = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         Self { colour: is_terminal && !refused }
+    }
+
+    fn drawing(self) -> Drawing {
+        if self.colour { Drawing::Colour } else { Drawing::Plain }
     }
 
     /// `text` in that ink.
@@ -120,6 +125,18 @@ impl Output {
         let label = self.stderr_palette.paint(Ink::Warning, "note");
         // A notice that cannot be shown must not cost the user the result.
         let _: io::Result<()> = writeln!(self.stderr, "{label}: {text}");
+    }
+
+    /// How findings are drawn on stdout.
+    pub(crate) fn drawing(&self) -> Drawing {
+        self.palette.drawing()
+    }
+
+    /// Shows findings on stderr, where they are not the result.
+    pub(crate) fn findings(&mut self, report: &Report) {
+        let drawn = report.draw(self.stderr_palette.drawing());
+        // The exit code says it too, if stderr is gone.
+        let _: io::Result<()> = self.stderr.write_all(drawn.as_bytes());
     }
 
     /// Explains on stderr why the command ends.

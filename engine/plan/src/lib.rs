@@ -20,7 +20,7 @@ mod transaction;
 pub use backoff::Backoff;
 pub use digest::Digest;
 pub use graph::{BootGraph, Edge, EdgeKind, Provenance};
-pub use plan::{BOOT, PlanError, order, plan, pulled_in};
+pub use plan::{BOOT, PlanError, compile, order, plan, pulled_in};
 pub use resolve::resolve;
 pub use scheduler::{
     Action, Effect, Event, ExitStatus, JobResult, KILL_GRACE, Outcome, Refusal, Report, Scheduler,

@@ -5,11 +5,13 @@ use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use keel_unit::diagnostic::{Diagnostic, Report, nearest};
+use keel_unit::lower::{Input, lower_partly};
 use keel_unit::words::{self, Await as Word};
 use keel_unit::{Kind, KindName, Unit};
 
 use crate::backoff::Backoff;
 use crate::graph::{BootGraph, EdgeKind};
+use crate::resolve::resolve_partly;
 use crate::transaction::{
     Await, Class, Failure, Job, JobKind, Malformed, OnFailure, Restart, RestartPolicy, Spec,
     StartLimit, Transaction, UnitId,
@@ -45,29 +47,62 @@ fn suggestion(near: &Option<String>) -> String {
     near.as_ref().map_or(String::new(), |n| format!(" (did you mean `{n}`?)"))
 }
 
+/// Reads, resolves and plans in one go, so that everything that is wrong stands in one report.
+///
+/// # Errors
+/// Everything that is wrong with the units, the config, the graph and the goal.
+pub fn compile(input: Input, goal: &str) -> Result<(BootGraph, Transaction), PlanError> {
+    let lowered = lower_partly(input);
+    let excused = lowered.nameless || lowered.broken.iter().any(|b| b.as_str() == goal);
+    let (graph, mut findings) = resolve_partly(lowered);
+    match find_goal(&graph, goal) {
+        Ok(goal) => findings.extend(faults(&graph, goal)),
+        Err(unknown) if !excused && findings.is_empty() => return Err(unknown),
+        Err(_) => {}
+    }
+    if !findings.is_empty() {
+        return Err(PlanError::Invalid(Report::new(graph.sources().clone(), findings)));
+    }
+    let transaction = plan(&graph, goal)?;
+    Ok((graph, transaction))
+}
+
 /// Plans the start of `goal` and all that it pulls in.
 ///
 /// # Errors
 /// An unknown goal; a unit without a deadline that gates the goal; two units that are both started and conflict.
 pub fn plan(graph: &BootGraph, goal: &str) -> Result<Transaction, PlanError> {
-    let Some(goal_id) = graph.find(goal) else {
-        let names: Vec<String> = graph.ids().map(|id| graph.unit(id).name.to_string()).collect();
-        let near = nearest(goal, names.iter().map(String::as_str)).map(str::to_owned);
-        return Err(PlanError::UnknownGoal { goal: goal.to_owned(), near });
-    };
-    let started = pulled_in(graph, goal_id);
-    let mut findings = without_deadline(graph, goal_id, &started);
-    findings.extend(conflicting(graph, &started));
+    let goal = find_goal(graph, goal)?;
+    let findings = faults(graph, goal);
     if !findings.is_empty() {
         return Err(PlanError::Invalid(Report::new(graph.sources().clone(), findings)));
     }
+    let started = pulled_in(graph, goal);
     let jobs = order(graph)
         .into_iter()
         .filter(|id| started[id.index()])
         .map(|unit| Job { unit, kind: JobKind::Start })
         .collect();
     let units = graph.ids().map(|id| spec(graph, id)).collect();
-    Ok(Transaction::new(goal_id, jobs, units)?)
+    Ok(Transaction::new(goal, jobs, units)?)
+}
+
+fn find_goal(graph: &BootGraph, goal: &str) -> Result<UnitId, PlanError> {
+    graph.find(goal).ok_or_else(|| {
+        let names = graph.ids().map(|id| graph.unit(id).name.as_str());
+        PlanError::UnknownGoal {
+            goal: goal.to_owned(),
+            near: nearest(goal, names).map(str::to_owned),
+        }
+    })
+}
+
+/// What contradicts the goal.
+fn faults(graph: &BootGraph, goal: UnitId) -> Vec<Diagnostic> {
+    let started = pulled_in(graph, goal);
+    let mut findings = without_deadline(graph, goal, &started);
+    findings.extend(conflicting(graph, &started));
+    findings
 }
 
 /// The units that a goal pulls in, itself included.

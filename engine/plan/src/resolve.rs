@@ -1,9 +1,10 @@
 //! Resolving: names become edges, what units do implies more edges, and what contradicts itself is reported.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use keel_unit::diagnostic::{Diagnostic, Report};
+use keel_unit::lower::Lowered;
 use keel_unit::source::{Sources, Span};
 use keel_unit::words::{Await, Reference};
 use keel_unit::{Kind, KindName, Unit, UnitName, UnitSet};
@@ -19,14 +20,40 @@ use crate::implied::imply;
 /// # Errors
 /// The report of everything that contradicts itself: unknown units, cycles, two claims of one thing.
 pub fn resolve(set: UnitSet) -> Result<BootGraph, Report> {
-    let UnitSet { sources, mut units, templates, .. } = set;
+    let UnitSet { sources, units, templates, config } = set;
+    let (graph, findings) = resolve_partly(Lowered {
+        sources,
+        units,
+        templates,
+        config: Some(config),
+        findings: Vec::new(),
+        broken: HashSet::new(),
+        nameless: false,
+    });
+    match findings.is_empty() {
+        true => Ok(graph),
+        false => Err(Report::new(graph.sources, findings)),
+    }
+}
+
+/// Builds the graph of what could be lowered. The findings are those of the lowering and of the graph together.
+pub(crate) fn resolve_partly(lowered: Lowered) -> (BootGraph, Vec<Diagnostic>) {
+    let Lowered { sources, mut units, templates, findings, broken, nameless, .. } = lowered;
     // Node numbers follow names, so that nothing depends on the order of files.
     units.sort_by(|a, b| a.name.cmp(&b.name));
-    let mut resolver = Resolver::new(units, templates);
+    let mut resolver = Resolver::new(units, templates, findings);
+    resolver.forgiven = Forgiven { broken, all: nameless };
     resolver.claims();
     resolver.words();
     imply(&mut resolver);
     resolver.finish(sources)
+}
+
+/// Names that are not known here and may be right all the same, because their units could not be read.
+#[derive(Default)]
+struct Forgiven {
+    broken: HashSet<UnitName>,
+    all: bool,
 }
 
 pub(crate) struct Resolver {
@@ -36,14 +63,26 @@ pub(crate) struct Resolver {
     /// By ends and kind, so that an edge with several reasons is there once: written before implied.
     edges: BTreeMap<(u32, u32, EdgeKind), Edge>,
     findings: Vec<Diagnostic>,
+    forgiven: Forgiven,
 }
 
 impl Resolver {
-    fn new(units: Vec<Unit>, templates: HashMap<UnitName, Vec<UnitName>>) -> Self {
+    fn new(
+        units: Vec<Unit>,
+        templates: HashMap<UnitName, Vec<UnitName>>,
+        findings: Vec<Diagnostic>,
+    ) -> Self {
         let units: Vec<Arc<Unit>> = units.into_iter().map(Arc::new).collect();
         let names =
             units.iter().enumerate().map(|(i, u)| (u.name.clone(), NodeIndex::new(i))).collect();
-        Resolver { units, names, templates, edges: BTreeMap::new(), findings: Vec::new() }
+        Resolver {
+            units,
+            names,
+            templates,
+            edges: BTreeMap::new(),
+            findings,
+            forgiven: Forgiven::default(),
+        }
     }
 
     pub(crate) fn edge(&mut self, from: usize, to: usize, edge: Edge) {
@@ -68,6 +107,9 @@ impl Resolver {
         }
         if let Some(instances) = self.templates.get(&reference.unit) {
             return instances.iter().filter_map(|i| self.names.get(i)).map(|n| n.index()).collect();
+        }
+        if self.forgiven.all || self.forgiven.broken.contains(&reference.unit) {
+            return Vec::new();
         }
         let known = self.names.keys().chain(self.templates.keys()).map(UnitName::as_str);
         let found = Diagnostic::new(
@@ -178,7 +220,7 @@ impl Resolver {
         }
     }
 
-    fn finish(self, sources: Arc<Sources>) -> Result<BootGraph, Report> {
+    fn finish(self, sources: Arc<Sources>) -> (BootGraph, Vec<Diagnostic>) {
         let mut graph = DiGraph::with_capacity(self.units.len(), self.edges.len());
         for unit in self.units {
             graph.add_node(unit);
@@ -186,19 +228,11 @@ impl Resolver {
         for ((from, to, _), edge) in self.edges {
             graph.add_edge(NodeIndex::new(from as usize), NodeIndex::new(to as usize), edge);
         }
-        let mut graph = BootGraph {
-            graph,
-            names: self.names,
-            sources: sources.clone(),
-            digest: Digest::default(),
-        };
+        let mut graph = BootGraph { graph, names: self.names, sources, digest: Digest::default() };
+        graph.digest = digest(&graph);
         let mut findings = self.findings;
         findings.extend(cycles(&graph));
-        if !findings.is_empty() {
-            return Err(Report::new(sources, findings));
-        }
-        graph.digest = digest(&graph);
-        Ok(graph)
+        (graph, findings)
     }
 }
 

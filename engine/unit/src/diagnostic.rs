@@ -136,6 +136,58 @@ impl fmt::Display for Report {
 
 impl std::error::Error for Report {}
 
+/// How findings are drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Drawing {
+    /// With colours, for a terminal.
+    Colour,
+    /// Without colours.
+    Plain,
+    /// Without colours, and of ASCII alone, for a serial console.
+    Ascii,
+}
+
+/// Most findings that are drawn; a file of the wrong kind has thousands, and they say the same.
+const MOST_DRAWN: usize = 100;
+
+impl Report {
+    /// The findings with the text underlined, and a line that counts them.
+    pub fn draw(&self, drawing: Drawing) -> String {
+        let theme = match drawing {
+            Drawing::Colour => miette::GraphicalTheme::unicode(),
+            Drawing::Plain => miette::GraphicalTheme::unicode_nocolor(),
+            Drawing::Ascii => miette::GraphicalTheme::none(),
+        };
+        let renderer =
+            miette::GraphicalReportHandler::new_themed(theme).with_width(100).with_links(false);
+        let mut out = String::new();
+        for finding in self.findings().take(MOST_DRAWN) {
+            let mut drawn = String::new();
+            // Where the line is too long to be drawn, place and message still can be said.
+            if !finding.drawable() || renderer.render_report(&mut drawn, &finding).is_err() {
+                let at = self.location(finding.diagnostic);
+                drawn = format!("{}:{}:{}: {}\n", at.file, at.line, at.column, finding);
+            }
+            out.push_str(&drawn);
+            out.push('\n');
+        }
+        let (count, files) = (self.diagnostics.len(), self.files());
+        let s = |n: usize| if n == 1 { "" } else { "s" };
+        out.push_str(&format!("{count} finding{} in {files} file{}", s(count), s(files)));
+        if count > MOST_DRAWN {
+            out.push_str(&format!(", of which the first {MOST_DRAWN} are shown"));
+        }
+        out.push('\n');
+        out
+    }
+
+    fn files(&self) -> usize {
+        let files: std::collections::BTreeSet<_> =
+            self.diagnostics.iter().map(|d| d.label.span.file).collect();
+        files.len()
+    }
+}
+
 /// A [`Diagnostic`] with its files at hand, for miette's renderers.
 #[derive(Debug)]
 pub struct Finding<'a> {
@@ -191,6 +243,22 @@ impl miette::Diagnostic for Finding<'_> {
 /// Lines longer than this are not drawn: a megabyte on one line would bury the finding.
 const LONGEST_DRAWN: usize = 500;
 
+impl Finding<'_> {
+    /// Whether the lines that would be drawn are short enough for it.
+    fn drawable(&self) -> bool {
+        let labels = std::iter::once(&self.diagnostic.label).chain(&self.diagnostic.others);
+        labels.into_iter().all(|label| {
+            let text = self.report.sources.str(label.span.file);
+            let near = |from: usize, to: usize| text.get(from..to).unwrap_or("");
+            let start = text.floor_char_boundary(label.span.start as usize);
+            // A label's own line and its neighbours are what miette shows.
+            let before = near(0, start).rsplit('\n').take(2);
+            let after = near(start, text.len()).split('\n').take(2);
+            before.chain(after).all(|line| line.len() <= LONGEST_DRAWN)
+        })
+    }
+}
+
 impl miette::SourceCode for Finding<'_> {
     fn read_span<'a>(
         &'a self,
@@ -202,9 +270,6 @@ impl miette::SourceCode for Finding<'_> {
         let file = self.diagnostic.label.span.file;
         let text: &'a str = sources.str(file);
         let contents = text.read_span(span, before, after)?;
-        if contents.data().split(|b| *b == b'\n').any(|line| line.len() > LONGEST_DRAWN) {
-            return Err(miette::MietteError::OutOfBounds);
-        }
         Ok(Box::new(miette::MietteSpanContents::new_named(
             sources.name(file).to_string(),
             contents.data(),

@@ -66,7 +66,7 @@ pub fn decode_table<T: Table>(node: &Node, findings: &mut Vec<Diagnostic>) -> Op
     for entry in tree.iter().filter(|e| T::known().iter().all(|k| k.name != e.key)) {
         findings.push(unknown_key(&entry.key, entry.key_span, T::known()));
     }
-    let mut fields = Fields { tree, span: node.span, findings };
+    let mut fields = Fields { tree, span: node.span, before, findings };
     let read = T::read(&mut fields);
     read.filter(|_| findings.len() == before)
 }
@@ -105,13 +105,20 @@ pub(crate) fn clip(text: &str) -> String {
 pub struct Fields<'a> {
     tree: &'a Tree,
     span: Span,
+    /// How many findings there were before this table.
+    before: usize,
     findings: &'a mut Vec<Diagnostic>,
 }
 
 impl<'a> Fields<'a> {
     /// The entries of `tree`, with findings going to `findings`.
     pub(crate) fn new(tree: &'a Tree, span: Span, findings: &'a mut Vec<Diagnostic>) -> Self {
-        Fields { tree, span, findings }
+        Fields { tree, span, before: findings.len(), findings }
+    }
+
+    /// Whether nothing was found wrong with this table so far.
+    pub fn sound(&self) -> bool {
+        self.findings.len() == self.before
     }
 
     /// Where the table stands.
@@ -200,7 +207,12 @@ macro_rules! keys {
                     fields.take::<$ty>($key, DEFAULT.as_ref())
                 };)*
                 let table = $name { $($field: $field?,)* };
-                $(($check as fn(&$name, &mut $crate::keys::Fields<'_>))(&table, fields);)?
+                $(
+                    // A key with a slip in it looks as if it were missing; one finding is enough.
+                    if fields.sound() {
+                        ($check as fn(&$name, &mut $crate::keys::Fields<'_>))(&table, fields);
+                    }
+                )?
                 Some(table)
             }
         }

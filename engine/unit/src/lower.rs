@@ -1,7 +1,7 @@
 //! Lowering: unit files and a machine config become units. References are replaced, templates are instantiated,
 //! drop-ins are merged; every fault of every file is in one report.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::config::MachineConfig;
@@ -54,12 +54,53 @@ impl Input {
     }
 }
 
+/// What lowering gave: the units that are whole, and everything that is wrong with the others.
+#[derive(Debug)]
+pub struct Lowered {
+    /// The files, for provenance and later findings.
+    pub sources: Arc<Sources>,
+    /// The units that could be read, in the order of their files.
+    pub units: Vec<Unit>,
+    /// Templates and their instances.
+    pub templates: HashMap<UnitName, Vec<UnitName>>,
+    /// The machine config, if it could be read.
+    pub config: Option<MachineConfig>,
+    /// What is wrong.
+    pub findings: Vec<Diagnostic>,
+    /// Units that exist and could not be read. To name one of them is no mistake.
+    pub broken: HashSet<UnitName>,
+    /// Some files could not be read so far that their names are known; any name might be theirs.
+    pub nameless: bool,
+}
+
+impl Lowered {
+    /// The units, if nothing is wrong.
+    ///
+    /// # Errors
+    /// The report of all findings, sorted by place.
+    pub fn finish(self) -> Result<UnitSet, Report> {
+        let Lowered { sources, units, templates, config, findings, .. } = self;
+        match config {
+            Some(config) if findings.is_empty() => {
+                Ok(UnitSet { sources, units, templates, config })
+            }
+            _ => Err(Report::new(sources, findings)),
+        }
+    }
+}
+
 /// Lowers everything that was read.
 ///
 /// # Errors
 /// The report of all findings, sorted by place.
 pub fn lower(input: Input) -> Result<UnitSet, Report> {
+    lower_partly(input).finish()
+}
+
+/// Lowers what can be lowered, so that the graph of it can be checked too, and all findings go into one report.
+pub fn lower_partly(input: Input) -> Lowered {
     let Input { mut sources, units, config, mut findings } = input;
+    let mut nameless = !findings.is_empty();
     // Without a config everything has its default.
     let config = config.unwrap_or_else(|| sources.add("(default config)", "schema = 1\n"));
     let sources = Arc::new(sources);
@@ -74,21 +115,25 @@ pub fn lower(input: Input) -> Result<UnitSet, Report> {
         units: Vec::new(),
         templates: HashMap::new(),
         first: HashMap::new(),
+        broken: HashSet::new(),
         findings,
     };
-    let mut complete = true;
     for (file, stem) in &units {
-        complete &= lowering.file(&sources, *file, stem).is_some();
+        nameless |= !lowering.file(&sources, *file, stem);
     }
-    // With a broken file missing, a drop-in for its unit would look as if the unit did not exist.
-    if complete {
+    // With a file of unknown name, a drop-in for its unit would look as if the unit did not exist.
+    if !nameless {
         lowering.unused_drop_ins();
     }
-    let Lowering { units, templates, findings, .. } = lowering;
-    match config.decoded {
-        Some(config) if findings.is_empty() => Ok(UnitSet { sources, units, templates, config }),
-        _ => Err(Report::new(sources, findings)),
+    let Lowering { units, templates, findings, mut broken, first, .. } = lowering;
+    if config.decoded.is_none() {
+        // Which instances a template has is not known without the config.
+        broken.extend(templates.keys().cloned());
+        nameless |= !templates.is_empty();
     }
+    let whole: HashSet<&UnitName> = units.iter().map(|u| &u.name).chain(templates.keys()).collect();
+    broken.extend(first.into_keys().filter(|name| !whole.contains(name)));
+    Lowered { sources, units, templates, config: config.decoded, findings, broken, nameless }
 }
 
 struct Config {
@@ -106,6 +151,8 @@ impl Config {
         {
             resolve_config(table, MachineConfig::known(), findings);
         }
+        // A key that is missing altogether is missing at the top.
+        node.span.end = node.span.start;
         let decoded = match findings.len() == before {
             true => decode_table::<MachineConfig>(&node, findings),
             false => None,
@@ -127,19 +174,22 @@ struct Lowering<'a> {
     templates: HashMap<UnitName, Vec<UnitName>>,
     /// Where each name was given first.
     first: HashMap<UnitName, Span>,
+    broken: HashSet<UnitName>,
     findings: Vec<Diagnostic>,
 }
 
 impl Lowering<'_> {
-    /// Lowers one file; `None` when it is broken.
-    fn file(&mut self, sources: &Sources, file: FileId, stem: &str) -> Option<()> {
+    /// Lowers one file; false when not even its name is known.
+    fn file(&mut self, sources: &Sources, file: FileId, stem: &str) -> bool {
         let before = self.findings.len();
         let node = parse(sources, file, &mut self.findings);
+        let Value::Table(mut tree) = node.value else { return false };
         if self.findings.len() != before {
-            return None;
+            return false;
         }
-        let Value::Table(mut tree) = node.value else { return None };
-        let kind = kind_of(&tree, Span::whole(file), &mut self.findings)?;
+        let Some(kind) = kind_of(&tree, Span::whole(file), &mut self.findings) else {
+            return false;
+        };
         let key_span = tree.entry(kind.as_str()).map_or(node.span, |e| e.key_span);
         let name = match UnitName::from_stem(kind, stem) {
             Ok(name) => name,
@@ -150,32 +200,35 @@ impl Lowering<'_> {
                     format!("`{stem}.toml` cannot name a unit: {why}"),
                 );
                 self.findings.push(found);
-                return None;
+                return false;
             }
         };
         if let Some(first) = self.first.get(&name) {
             let found =
                 Diagnostic::new("named-twice", key_span, format!("two units are called `{name}`"));
             self.findings.push(found.label("the second").also(*first, "the first"));
-            return None;
+            return true;
         }
         self.first.insert(name.clone(), key_span);
         self.drop_in(&name, &mut tree);
         check_keys(&tree, kind, &mut self.findings);
+        match tree.get("for-each").cloned() {
+            Some(each) => self.template(name, kind, &tree, node.span, &each),
+            None => self.instance(name, None, kind, tree, node.span, None),
+        }
+        true
+    }
 
-        let Some(each) = tree.entry("for-each") else {
-            self.instance(name, None, kind, tree, node.span, None);
-            return (self.findings.len() == before).then_some(());
-        };
-        let (each_span, path) = (each.node.span, each.node.as_str().map(str::to_owned));
-        let items = self.items(path.as_deref(), each_span)?;
+    /// Makes the instances of a template.
+    fn template(&mut self, name: UnitName, kind: KindName, tree: &Table, span: Span, each: &Node) {
+        let Some(items) = self.items(each.as_str(), each.span) else { return };
         let mut instances = Vec::new();
         for (key, item) in items {
             let instance = match name.instance(&key) {
                 Ok(instance) => instance,
                 Err(why) => {
                     let found =
-                        Diagnostic::new("bad-name", each_span, format!("`{name}@{key}`: {why}"));
+                        Diagnostic::new("bad-name", each.span, format!("`{name}@{key}`: {why}"));
                     self.findings.push(found.also(item.span, "this item"));
                     continue;
                 }
@@ -184,10 +237,9 @@ impl Lowering<'_> {
             self.drop_in(&instance, &mut tree);
             check_keys(&tree, kind, &mut self.findings);
             instances.push(instance.clone());
-            self.instance(instance, Some(name.clone()), kind, tree, node.span, Some(&item));
+            self.instance(instance, Some(name.clone()), kind, tree, span, Some(&item));
         }
         self.templates.insert(name, instances);
-        (self.findings.len() == before).then_some(())
     }
 
     fn instance(
@@ -205,9 +257,20 @@ impl Lowering<'_> {
         resolve(&mut node, &context, &mut self.findings);
         let Value::Table(tree) = node.value else { return };
         // A reference that failed stays in its place as text, and would be reported again as a bad value.
-        if self.findings.len() == before {
-            let span = Span { end: span.start, ..span };
-            self.units.extend(decode(name, template, kind, tree, span, &mut self.findings));
+        let unit = match self.findings.len() == before {
+            true => decode(
+                name.clone(),
+                template,
+                kind,
+                tree,
+                Span { end: span.start, ..span },
+                &mut self.findings,
+            ),
+            false => None,
+        };
+        match unit {
+            Some(unit) => self.units.push(unit),
+            None => self.broken.extend([name]),
         }
     }
 
@@ -223,12 +286,8 @@ impl Lowering<'_> {
     }
 
     fn unused_drop_ins(&mut self) {
-        let names: Vec<&str> = self
-            .units
-            .iter()
-            .map(|u| u.name.as_str())
-            .chain(self.templates.keys().map(UnitName::as_str))
-            .collect();
+        let units = self.units.iter().map(|u| &u.name);
+        let names: Vec<&str> = units.chain(self.first.keys()).map(UnitName::as_str).collect();
         for (entry, _) in self.drop_ins.iter().zip(&self.used).filter(|(_, used)| !**used) {
             let message = format!("unknown unit `{}`", crate::keys::clip(&entry.key));
             let found = Diagnostic::new("unknown-unit", entry.key_span, message)
