@@ -2,8 +2,10 @@
 
 pub mod clock;
 pub mod device;
+pub mod disk;
 pub mod file;
 pub mod hostname;
+pub mod identity;
 pub mod module;
 pub mod net;
 pub mod process;

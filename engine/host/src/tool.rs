@@ -114,14 +114,25 @@ impl ToolOutput {
 }
 
 /// Why a tool did not run to its end.
-#[derive(Debug, thiserror::Error)]
-#[error("{program}: {kind}")]
+#[derive(Debug)]
 pub struct ToolError {
     /// The program, as it was asked for.
     pub program: String,
     /// What went wrong.
-    #[source]
     pub kind: ToolErrorKind,
+}
+
+impl fmt::Display for ToolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.program, self.kind)
+    }
+}
+
+impl std::error::Error for ToolError {
+    /// The kind is said already; its own source is the next cause.
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.kind.source()
+    }
 }
 
 /// What can go wrong between the start of a tool and its end.

@@ -1,0 +1,416 @@
+//! GUID partition tables (UEFI 2.10, chapter 5.3): read with suspicion, composed from a layout.
+//!
+//! Reading never trusts the disk: gptman asserts on entry sizes other than 128 and allocates what a header asks for, so
+//! those fields are checked before it sees them. Composing is a pure function from a [`Layout`] to the sectors that make
+//! it true; who writes them, and in which order, is `provision.rs`.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Cursor, Seek, SeekFrom, Write},
+};
+
+use gptman::{GPT, GPTHeader, GPTPartitionEntry};
+use uuid::Uuid;
+
+use super::block::ReadBlocks;
+
+/// Partitions start and end on this boundary, so that they suit every erase block and RAID stripe in use.
+const ALIGNMENT: u64 = 1 << 20;
+/// The only entry size in use; UEFI allows larger ones.
+const ENTRY_SIZE: u32 = 128;
+/// More entries than any tool makes.
+const MAX_ENTRIES: u32 = 4096;
+
+/// Which of the two copies of a table was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Copy {
+    /// The one behind the protective MBR.
+    Primary,
+    /// The one at the end of the disk; the primary one is damaged.
+    Backup,
+}
+
+/// One partition of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its number, from 1.
+    pub number: u32,
+    /// What it is for.
+    pub type_guid: Uuid,
+    /// Which one it is.
+    pub guid: Uuid,
+    /// Its name.
+    pub label: String,
+    /// Its first logical sector.
+    pub first: u64,
+    /// Its last logical sector.
+    pub last: u64,
+}
+
+impl Entry {
+    /// Its length in logical sectors.
+    pub fn sectors(&self) -> u64 {
+        self.last - self.first + 1
+    }
+}
+
+/// A table that was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// Where it stood.
+    pub copy: Copy,
+    /// Which disk it is.
+    pub disk_guid: Uuid,
+    /// The partitions in use.
+    pub entries: Vec<Entry>,
+}
+
+/// Reads a disk's table: the primary copy, or the backup if the primary is damaged. A disk without a whole copy has none.
+///
+/// # Errors
+/// As the disk does.
+pub fn read(disk: &dyn ReadBlocks) -> io::Result<Option<Table>> {
+    let sector = u64::from(disk.sector_size());
+    let sectors = disk.size() / sector;
+    if sectors < 3 {
+        return Ok(None);
+    }
+    if let Some(table) = read_copy(disk, Copy::Primary, 1)? {
+        return Ok(Some(table));
+    }
+    read_copy(disk, Copy::Backup, sectors - 1)
+}
+
+fn read_copy(disk: &dyn ReadBlocks, copy: Copy, lba: u64) -> io::Result<Option<Table>> {
+    let sector = u64::from(disk.sector_size());
+    let sectors = disk.size() / sector;
+    let mut bytes = [0; 512];
+    disk.read_at(lba * sector, &mut bytes)?;
+    let Ok(header) = GPTHeader::read_from(&mut Cursor::new(bytes)) else { return Ok(None) };
+    let size = u64::from(header.number_of_partition_entries) * u64::from(ENTRY_SIZE);
+    let fits = header
+        .partition_entry_lba
+        .checked_mul(sector)
+        .and_then(|start| start.checked_add(size))
+        .is_some_and(|end| end <= disk.size());
+    let plausible = header.primary_lba == lba
+        && header.size_of_partition_entry == ENTRY_SIZE
+        && (1..=MAX_ENTRIES).contains(&header.number_of_partition_entries)
+        && header.partition_entry_lba >= 2
+        && fits;
+    if !plausible {
+        return Ok(None);
+    }
+    let Ok(length) = usize::try_from(size) else { return Ok(None) };
+    // The array is handed over as if it stood at the start of the disk, so that no more than it is read from there. gptman
+    // fetches somewhat more than the 128 bytes of each entry; what follows the last one is of no meaning.
+    let mut array = vec![0; length + size_of::<GPTPartitionEntry>()];
+    disk.read_at(header.partition_entry_lba * sector, &mut array[..length])?;
+    let at_start = GPTHeader { partition_entry_lba: 0, ..header };
+    let Ok(partitions) = at_start.read_partitions(&mut Cursor::new(array), sector) else {
+        return Ok(None);
+    };
+    let in_use = partitions.into_iter().zip(1..).filter(|(partition, _)| partition.is_used());
+    let entries = in_use
+        .map(|(partition, number)| Entry {
+            number,
+            type_guid: Uuid::from_bytes_le(partition.partition_type_guid),
+            guid: Uuid::from_bytes_le(partition.unique_partition_guid),
+            label: partition.partition_name.as_str().to_owned(),
+            first: partition.starting_lba,
+            last: partition.ending_lba,
+        })
+        .filter(|entry| entry.first <= entry.last && entry.last < sectors)
+        .collect();
+    Ok(Some(Table { copy, disk_guid: Uuid::from_bytes_le(at_start.disk_guid), entries }))
+}
+
+/// A table with one partition, before it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Layout {
+    /// Size of a logical sector in bytes.
+    pub sector_size: u32,
+    /// Size of the disk in logical sectors.
+    pub sectors: u64,
+    /// Which disk it becomes.
+    pub disk_guid: Uuid,
+    /// Its one partition.
+    pub entry: Entry,
+}
+
+/// What a new partition is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted<'a> {
+    /// Its type.
+    pub type_guid: Uuid,
+    /// Its name.
+    pub label: &'a str,
+    /// Its size in bytes; without one, all that the disk has.
+    pub size: Option<u64>,
+}
+
+/// A disk on which the wanted partition does not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the disk has {usable} bytes for partitions, {wanted} are wanted")]
+pub struct TooSmall {
+    /// What there is.
+    pub usable: u64,
+    /// What it takes.
+    pub wanted: u64,
+}
+
+/// The smallest partition that is made: below it no ext4 with a journal is worth its name.
+const SMALLEST: u64 = 16 << 20;
+
+impl Layout {
+    /// Lays out a disk of this size: one partition from the first aligned sector.
+    ///
+    /// # Errors
+    /// [`TooSmall`] if the partition would not fit.
+    pub fn new(
+        disk: &dyn ReadBlocks,
+        wanted: Wanted<'_>,
+        disk_guid: Uuid,
+        guid: Uuid,
+    ) -> Result<Self, TooSmall> {
+        let sector = u64::from(disk.sector_size());
+        let sectors = disk.size() / sector;
+        // At the end stand the backup array of 128 entries and, in the last sector, the backup header.
+        let tail = (128 * u64::from(ENTRY_SIZE)).div_ceil(sector) + 1;
+        let aligned_end = sectors.saturating_sub(tail) * sector / ALIGNMENT * ALIGNMENT;
+        let usable = aligned_end.saturating_sub(ALIGNMENT);
+        let size =
+            wanted.size.map_or(usable, |size| size.next_multiple_of(ALIGNMENT)).max(SMALLEST);
+        if size > usable {
+            return Err(TooSmall { usable, wanted: size });
+        }
+        let first = ALIGNMENT / sector;
+        let entry = Entry {
+            number: 1,
+            type_guid: wanted.type_guid,
+            guid,
+            label: wanted.label.to_owned(),
+            first,
+            last: first + size / sector - 1,
+        };
+        Ok(Self { sector_size: disk.sector_size(), sectors, disk_guid, entry })
+    }
+
+    /// The sectors that make this layout true, by the order in which they must reach the medium.
+    ///
+    /// # Errors
+    /// When gptman finds the layout impossible.
+    pub fn compose(&self) -> io::Result<Composed> {
+        let sector = u64::from(self.sector_size);
+        let mut image =
+            SparseImage { size: self.sectors * sector, sector, at: 0, sectors: BTreeMap::new() };
+        let mut gpt = GPT::new_from(&mut image, sector, self.disk_guid.to_bytes_le())
+            .map_err(io::Error::other)?;
+        gpt[1] = GPTPartitionEntry {
+            partition_type_guid: self.entry.type_guid.to_bytes_le(),
+            unique_partition_guid: self.entry.guid.to_bytes_le(),
+            starting_lba: self.entry.first,
+            ending_lba: self.entry.last,
+            attribute_bits: 0,
+            partition_name: self.entry.label.as_str().into(),
+        };
+        gpt.write_into(&mut image).map_err(io::Error::other)?;
+        GPT::write_protective_mbr_into(&mut image, sector).map_err(io::Error::other)?;
+        let first_usable = gpt.header.first_usable_lba;
+        let mut composed = Composed::default();
+        for (lba, bytes) in image.sectors {
+            let part = if lba == 1 {
+                &mut composed.primary_header
+            } else if lba == 0 || lba < first_usable {
+                &mut composed.primary
+            } else {
+                &mut composed.backup
+            };
+            part.push((lba * sector, bytes));
+        }
+        Ok(composed)
+    }
+}
+
+/// Whole sectors and the byte offsets at which they belong.
+pub type Sectors = Vec<(u64, Vec<u8>)>;
+
+/// The sectors of a table, in three groups that are written in this order.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Composed {
+    /// The backup array and header at the end of the disk.
+    pub backup: Sectors,
+    /// The protective MBR and the primary array.
+    pub primary: Sectors,
+    /// The primary header, with which the table is there.
+    pub primary_header: Sectors,
+}
+
+/// What gptman writes into: only the touched sectors of a disk that may be terabytes large.
+struct SparseImage {
+    size: u64,
+    sector: u64,
+    at: u64,
+    sectors: BTreeMap<u64, Vec<u8>>,
+}
+
+impl Write for SparseImage {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for (&byte, at) in bytes.iter().zip(self.at..) {
+            let sector = self
+                .sectors
+                .entry(at / self.sector)
+                .or_insert_with(|| vec![0; self.sector as usize]);
+            sector[(at % self.sector) as usize] = byte;
+        }
+        self.at += bytes.len() as u64;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Seek for SparseImage {
+    fn seek(&mut self, position: SeekFrom) -> io::Result<u64> {
+        let target = match position {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::End(by) => self.size.checked_add_signed(by),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+        };
+        self.at = target.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
+    }
+}
+
+/// gptman asks for a reader where it only asks for the size.
+impl io::Read for SparseImage {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{block::WriteBlocks, memory::MemoryDisk};
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn layout(disk: &MemoryDisk, size: Option<u64>) -> Result<Layout, TooSmall> {
+        let wanted = Wanted { type_guid: Uuid::from_u128(9), label: "keel-data", size };
+        Layout::new(disk, wanted, Uuid::from_u128(1), Uuid::from_u128(2))
+    }
+
+    fn written(size: u64, sector_size: u32) -> (MemoryDisk, Layout) {
+        let mut disk = MemoryDisk::new(size, sector_size);
+        let layout = layout(&disk, None).unwrap();
+        let Composed { backup, primary, primary_header } = layout.compose().unwrap();
+        for (offset, bytes) in [backup, primary, primary_header].into_iter().flatten() {
+            disk.write_at(offset, &bytes).unwrap();
+        }
+        (disk, layout)
+    }
+
+    #[test]
+    fn a_partition_takes_what_is_free_or_what_is_wanted_on_whole_mebibytes() {
+        let check = |size: u64,
+                     sector_size: u32,
+                     wanted: Option<u64>,
+                     expect: Result<(u64, u64), TooSmall>| {
+            let disk = MemoryDisk::new(size, sector_size);
+            let sector = u64::from(sector_size);
+            let extent = layout(&disk, wanted)
+                .map(|layout| (layout.entry.first * sector, layout.entry.sectors() * sector));
+            assert_eq!(extent, expect, "{size} {sector_size} {wanted:?}");
+        };
+        check(100 * MIB, 512, None, Ok((MIB, 98 * MIB)));
+        check(100 * MIB, 4096, None, Ok((MIB, 98 * MIB)));
+        check(100 * MIB + 512 * 40, 512, None, Ok((MIB, 99 * MIB)));
+        check(100 * MIB, 512, Some(20 * MIB - 1), Ok((MIB, 20 * MIB)));
+        check(18 * MIB, 512, None, Ok((MIB, 16 * MIB)));
+        check(17 * MIB, 512, None, Err(TooSmall { usable: 15 * MIB, wanted: 16 * MIB }));
+        check(100 * MIB, 512, Some(99 * MIB), Err(TooSmall { usable: 98 * MIB, wanted: 99 * MIB }));
+        check(512, 512, None, Err(TooSmall { usable: 0, wanted: 16 * MIB }));
+    }
+
+    #[test]
+    fn what_is_composed_is_read_back_from_either_copy() {
+        for sector_size in [512, 4096] {
+            let (mut disk, layout) = written(64 * MIB, sector_size);
+            let mut expect = Table {
+                copy: Copy::Primary,
+                disk_guid: Uuid::from_u128(1),
+                entries: vec![layout.entry],
+            };
+            assert_eq!(read(&disk).unwrap().as_ref(), Some(&expect));
+            // One bit of the primary header, then one of the primary array.
+            for offset in [u64::from(sector_size) + 60, 2 * u64::from(sector_size) + 3] {
+                let mut damaged = disk.clone();
+                damaged.poke(offset, b"\x55");
+                expect.copy = Copy::Backup;
+                assert_eq!(read(&damaged).unwrap().as_ref(), Some(&expect), "{offset}");
+            }
+            disk.poke(u64::from(sector_size), b"x");
+            disk.poke(64 * MIB - u64::from(sector_size), b"x");
+            assert_eq!(read(&disk).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn a_hostile_header_is_no_table() {
+        let check = |change: fn(&mut GPTHeader)| {
+            let (disk, _) = written(64 * MIB, 512);
+            let mut sector = [0; 512];
+            disk.read_at(512, &mut sector).unwrap();
+            let mut header = GPTHeader::read_from(&mut Cursor::new(sector)).unwrap();
+            change(&mut header);
+            header.update_crc32_checksum();
+            // gptman writes headers only along with an array: the header alone is cut out.
+            let mut image = Cursor::new(vec![0; 4096]);
+            let mut bare =
+                GPTHeader { primary_lba: 0, number_of_partition_entries: 0, ..header.clone() };
+            bare.write_into(&mut image, 512, &[]).unwrap();
+            let mut bytes = image.into_inner()[..512].to_vec();
+            bytes[24..32].copy_from_slice(&header.primary_lba.to_le_bytes());
+            bytes[80..84].copy_from_slice(&header.number_of_partition_entries.to_le_bytes());
+            bytes[88..92].copy_from_slice(&header.partition_entry_array_crc32.to_le_bytes());
+            bytes[16..20].copy_from_slice(&header.crc32_checksum.to_le_bytes());
+            assert_eq!(
+                GPTHeader::read_from(&mut Cursor::new(&bytes)).unwrap(),
+                header,
+                "whole but hostile"
+            );
+            let mut disk = disk;
+            disk.poke(512, &bytes);
+            disk.poke(64 * MIB - 512, &[0; 512]);
+            assert_eq!(read(&disk).unwrap(), None);
+        };
+        check(|header| header.number_of_partition_entries = u32::MAX);
+        check(|header| header.number_of_partition_entries = 0);
+        check(|header| header.size_of_partition_entry = 256);
+        check(|header| header.partition_entry_lba = u64::MAX);
+        check(|header| header.partition_entry_lba = 0);
+        check(|header| header.primary_lba = 7);
+    }
+
+    #[test]
+    fn an_entry_beyond_the_disk_is_passed_over() {
+        let (disk, layout) = written(64 * MIB, 512);
+        let mut larger = MemoryDisk::new(200 * MIB, 512);
+        let far = Layout {
+            entry: Entry { first: 300_000, last: 301_000, ..layout.entry },
+            sectors: 200 * 2048,
+            ..layout
+        };
+        for (offset, bytes) in
+            far.compose().unwrap().primary.into_iter().chain(far.compose().unwrap().primary_header)
+        {
+            larger.write_at(offset, &bytes).unwrap();
+        }
+        let mut small = disk.clone();
+        small.replay(&larger.record);
+        assert_eq!(read(&small).unwrap().map(|table| table.entries), Some(vec![]));
+    }
+}

@@ -1,0 +1,3 @@
+//! Who this machine is.
+
+pub(crate) mod random;

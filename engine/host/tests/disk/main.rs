@@ -1,0 +1,10 @@
+//! Disks for real: loop devices on sparse files, and the tools of others as judges.
+
+#[cfg(test)]
+mod filesystem;
+#[cfg(test)]
+mod foreign;
+#[cfg(test)]
+mod provision;
+#[cfg(test)]
+mod support;
