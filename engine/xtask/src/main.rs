@@ -1,42 +1,64 @@
-//! Demo, test, bench, codegen and tidy.
+//! `cargo xtask`: what this repository does to itself.
+//!
+//! Progress and everything that child programs print goes to stderr; stdout carries results alone.
 
+mod apt;
 mod codegen;
+mod command;
+mod demo;
+mod node;
+mod payload;
+mod progress;
 mod reference;
+mod setup;
+mod test;
 
-use std::error::Error;
-use std::path::Path;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
-#[derive(Parser)]
-#[command(name = "cargo xtask")]
-enum Cli {
+use crate::command::Failure;
+
+/// Demo, test, codegen and tidy for Keel.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    command: Xtask,
+}
+
+#[derive(Debug, Subcommand)]
+enum Xtask {
     /// Write the generated files, or check that they are current
     Codegen(codegen::Args),
+    /// Boot a node in QEMU from machine-configs/qemu.toml and show how it went
+    Demo(demo::Options),
+    /// Install what the other commands need: packages, a kernel, containerd, cargo-nextest
+    Setup,
+    /// Everything that CI checks: format, lints, then every tier of tests
+    Test(test::Options),
+    /// Build the node image that the VM tests boot, into target/vm
+    VmImage,
 }
 
 fn main() -> ExitCode {
-    // The alias runs this from anywhere in the tree; the workspace is where this package was built from.
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let result = match Cli::parse() {
-        Cli::Codegen(args) => codegen::run(&root, args),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            report(&error);
+    match run(Cli::parse().command) {
+        Ok(code) => code,
+        Err(failure) => {
+            progress::say(&format!("error: {}", failure.chain()));
             ExitCode::FAILURE
         }
     }
 }
 
-#[expect(clippy::print_stderr, reason = "this is where xtask ends")]
-fn report(error: &dyn Error) {
-    eprintln!("error: {error}");
-    let mut source = error.source();
-    while let Some(cause) = source {
-        eprintln!("cause: {cause}");
-        source = cause.source();
+fn run(command: Xtask) -> Result<ExitCode, Failure> {
+    match command {
+        Xtask::Codegen(args) => codegen::run(&node::repository(), args)
+            .map_err(Failure::because("the generated files are not right"))?,
+        Xtask::Demo(options) => return demo::run(&options),
+        Xtask::Setup => setup::run().map(drop)?,
+        Xtask::Test(options) => test::run(&options)?,
+        Xtask::VmImage => node::vm_image(&setup::run()?).map(drop)?,
     }
+    Ok(ExitCode::SUCCESS)
 }

@@ -13,7 +13,7 @@ use std::process::Command;
 
 pub use accel::Accel;
 pub use console::Console;
-pub use running::{Vm, VmError, VmErrorKind};
+pub use running::{Next, Vm, VmError, VmErrorKind};
 
 /// A virtual machine to start.
 #[derive(Debug, Clone)]

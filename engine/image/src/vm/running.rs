@@ -26,6 +26,20 @@ pub struct Vm {
     forwarded: Vec<(u16, u16)>,
 }
 
+/// What a console has to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next<'a> {
+    /// A line.
+    Line(&'a str),
+    /// Nothing for now.
+    Quiet,
+    /// Nothing any more: the machine is off.
+    Off,
+}
+
+/// How long a Ctrl-C may go unnoticed: a signal's own code can do no more than count.
+const GLANCE: Duration = Duration::from_millis(100);
+
 /// A machine that did not do as expected.
 #[derive(Debug, Error)]
 #[error("the virtual machine {what}{}", tail(console))]
@@ -163,6 +177,15 @@ impl Vm {
         Err(self.error(what, kind))
     }
 
+    /// Waits for the console's next line, or for nothing more than `patience`.
+    pub fn next(&mut self, patience: Duration) -> Next<'_> {
+        match self.console.next(Instant::now() + patience) {
+            Ok(line) => Next::Line(line),
+            Err(NoLine::TimedOut) => Next::Quiet,
+            Err(NoLine::Closed) => Next::Off,
+        }
+    }
+
     /// Shows the console until the machine is off. `stops` counts how often the person asked for the
     /// end (Ctrl-C): the first asks the node to shut down in order, the second cuts the power.
     ///
@@ -173,14 +196,12 @@ impl Vm {
         stops: &AtomicUsize,
         mut show: impl FnMut(&str),
     ) -> Result<(), VmError> {
-        // How long a Ctrl-C may go unnoticed: the signal's own code may do no more than count.
-        const GLANCE: Duration = Duration::from_millis(100);
         let mut obeyed = 0;
         loop {
-            match self.console.next(Instant::now() + GLANCE) {
-                Ok(line) => show(line),
-                Err(NoLine::TimedOut) => {}
-                Err(NoLine::Closed) => return self.ended().map(drop),
+            match self.next(GLANCE) {
+                Next::Line(line) => show(line),
+                Next::Quiet => {}
+                Next::Off => return self.ended(),
             }
             let asked = stops.load(Ordering::Relaxed);
             if asked > obeyed && obeyed == 0 {

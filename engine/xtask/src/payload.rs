@@ -1,0 +1,125 @@
+//! The kernel and programs that a demo node runs: real Debian packages, downloaded once and unpacked
+//! into a cache (`$KEEL_CACHE`, else `~/.cache/keel`), never installed here.
+
+use std::env;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::apt::{self, Package};
+use crate::command::{Failure, command, output, run, succeeds};
+use crate::progress::say;
+
+/// The kernel for virtual machines. Debian gives each of its versions a package of its own, which
+/// this one depends on.
+const KERNEL: &str = "linux-image-cloud-amd64";
+
+/// Unpacked beside the kernel.
+const PACKAGES: &[&str] = &["containerd", "runc", "libseccomp2"];
+
+/// Programs of those packages that a node runs.
+const UNPACKED: [&str; 4] = ["containerd", "containerd-shim-runc-v2", "ctr", "runc"];
+
+/// Programs that are taken from this machine; setup has installed them.
+const FROM_HOST: [&str; 4] = ["mount", "umount", "mkfs.ext4", "e2fsck"];
+
+/// What a node image is made of, beside Keel itself.
+#[derive(Debug, Clone)]
+pub(crate) struct Kit {
+    pub(crate) kernel: PathBuf,
+    /// A root with `lib/modules` in it.
+    pub(crate) modules: PathBuf,
+    /// `name=path`, as `osctl image build --payload` takes it.
+    pub(crate) payload: Vec<String>,
+}
+
+/// Fetches what is missing or broken.
+pub(crate) fn fetch() -> Result<Kit, Failure> {
+    let mut packages = apt::candidates(&[&[KERNEL][..], PACKAGES].concat())?;
+    let kernel = packages[0].first_dependency.take();
+    let kernel = kernel.ok_or_else(|| Failure::new(format!("{KERNEL} depends on no kernel")))?;
+    packages.splice(..1, apt::candidates(&[&kernel])?);
+    let root = unpacked(&cache()?, &packages)?;
+    say(&format!("    kernel {kernel}, {}", root.display()));
+    kit(&root)
+}
+
+fn cache() -> Result<PathBuf, Failure> {
+    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("KEEL_CACHE")
+        .or_else(|| Some(set("XDG_CACHE_HOME")?.join("keel")))
+        .or_else(|| Some(set("HOME")?.join(".cache/keel")))
+        .ok_or_else(|| {
+            Failure::new("neither KEEL_CACHE nor HOME is set: nowhere to keep downloads")
+        })
+}
+
+/// The packages' files, in a root that is named after the packages' checksums. A root is used again
+/// only if each of its files still has the checksum that it had when it was unpacked.
+fn unpacked(cache: &Path, packages: &[Package]) -> Result<PathBuf, Failure> {
+    let key = packages.iter().map(|package| &package.sha256[..8]).collect::<Vec<_>>().join("-");
+    let (root, sums) = (cache.join(&key), cache.join(format!("{key}.b2")));
+    if is_whole(&root, &sums) {
+        return Ok(root);
+    }
+    let debs = cache.join("debs");
+    fs::create_dir_all(&debs)
+        .map_err(Failure::because(format!("cannot make {}", debs.display())))?;
+    let new = tempfile::tempdir_in(cache)
+        .map_err(Failure::because("cannot make a directory in the cache"))?;
+    let unpacked = new.path().join("root");
+    for package in packages {
+        let deb = apt::download(package, &debs)?;
+        run(Command::new("dpkg-deb").arg("--extract").arg(deb).arg(&unpacked))?;
+    }
+    let listed = output(
+        command("find", [".", "-type", "f", "-exec", "b2sum", "{}", "+"]).current_dir(&unpacked),
+    )?;
+    let new_sums = new.path().join("sums");
+    fs::write(&new_sums, listed)
+        .map_err(Failure::because("cannot write checksums into the cache"))?;
+
+    // Another xtask may have put a whole one there meanwhile; only a broken one is replaced.
+    let cannot =
+        || Failure::because::<std::io::Error>(format!("cannot replace {}", root.display()));
+    if root.exists() && !is_whole(&root, &sums) {
+        fs::rename(&root, new.path().join("broken")).map_err(cannot())?;
+    }
+    if !root.exists() {
+        fs::rename(&new_sums, &sums).map_err(cannot())?;
+        fs::rename(&unpacked, &root).map_err(cannot())?;
+    }
+    Ok(root)
+}
+
+fn is_whole(root: &Path, sums: &Path) -> bool {
+    let mut check = command("b2sum", ["--check", "--quiet", "--strict"]);
+    root.exists() && sums.exists() && succeeds(check.arg(sums).current_dir(root))
+}
+
+fn kit(root: &Path) -> Result<Kit, Failure> {
+    let boot = root.join("boot");
+    let mut kernels = fs::read_dir(&boot)
+        .map_err(Failure::because(format!("cannot read {}", boot.display())))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| {
+            path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("vmlinuz-"))
+        });
+    let kernel =
+        kernels.next().ok_or_else(|| Failure::new(format!("no kernel in {}", boot.display())))?;
+    let unpacked = UNPACKED.map(|name| program(root, name));
+    let host = FROM_HOST.map(|name| program(Path::new("/"), name));
+    Ok(Kit {
+        kernel,
+        modules: root.to_owned(),
+        payload: unpacked.into_iter().chain(host).collect::<Result<_, _>>()?,
+    })
+}
+
+fn program(root: &Path, name: &str) -> Result<String, Failure> {
+    let dirs = ["usr/bin", "usr/sbin", "bin", "sbin"];
+    let path = dirs.iter().map(|dir| root.join(dir).join(name)).find(|path| path.exists());
+    let path =
+        path.ok_or_else(|| Failure::new(format!("no program {name} below {}", root.display())))?;
+    Ok(format!("{name}={}", path.display()))
+}

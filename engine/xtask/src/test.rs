@@ -1,0 +1,49 @@
+//! Everything that CI checks, in the order that fails fastest.
+
+use std::env;
+use std::time::Instant;
+
+use clap::Args;
+use keel_image::vm::Accel;
+
+use crate::command::{self, Failure, command};
+use crate::node::{self, repository};
+use crate::progress::{say, step};
+use crate::setup;
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Leave out the tests that boot virtual machines
+    #[arg(long)]
+    no_vm: bool,
+
+    /// Only these tests, as `cargo nextest run` takes them
+    #[arg(value_name = "FILTER")]
+    filter: Vec<String>,
+}
+
+pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    let started = Instant::now();
+    let kit = setup::run()?;
+    let cargo = |args: &[&str]| command::run(command("cargo", args).current_dir(repository()));
+    step("rustfmt", || cargo(&["fmt", "--all", "--check"]))?;
+    step("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    step("generated files", || command::run(&mut command(&itself()?, ["codegen", "--check"])))?;
+    let mut nextest = command("cargo", ["nextest", "run", "--workspace", "--no-fail-fast"]);
+    if !options.no_vm {
+        node::vm_image(&kit)?;
+        nextest.args(["--profile", "all"]);
+    }
+    // One probe here instead of one in each test's process.
+    nextest.env("KEEL_ACCEL", Accel::detect().name());
+    nextest.args(&options.filter).current_dir(repository());
+    step("tests", || command::run(&mut nextest))?;
+    say(&format!("all is well, {:.0} s", started.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+/// This very program: a check that has a subcommand of its own is run as people run it.
+fn itself() -> Result<String, Failure> {
+    let path = env::current_exe().map_err(Failure::because("cannot find this program"))?;
+    Ok(path.to_string_lossy().into_owned())
+}

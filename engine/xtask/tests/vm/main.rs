@@ -1,0 +1,7 @@
+//! The VM tier: a real kernel and a real disk in QEMU. `cargo xtask vm-image` builds what these
+//! tests boot; `cargo xtask test` does so by itself.
+
+#[cfg(test)]
+mod archive;
+#[cfg(test)]
+mod support;
