@@ -25,7 +25,7 @@ use crate::service::Node;
 use crate::tls;
 
 /// How long callers get to finish when the agent stops.
-const GRACE: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(2);
 
 /// Calls at one time on one connection.
 const STREAMS: u32 = 32;
