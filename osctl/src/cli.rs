@@ -4,6 +4,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::graph::{Graph, Validate};
 use crate::commands::image::ImageCommand;
+use crate::commands::{events, status, units};
 use crate::output::Format;
 
 /// Boot graphs, images and nodes of Keel, from your own machine.
@@ -43,4 +44,13 @@ pub(crate) enum Command {
     /// Build a node's image, and boot it in QEMU
     #[command(subcommand)]
     Image(ImageCommand),
+
+    /// Show what a node is, how its boot went and what is wrong with it
+    Status(status::Args),
+
+    /// List the units of a node and their states
+    Units(units::Args),
+
+    /// Print what happened to a node's units since boot
+    Events(events::Args),
 }

@@ -5,6 +5,7 @@
 mod cli;
 mod commands;
 mod error;
+mod node;
 mod output;
 
 use std::io;
@@ -37,5 +38,8 @@ fn dispatch(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
         Command::Validate(command) => command.run(out),
         Command::Graph(command) => command.run(out),
         Command::Image(command) => commands::image::run(command, out),
+        Command::Status(args) => commands::status::run(&args, &cli.node, out),
+        Command::Units(args) => commands::units::run(&args, &cli.node, out),
+        Command::Events(args) => commands::events::run(&args, &cli.node, out),
     }
 }

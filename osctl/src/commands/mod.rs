@@ -1,4 +1,7 @@
-//! One module per command.
+//! One module per command: its arguments, what it does, how its result looks.
 
+pub(crate) mod events;
 pub(crate) mod graph;
 pub(crate) mod image;
+pub(crate) mod status;
+pub(crate) mod units;

@@ -1,0 +1,255 @@
+//! `osctl units`: a table of a node's units.
+
+use keel_proto::v1::{ListUnitsRequest, ListUnitsResponse, Unit, UnitState};
+use serde::Serialize;
+
+use crate::cli::NodeArgs;
+use crate::error::{Exit, Failure};
+use crate::node::{self, age, millis, short, unit_state};
+use crate::output::{Format, Ink, Output, Palette};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {}
+
+pub(crate) fn run(_: &Args, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
+    let list = node::ask(async {
+        let answer = node::connect(node, out).await?.list_units(ListUnitsRequest {}).await;
+        Ok(answer.map_err(|status| node::refused("list its units", &status))?.into_inner())
+    })?;
+    match out.format() {
+        Format::Table => out.text(&table(&list, out.palette()))?,
+        Format::Json => out.json(&ListView::from(&list))?,
+    }
+    Ok(Exit::Clean)
+}
+
+/// What `--output json` prints; its keys are an interface.
+#[derive(Debug, Serialize)]
+struct ListView<'a> {
+    now_ms: u64,
+    units: Vec<UnitView<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct UnitView<'a> {
+    name: &'a str,
+    kind: &'a str,
+    stage: Option<&'a str>,
+    description: &'a str,
+    state: &'static str,
+    since_ms: u64,
+    took_ms: Option<u64>,
+    attempts: u32,
+    note: Option<&'a str>,
+    deadline_ms: Option<u64>,
+    waits_for: &'a [String],
+    pid: Option<u32>,
+    memory_bytes: Option<u64>,
+}
+
+impl<'a> From<&'a ListUnitsResponse> for ListView<'a> {
+    fn from(list: &'a ListUnitsResponse) -> Self {
+        Self {
+            now_ms: millis(list.now.as_ref()),
+            units: list.units.iter().map(UnitView::from).collect(),
+        }
+    }
+}
+
+impl<'a> From<&'a Unit> for UnitView<'a> {
+    fn from(unit: &'a Unit) -> Self {
+        Self {
+            name: &unit.name,
+            kind: &unit.kind,
+            stage: unit.stage.as_deref(),
+            description: &unit.description,
+            state: unit_state(unit.state).0,
+            since_ms: millis(unit.since.as_ref()),
+            took_ms: unit.took.as_ref().map(|took| millis(Some(took))),
+            attempts: unit.attempts,
+            note: unit.note.as_deref(),
+            deadline_ms: unit.deadline.as_ref().map(|deadline| millis(Some(deadline))),
+            waits_for: &unit.waits_for,
+            pid: unit.pid,
+            memory_bytes: unit.memory_bytes,
+        }
+    }
+}
+
+const HEADER: [&str; 5] = ["UNIT", "STATE", "SINCE", "TOOK", "NOTE"];
+
+/// The table for people, and a line that sums it up.
+fn table(list: &ListUnitsResponse, palette: Palette) -> String {
+    let now = millis(list.now.as_ref());
+    let rows: Vec<_> = list.units.iter().map(|unit| row(unit, now)).collect();
+    let mut widths = HEADER.map(str::len);
+    for cells in &rows {
+        for (width, cell) in widths.iter_mut().zip(cells) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut table =
+        palette.paint(Ink::Faint, &aligned(&HEADER.map(str::to_owned), widths).concat());
+    table.push('\n');
+    for (unit, cells) in list.units.iter().zip(&rows) {
+        let [name, state, rest @ ..] = aligned(cells, widths);
+        // Padded first, painted then: a terminal does not count colours as characters.
+        table += &[name, palette.paint(unit_state(unit.state).1, &state), rest.concat()].concat();
+        table.push('\n');
+    }
+    table.push('\n');
+    table += &sum(list);
+    table
+}
+
+/// Columns as wide as their widest cell; the last one ends where its text does.
+fn aligned(cells: &[String; 5], widths: [usize; 5]) -> [String; 5] {
+    let [name, state, since, took, note] = cells;
+    let [name_width, state_width, since_width, took_width, _] = widths;
+    let note = if note.is_empty() { String::new() } else { format!("  {note}") };
+    [
+        format!("{name:name_width$}  "),
+        format!("{state:state_width$}"),
+        format!("  {since:>since_width$}"),
+        format!("  {took:>took_width$}"),
+        note,
+    ]
+}
+
+fn row(unit: &Unit, now: u64) -> [String; 5] {
+    let since = age(now.saturating_sub(millis(unit.since.as_ref())));
+    let took = unit.took.as_ref().map(|took| short(millis(Some(took)))).unwrap_or_default();
+    [unit.name.clone(), unit_state(unit.state).0.to_owned(), since, took, note(unit, now)]
+}
+
+/// What a reader would ask next about a unit in this state.
+fn note(unit: &Unit, now: u64) -> String {
+    let mut notes = Vec::new();
+    notes.extend(unit.note.clone());
+    if !unit.waits_for.is_empty() {
+        notes.push(format!("waits for {}", unit.waits_for.join(", ")));
+    }
+    if let Some(deadline) = &unit.deadline {
+        notes.push(match millis(Some(deadline)).checked_sub(now) {
+            Some(left) => format!("times out in {}", short(left)),
+            None => "its time is over".to_owned(),
+        });
+    }
+    if unit.attempts > 1 {
+        notes.push(format!("started {} times", unit.attempts));
+    }
+    notes.extend(unit.pid.map(|pid| format!("pid {pid}")));
+    notes.extend(unit.memory_bytes.map(size));
+    notes.join(", ")
+}
+
+/// Bytes as a person says them.
+fn size(bytes: u64) -> String {
+    const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
+    let mut tenths = u128::from(bytes) * 10 / 1024;
+    let mut unit = 0;
+    while tenths >= 10_240 && unit + 1 < UNITS.len() {
+        tenths /= 1024;
+        unit += 1;
+    }
+    format!("{}.{} {}", tenths / 10, tenths % 10, UNITS[unit])
+}
+
+/// How many units there are, and how many in each state that occurs.
+fn sum(list: &ListUnitsResponse) -> String {
+    let mut parts = vec![format!("{} units", list.units.len())];
+    for state in [
+        UnitState::Running,
+        UnitState::Exited,
+        UnitState::Activating,
+        UnitState::Waiting,
+        UnitState::Deactivating,
+        UnitState::Failed,
+        UnitState::Skipped,
+        UnitState::Inactive,
+    ] {
+        let count = list.units.iter().filter(|unit| unit.state() == state).count();
+        if count > 0 {
+            parts.push(format!("{count} {}", unit_state(state.into()).0));
+        }
+    }
+    parts.join(", ") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(ms: i64) -> Option<prost_types::Duration> {
+        let nanos = i32::try_from(ms % 1000).unwrap() * 1_000_000;
+        Some(prost_types::Duration { seconds: ms / 1000, nanos })
+    }
+
+    fn unit(name: &str, kind: &str, state: UnitState) -> Unit {
+        Unit {
+            name: name.to_owned(),
+            kind: kind.to_owned(),
+            stage: Some("services".to_owned()),
+            description: format!("The {name}"),
+            state: state.into(),
+            since: ms(2_000),
+            attempts: 1,
+            ..Unit::default()
+        }
+    }
+
+    fn list() -> ListUnitsResponse {
+        let units = vec![
+            Unit { took: ms(12), ..unit("mount.proc", "mount", UnitState::Running) },
+            Unit {
+                took: ms(1_650),
+                pid: Some(77),
+                memory_bytes: Some(45 * 1024 * 1024 + 300_000),
+                attempts: 3,
+                ..unit("containerd", "service", UnitState::Running)
+            },
+            Unit { deadline: ms(42_000), ..unit("link@eth0", "link", UnitState::Activating) },
+            Unit {
+                waits_for: vec!["link@eth0".to_owned()],
+                ..unit("time", "time", UnitState::Waiting)
+            },
+            Unit {
+                took: ms(30_000),
+                note: Some("exit status 1: cannot find the disk".to_owned()),
+                ..unit("partition.data", "partition", UnitState::Failed)
+            },
+            Unit {
+                note: Some("/etc/kubernetes/kubelet.conf does not exist".to_owned()),
+                ..unit("kubelet", "service", UnitState::Skipped)
+            },
+        ];
+        ListUnitsResponse { now: ms(32_000), units }
+    }
+
+    #[test]
+    fn tables() {
+        insta::assert_snapshot!("units", table(&list(), Palette::PLAIN));
+    }
+
+    #[test]
+    fn json() {
+        insta::assert_snapshot!(
+            "units_json",
+            serde_json::to_string_pretty(&ListView::from(&list())).unwrap()
+        );
+    }
+
+    fn check(bytes: u64, expect: &str) {
+        assert_eq!(size(bytes), expect);
+    }
+
+    #[test]
+    fn sizes() {
+        check(0, "0.0 KiB");
+        check(1536, "1.5 KiB");
+        check(1024 * 1024 - 1, "1023.9 KiB");
+        check(1024 * 1024, "1.0 MiB");
+        check(5 * 1024 * 1024 * 1024, "5.0 GiB");
+        check(u64::MAX, "16777215.9 TiB");
+    }
+}

@@ -1,0 +1,106 @@
+//! The words and colours for what a node answers, the same in every command and in JSON.
+
+use std::time::Duration;
+
+use keel_proto::v1::{GoalState, UnitState};
+
+use crate::output::Ink;
+
+/// A goal's state: its word, and what it means to the reader.
+pub(crate) fn goal_state(state: i32) -> (&'static str, Ink) {
+    match GoalState::try_from(state) {
+        Ok(GoalState::Booting) => ("booting", Ink::Warning),
+        Ok(GoalState::Reached) => ("reached", Ink::Good),
+        Ok(GoalState::Degraded) => ("degraded", Ink::Bad),
+        Ok(GoalState::Emergency) => ("emergency", Ink::Bad),
+        Ok(GoalState::Stopping) => ("stopping", Ink::Warning),
+        // A newer node knows a word that this osctl does not.
+        Ok(GoalState::Unspecified) | Err(_) => ("unknown", Ink::Warning),
+    }
+}
+
+/// A unit's state: its word, and what it means to the reader.
+pub(crate) fn unit_state(state: i32) -> (&'static str, Ink) {
+    match UnitState::try_from(state) {
+        Ok(UnitState::Inactive) => ("inactive", Ink::Faint),
+        Ok(UnitState::Waiting) => ("waiting", Ink::Warning),
+        Ok(UnitState::Activating) => ("activating", Ink::Warning),
+        Ok(UnitState::Running) => ("running", Ink::Good),
+        Ok(UnitState::Exited) => ("exited", Ink::Good),
+        Ok(UnitState::Deactivating) => ("deactivating", Ink::Warning),
+        Ok(UnitState::Failed) => ("failed", Ink::Bad),
+        Ok(UnitState::Skipped) => ("skipped", Ink::Faint),
+        Ok(UnitState::Unspecified) | Err(_) => ("unknown", Ink::Warning),
+    }
+}
+
+/// The milliseconds of a duration on the wire; none counts as zero, as protobuf has it, and so does less than that.
+pub(crate) fn millis(duration: Option<&prost_types::Duration>) -> u64 {
+    let duration = duration
+        .copied()
+        .and_then(|duration| Duration::try_from(duration).ok())
+        .unwrap_or_default();
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A span of time as a person says it: two units at most.
+pub(crate) fn short(millis: u64) -> String {
+    const SECOND: u64 = 1000;
+    const MINUTE: u64 = 60 * SECOND;
+    const HOUR: u64 = 60 * MINUTE;
+    const DAY: u64 = 24 * HOUR;
+    match millis {
+        0..SECOND => format!("{millis} ms"),
+        SECOND..MINUTE => format!("{}.{:02} s", millis / SECOND, millis % SECOND / 10),
+        MINUTE..HOUR => format!("{} min {} s", millis / MINUTE, millis % MINUTE / SECOND),
+        HOUR..DAY => format!("{} h {} min", millis / HOUR, millis % HOUR / MINUTE),
+        DAY.. => format!("{} d {} h", millis / DAY, millis % DAY / HOUR),
+    }
+}
+
+/// How long ago something was, as a person says it: nobody asks for the fractions of a second.
+pub(crate) fn age(millis: u64) -> String {
+    match millis / 1000 {
+        seconds @ 0..60 => format!("{seconds} s"),
+        _ => short(millis),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(millis: u64, expect: &str) {
+        assert_eq!(short(millis), expect);
+    }
+
+    #[test]
+    fn ages() {
+        assert_eq!(age(999), "0 s");
+        assert_eq!(age(59_999), "59 s");
+        assert_eq!(age(60_000), "1 min 0 s");
+    }
+
+    #[test]
+    fn spans() {
+        check(0, "0 ms");
+        check(999, "999 ms");
+        check(1_000, "1.00 s");
+        check(59_999, "59.99 s");
+        check(60_000, "1 min 0 s");
+        check(3_599_000, "59 min 59 s");
+        check(3_600_000, "1 h 0 min");
+        check(86_400_000 * 400 + 3_600_000, "400 d 1 h");
+    }
+
+    #[test]
+    fn every_state_of_the_api_has_a_word() {
+        let known = |words: fn(i32) -> (&'static str, Ink)| {
+            (1..).take_while(move |n| words(*n).0 != "unknown").count()
+        };
+        assert_eq!(known(goal_state), 5);
+        assert_eq!(known(unit_state), 8);
+        assert_eq!(goal_state(0).0, "unknown");
+        assert_eq!(unit_state(99).0, "unknown");
+    }
+}

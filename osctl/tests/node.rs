@@ -1,0 +1,420 @@
+//! The real osctl against the real keel-agent, over TLS on loopback; behind it the real control server, with a machine that
+//! the test makes up.
+
+#![cfg(test)]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use keel_control::{
+    Address, BootReport, ConnectionError, CriticalUnit, Degraded, EventLog, GoalState, Happened,
+    Limits, Link, Refusal, Service, Shutdown, Status, Unit, UnitList, UnitState,
+};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+/// A machine with one unit.
+struct Machine {
+    state: GoalState,
+    log: EventLog,
+}
+
+impl Service for Machine {
+    async fn status(&self) -> Result<Status, Refusal> {
+        let wrong = Degraded { unit: "time".to_owned(), why: "no server answered".to_owned() };
+        Ok(Status {
+            version: "0.1.0".to_owned(),
+            kernel: "6.1.0".to_owned(),
+            hostname: "node-1".to_owned(),
+            machine_id: Some(MACHINE_ID.to_owned()),
+            uptime_ms: 61_000,
+            goal: "boot".to_owned(),
+            state: self.state,
+            degraded: if self.state == GoalState::Degraded { vec![wrong] } else { vec![] },
+            digest: "0123abcd".repeat(8),
+            links: vec![Link {
+                name: "eth0".to_owned(),
+                addresses: vec![Address { ip: [10, 0, 2, 15].into(), prefix: 24 }],
+            }],
+            boot: Some(BootReport {
+                total_ms: 1_500,
+                critical_path: vec![CriticalUnit { unit: "containerd".to_owned(), ms: 1_400 }],
+                speed_up: 2.0,
+                max_side_by_side: 4,
+            }),
+        })
+    }
+
+    async fn units(&self) -> Result<UnitList, Refusal> {
+        let unit = Unit {
+            name: "containerd".to_owned(),
+            kind: "service".to_owned(),
+            stage: Some("services".to_owned()),
+            description: "Container runtime".to_owned(),
+            state: UnitState::Running,
+            since_ms: 1_500,
+            took_ms: Some(1_400),
+            attempts: 1,
+            note: None,
+            deadline_ms: None,
+            waits_for: vec![],
+            pid: Some(77),
+            memory_bytes: None,
+        };
+        Ok(UnitList { now_ms: 61_500, units: vec![unit] })
+    }
+
+    fn events(&self) -> &EventLog {
+        &self.log
+    }
+
+    async fn shutdown(&self, _: Shutdown) -> Result<(), Refusal> {
+        unreachable!("no read-only call takes a machine down")
+    }
+
+    fn connection_failed(&self, error: &ConnectionError) {
+        eprintln!("{error}");
+    }
+}
+
+const MACHINE_ID: &str = "0f3a5c7e91b24d4e8a6b0123456789ab";
+
+/// The machine's control server on a thread of its own, until it is dropped.
+struct Init {
+    machine: Arc<Machine>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Init {
+    fn start(socket: &Path, state: GoalState) -> Self {
+        let machine = Arc::new(Machine { state, log: EventLog::new(4) });
+        let (stop, stopped) = oneshot::channel();
+        let (listening, is_listening) = std::sync::mpsc::channel();
+        let (socket, served) = (socket.to_owned(), machine.clone());
+        let thread = std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async {
+                let listener = keel_control::bind(&socket).unwrap();
+                listening.send(()).unwrap();
+                tokio::select! {
+                    never = keel_control::serve(listener, served, Limits::default()) => match never {},
+                    _ = stopped => {}
+                }
+            });
+        });
+        is_listening.recv().unwrap();
+        Self { machine, stop: Some(stop), thread: Some(thread) }
+    }
+
+    fn say(&self, text: &str) {
+        self.machine.log.push(1_234, Happened::Fact { unit: None, text: text.to_owned() });
+    }
+}
+
+impl Drop for Init {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+/// A running keel-agent, its files and where it listens; gone with the value.
+struct Node {
+    folder: TempDir,
+    agent: Child,
+    endpoint: String,
+}
+
+impl Node {
+    fn start() -> Self {
+        let folder = TempDir::new().unwrap();
+        fs::write(folder.path().join("machine-id"), MACHINE_ID).unwrap();
+        let made = Command::new(agent_binary())
+            .args(["identity", "--dir"])
+            .arg(folder.path())
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        let mut agent = Command::new(agent_binary())
+            .args(["serve", "--listen", "127.0.0.1:0", "--dir"])
+            .arg(folder.path())
+            .arg("--control")
+            .arg(folder.path().join("control.sock"))
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stderr = BufReader::new(agent.stderr.take().unwrap());
+        let mut line = String::new();
+        stderr.read_line(&mut line).unwrap();
+        let endpoint = line.split([' ', ',']).nth(2).unwrap().to_owned();
+        // What the agent says later is shown if the test fails, and must not fill the pipe.
+        std::thread::spawn(move || {
+            stderr.lines().map_while(Result::ok).for_each(|line| eprintln!("agent: {line}"))
+        });
+        Self { folder, agent, endpoint }
+    }
+
+    fn init(&self, state: GoalState) -> Init {
+        Init::start(&self.folder.path().join("control.sock"), state)
+    }
+
+    fn fingerprint(&self) -> String {
+        fs::read_to_string(self.folder.path().join("node.fingerprint")).unwrap().trim().to_owned()
+    }
+
+    fn osctl(&self, args: &[&str]) -> Ended {
+        osctl(&[&["--endpoint", &self.endpoint], args].concat())
+    }
+
+    /// With the node's own fingerprint: nothing to remark on.
+    fn pinned(&self, args: &[&str]) -> Ended {
+        self.osctl(&[&["--fingerprint", &self.fingerprint()], args].concat())
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.agent.kill();
+        let _ = self.agent.wait();
+    }
+}
+
+/// keel-agent beside osctl: a test of the workspace builds both; a test of osctl alone builds it once, if it is missing.
+fn agent_binary() -> PathBuf {
+    let osctl = Path::new(env!("CARGO_BIN_EXE_osctl"));
+    let agent = osctl.with_file_name("keel-agent");
+    if !agent.exists() {
+        let built = Command::new(env!("CARGO"))
+            .args([
+                "build",
+                "--quiet",
+                "--package",
+                "keel-agent",
+                "--bin",
+                "keel-agent",
+                "--target-dir",
+            ])
+            .arg(osctl.ancestors().nth(2).unwrap())
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status()
+            .unwrap();
+        assert!(built.success());
+    }
+    agent
+}
+
+fn osctl_command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_osctl"));
+    command.args(args).env_remove("OSCTL_ENDPOINT").env_remove("OSCTL_FINGERPRINT");
+    command
+}
+
+/// How an osctl ended, and what it said.
+#[derive(Debug, PartialEq, Eq)]
+struct Ended {
+    code: Option<i32>,
+    stdout: String,
+    stderr: String,
+}
+
+fn osctl(args: &[&str]) -> Ended {
+    let Output { status, stdout, stderr } = osctl_command(args).output().unwrap();
+    Ended {
+        code: status.code(),
+        stdout: String::from_utf8(stdout).unwrap(),
+        stderr: String::from_utf8(stderr).unwrap(),
+    }
+}
+
+#[test]
+fn status_and_units() {
+    let node = Node::start();
+    let init = node.init(GoalState::Reached);
+    let status = node.pinned(&["status"]);
+    assert_eq!((status.code, status.stderr.as_str()), (Some(0), ""));
+    for shown in [
+        "node-1  boot reached  up 1 min 1 s",
+        MACHINE_ID,
+        &node.fingerprint(),
+        "10.0.2.15/24 on eth0",
+    ] {
+        assert!(status.stdout.contains(shown), "{shown} is not in {}", status.stdout);
+    }
+    assert!(!status.stdout.contains('\x1b'), "no colour into a pipe");
+
+    let json = node.pinned(&["status", "--output", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!((&json["state"], &json["uptime_ms"]), (&"reached".into(), &61_000.into()));
+    assert_eq!(json["fingerprint"], node.fingerprint().as_str());
+
+    let units = node.pinned(&["units"]);
+    let row = "containerd  running  1 min 0 s  1.40 s  pid 77\n";
+    assert!(units.stdout.contains(row), "{}", units.stdout);
+    let json = node.pinned(&["units", "--output=json"]);
+    let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(json["units"][0]["took_ms"], 1_400);
+    drop(init);
+}
+
+#[test]
+fn a_degraded_node_is_a_finding() {
+    let node = Node::start();
+    let _init = node.init(GoalState::Degraded);
+    let status = node.pinned(&["status"]);
+    assert_eq!(status.code, Some(1));
+    assert!(status.stdout.contains("  time  no server answered\n"), "{}", status.stdout);
+    assert_eq!(status.stderr, "");
+}
+
+#[test]
+fn events_are_told_and_followed() {
+    let node = Node::start();
+    let init = node.init(GoalState::Reached);
+    for n in 1..=5 {
+        init.say(&format!("event {n}"));
+    }
+    let told = node.pinned(&["events"]);
+    assert_eq!(told.code, Some(0), "{told:?}");
+    assert_eq!(told.stderr, "note: 1 events before these are forgotten by the node\n");
+    assert_eq!(told.stdout.lines().count(), 4);
+    assert!(told.stdout.starts_with("     2      1.234  event 2\n"), "{}", told.stdout);
+    let beyond = node.pinned(&["events", "--from", "99"]);
+    assert_eq!(beyond.code, Some(1));
+    assert!(
+        beyond.stderr.contains("event 99 has not happened, the next one is 6"),
+        "{}",
+        beyond.stderr
+    );
+
+    let mut follower =
+        osctl_command(&["--endpoint", &node.endpoint, "--fingerprint", &node.fingerprint()])
+            .args(["events", "--follow", "--from", "5"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+    let mut stdout = BufReader::new(follower.stdout.take().unwrap());
+    assert!(next_line(&mut stdout).ends_with("event 5\n"));
+    init.say("something new");
+    assert!(next_line(&mut stdout).ends_with("something new\n"));
+    drop(init);
+    assert_eq!(next_line(&mut stdout), "", "it ends with init");
+    assert_eq!(follower.wait().unwrap().code(), Some(1));
+    let mut stderr = String::new();
+    follower.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+    assert!(stderr.contains("read on with --from 7: "), "{stderr}");
+    assert!(stderr.contains("next: try again in a moment"), "{stderr}");
+}
+
+fn next_line(reader: &mut BufReader<ChildStdout>) -> String {
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    line
+}
+
+#[test]
+fn an_agent_without_init_says_so_and_recovers() {
+    let node = Node::start();
+    let failed = node.pinned(&["status"]);
+    assert_eq!((failed.code, failed.stdout.as_str()), (Some(1), ""));
+    assert!(
+        failed.stderr.contains("the node did not tell its status: cannot talk to init at "),
+        "{}",
+        failed.stderr
+    );
+    assert!(failed.stderr.contains("next: try again in a moment"), "{}", failed.stderr);
+
+    let init = node.init(GoalState::Reached);
+    assert_eq!(node.pinned(&["status"]).code, Some(0));
+    drop(init);
+    assert_eq!(node.pinned(&["status"]).code, Some(1));
+    let _again = node.init(GoalState::Reached);
+    assert_eq!(node.pinned(&["status"]).code, Some(0));
+}
+
+#[test]
+fn trust_is_pinned_or_shown() {
+    let node = Node::start();
+    let _init = node.init(GoalState::Reached);
+    let first = node.osctl(&["status"]);
+    let shown = format!("to be sure next time: --fingerprint {}\n", node.fingerprint());
+    assert_eq!(first.code, Some(0));
+    assert!(
+        first.stderr.ends_with(&shown) && first.stderr.lines().count() == 1,
+        "{}",
+        first.stderr
+    );
+
+    let endpoint = format!("http://{}", node.endpoint);
+    let typed = osctl(&["--endpoint", &endpoint, "--fingerprint", &node.fingerprint(), "status"]);
+    assert_eq!(typed.code, Some(0));
+    assert_eq!(typed.stderr, "note: http:// was typed, but what goes over the wire is TLS\n");
+
+    let other = "00".repeat(32);
+    let refused = node.osctl(&["--fingerprint", &other, "status"]);
+    assert_eq!((refused.code, refused.stdout.as_str()), (Some(1), ""));
+    let expect =
+        format!("its certificate has the fingerprint {}, not {other}\n", node.fingerprint());
+    assert!(refused.stderr.contains(&expect), "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("next: compare with the fingerprint on the node's console"),
+        "{}",
+        refused.stderr
+    );
+}
+
+/// A command line that is wrong: what it says.
+fn check_usage(args: &[&str], expect: &str) {
+    let ended = osctl(args);
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.stderr.contains(expect), "{} does not contain {expect}", ended.stderr);
+}
+
+#[test]
+fn a_wrong_command_line_is_exit_code_2() {
+    check_usage(&["status"], "next: give --endpoint HOST, or set OSCTL_ENDPOINT");
+    check_usage(&["--endpoint", "ftp://a", "status"], "unknown scheme `ftp`");
+    check_usage(&["--endpoint", "a", "--fingerprint", "12", "status"], "this has 2");
+    check_usage(&["--endpoint", "a", "statsu"], "a similar subcommand exists: 'status'");
+}
+
+#[test]
+fn whatever_else_answers_is_named() {
+    // Nobody: the port was free a moment ago, and nothing else on this address is told about it.
+    let free =
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let nobody = osctl(&["--endpoint", &free, "status"]);
+    assert_eq!(nobody.code, Some(1));
+    assert!(
+        nobody.stderr.contains("it cannot be reached\ncause: Connection refused"),
+        "{}",
+        nobody.stderr
+    );
+
+    // Something that speaks, but not TLS.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let speaker = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        std::io::Write::write_all(&mut stream, b"SSH-2.0-OpenSSH_9.2p1\r\n").unwrap();
+        // Until osctl has hung up: closing first could cost it the bytes that it is to judge.
+        let _ = stream.read_to_end(&mut Vec::new());
+    });
+    let plain = osctl(&["--endpoint", &address, "status"]);
+    speaker.join().unwrap();
+    assert_eq!(plain.code, Some(1));
+    assert!(plain.stderr.contains("it does not speak TLS 1.3\ncause: "), "{}", plain.stderr);
+    assert!(
+        plain.stderr.contains("next: is this the port of a Keel node's API?"),
+        "{}",
+        plain.stderr
+    );
+}
