@@ -201,7 +201,8 @@ fn seen(message: &LinkMessage) -> Seen {
         index: message.header.index,
         loopback: flags.contains(LinkFlags::Loopback),
         up: flags.contains(LinkFlags::Up),
-        carrier: flags.contains(LinkFlags::LowerUp),
+        // LOWER_UP is the carrier itself; RUNNING follows when the kernel has also begun to send.
+        carrier: flags.contains(LinkFlags::LowerUp | LinkFlags::Running),
         ..Seen::default()
     };
     for attribute in &message.attributes {

@@ -61,6 +61,7 @@ impl Out {
 
 /// Waits until the link of `spec` is there, raising what must be up to be seen.
 async fn find(kernel: &mut Kernel, spec: &LinkSpec, out: &Out) -> Seen {
+    let mut told = String::new();
     loop {
         match kernel.links().await {
             Ok(links) => match plan::choose(spec, &links) {
@@ -74,7 +75,13 @@ async fn find(kernel: &mut Kernel, spec: &LinkSpec, out: &Out) -> Seen {
                         }
                     }
                 }
-                Choice::Wait => {}
+                Choice::Wait => {
+                    let why = plan::awaited(spec, &links);
+                    if why != told {
+                        out.emit(NetEvent::Waiting { why: why.clone() });
+                        told = why;
+                    }
+                }
             },
             Err(error) => {
                 out.progress.send_replace(Progress::Failed(error));
@@ -281,9 +288,7 @@ impl<'a> Keeper<'a> {
         let wanted = plan::wanted(self.spec, lease, self.link.index);
         let applied = self.apply(wanted).await;
         let settled = self.lease.is_some() || !self.spec.dhcp;
-        if settled || self.resolv_conf.is_some() {
-            self.write_resolv_conf().await;
-        }
+        self.write_resolv_conf().await;
         let progress = match applied {
             Err(error) => Progress::Failed(error),
             Ok(()) if settled => Progress::Up(Box::new(self.status())),
@@ -329,9 +334,15 @@ impl<'a> Keeper<'a> {
     }
 
     /// Writes resolv.conf if it is to change. A file can hang, so it is written off this thread.
+    ///
+    /// A link that knows no name server leaves the file to others, unless what it wrote there has
+    /// come to nothing.
     async fn write_resolv_conf(&mut self) {
         let Some(path) = &self.spec.resolv_conf else { return };
         let status = self.status();
+        if status.dns.is_empty() && self.resolv_conf.is_none() {
+            return;
+        }
         let text = resolv::render(&status.dns, &status.search);
         if self.resolv_conf.as_ref() == Some(&text) {
             return;

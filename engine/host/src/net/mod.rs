@@ -102,11 +102,11 @@ pub struct LinkSpec {
     pub addresses: Vec<Cidr>,
     /// Static default route; stands before the one of the lease.
     pub gateway: Option<IpAddr>,
-    /// Name servers; stand before those of the lease.
+    /// Name servers; those of the lease come after them.
     pub dns: Vec<IpAddr>,
     /// Take the host name of the lease (option 12).
     pub hostname_from_dhcp: bool,
-    /// The resolv.conf that this link writes, if it is the one that does.
+    /// The resolv.conf that this link writes, as soon as it knows a name server.
     pub resolv_conf: Option<PathBuf>,
     /// How patient DHCP is.
     pub timing: Timing,
@@ -152,6 +152,11 @@ pub struct LinkStatus {
 /// News of a link, for the console and the facts of the machine.
 #[derive(Debug, Clone, PartialEq)]
 pub enum NetEvent {
+    /// The link is not there yet, or not fit to be configured.
+    Waiting {
+        /// What is missing.
+        why: String,
+    },
     /// The selector found its link.
     LinkChosen {
         /// Its name.

@@ -63,6 +63,32 @@ pub(super) fn choose<'a>(spec: &LinkSpec, links: &'a [Seen]) -> Choice<'a> {
     if meant.is_empty() { Choice::Wait } else { Choice::Raise(meant) }
 }
 
+/// What [`choose`] waits for, for a person who wonders why nothing happens.
+pub(super) fn awaited(spec: &LinkSpec, links: &[Seen]) -> String {
+    match &spec.selector {
+        LinkSelector::Loopback if !links.iter().any(|link| link.loopback) => {
+            "there is no loopback link".to_owned()
+        }
+        LinkSelector::Name(name) if !links.iter().any(|link| link.name == *name) => {
+            format!("there is no link {name}")
+        }
+        LinkSelector::Mac(mac) if !links.iter().any(|link| link.mac == Some(*mac)) => {
+            let octets = mac.map(|octet| format!("{octet:02x}"));
+            format!("there is no link with the address {}", octets.join(":"))
+        }
+        LinkSelector::FirstEthernetWithCarrier if ethernet(links).is_empty() => {
+            "there is no ethernet link".to_owned()
+        }
+        LinkSelector::FirstEthernetWithCarrier => {
+            let names: Vec<_> = ethernet(links).iter().map(|link| link.name.as_str()).collect();
+            format!("no ethernet link has a carrier (of {})", names.join(", "))
+        }
+        LinkSelector::Loopback | LinkSelector::Name(_) | LinkSelector::Mac(_) => {
+            "the link has no carrier".to_owned()
+        }
+    }
+}
+
 /// Hardware; where there is none, the inner end of a container's or a small VM's link.
 fn ethernet(links: &[Seen]) -> Vec<&Seen> {
     let free =
@@ -217,10 +243,19 @@ pub(super) fn wanted(
     wanted
 }
 
-/// The name servers to use: the config's, else the lease's.
+/// What resolvers read of resolv.conf (`MAXNS` of glibc and musl).
+const MOST_DNS: usize = 3;
+
+/// The name servers to use: the config's, then the lease's.
 pub(super) fn dns(spec: &LinkSpec, lease: Option<&Lease>) -> Vec<IpAddr> {
-    let leased = || lease.map(|lease| lease.dns.iter().map(|&server| server.into()).collect());
-    if spec.dns.is_empty() { leased().unwrap_or_default() } else { spec.dns.clone() }
+    let mut servers = spec.dns.clone();
+    for server in lease.iter().flat_map(|lease| &lease.dns) {
+        if !servers.contains(&IpAddr::V4(*server)) {
+            servers.push((*server).into());
+        }
+    }
+    servers.truncate(MOST_DNS);
+    servers
 }
 
 /// The routes of a lease. RFC 3442: with classless routes, the routers do not count.

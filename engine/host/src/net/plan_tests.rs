@@ -93,6 +93,23 @@ fn the_choice_of_the_link() {
     check(Mac([2, 0, 0, 0, 0, 1]), false, "eth0: port", "wait");
 }
 
+#[test]
+fn what_is_waited_for_is_said() {
+    #[track_caller]
+    fn check(selector: LinkSelector, text: &str, expect: &str) {
+        assert_eq!(awaited(&LinkSpec::new(selector), &links(text)), expect);
+    }
+    use LinkSelector::{FirstEthernetWithCarrier as First, Loopback, Mac, Name};
+    let two = "lo: lo\n eth0: up\n eth1: up";
+    check(First, "lo: lo", "there is no ethernet link");
+    check(First, two, "no ethernet link has a carrier (of eth0, eth1)");
+    check(Name("eth9".to_owned()), two, "there is no link eth9");
+    check(Name("eth1".to_owned()), two, "the link has no carrier");
+    check(Mac([2, 0, 0, 0, 0, 9]), two, "there is no link with the address 02:00:00:00:00:09");
+    check(Mac([2, 0, 0, 0, 0, 2]), two, "the link has no carrier");
+    check(Loopback, "", "there is no loopback link");
+}
+
 fn lease() -> Lease {
     Lease {
         address: Ipv4Addr::new(10, 0, 0, 50),
@@ -173,7 +190,8 @@ fn the_config_stands_before_the_lease() {
     spec.gateway = Some("192.168.1.1".parse().unwrap());
     let wanted = both(&spec);
     assert_eq!(wanted.mtu, Some(9000));
-    assert_eq!(dns(&spec, Some(&lease)), spec.dns);
+    let servers: Vec<_> = dns(&spec, Some(&lease)).iter().map(ToString::to_string).collect();
+    assert_eq!(servers, ["fd00::53", "10.0.0.53"]);
     let addresses: Vec<_> =
         wanted.addresses.iter().map(|a| (a.cidr.to_string(), a.lifetime)).collect();
     assert_eq!(

@@ -3,7 +3,7 @@
 mod server;
 mod world;
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -92,6 +92,44 @@ fn classless_routes_win_over_the_router() {
                 format!("default via 10.77.0.1 proto dhcp src {source}"),
             ],
         );
+    });
+}
+
+#[test]
+fn a_cloud_that_gives_a_single_address() {
+    let world = World::new();
+    let _server = Server::start(&world, |asked| {
+        let alone = Ipv4Addr::new(255, 255, 255, 255);
+        asked.sound().map(|answer| Answer { mask: alone, ..answer }).into_iter().collect()
+    });
+    world.node(|| async {
+        let mut subject = Subject::start(world.spec());
+        assert_eq!(subject.leased().await, "10.77.0.50/32");
+        assert_eq!(world.routes(), ["default via 10.77.0.1 proto dhcp src 10.77.0.50"]);
+        assert!(world.node.ip("-4 route show dev eth0").contains("onlink"));
+    });
+}
+
+#[test]
+fn an_address_that_is_taken_over_is_defended_and_then_given_up() {
+    let world = World::new();
+    let server = Server::start(&world, |asked| asked.sound().into_iter().collect());
+    world.node(|| async {
+        let mut subject = Subject::start(world.spec());
+        subject.leased().await;
+        // Someone sets the address by hand and uses it: three times its kernel asks for a neighbour.
+        world.other.ip("addr add 10.77.0.50/32 dev srv0");
+        world.other.enter(|| {
+            let socket = UdpSocket::bind((ADDRESS, 0)).unwrap();
+            socket.send_to(b"", (Ipv4Addr::new(10, 77, 0, 99), 9)).unwrap();
+        });
+        let declined = subject.hear(|event| match event {
+            NetEvent::Declined { address, .. } => Some(*address),
+            _ => None,
+        });
+        assert_eq!(declined.await, ADDRESS);
+        assert_eq!(world.addresses(), [""; 0]);
+        server.heard(|asked| asked.kind == DhcpMessageType::Decline).await;
     });
 }
 
@@ -217,6 +255,7 @@ fn an_address_that_another_host_uses_is_declined() {
 #[test]
 fn a_server_that_answers_wrongly_is_not_believed() {
     let world = World::new();
+    world.connect();
     let count = Arc::new(AtomicU32::new(0));
     let asked_so_far = Arc::clone(&count);
     let _server = Server::start(&world, move |asked| {
@@ -385,9 +424,11 @@ fn the_first_link_with_a_carrier_is_the_one() {
     world.node(|| async {
         let mut subject = Subject::start(world.spec());
         // Both are raised, neither has a carrier: nothing is chosen until the kernel tells of one.
-        while world.node.ip("-o link show up").lines().count() < 3 {
-            tokio::task::yield_now().await;
-        }
+        let waits = subject.hear(|event| match event {
+            NetEvent::Waiting { why } => Some(why.clone()),
+            _ => None,
+        });
+        assert_eq!(waits.await, "no ethernet link has a carrier (of eth0, eth1)");
         assert_eq!(subject.link.status(), None);
         world.other.ip("link set srv1 up");
         let chosen = subject.hear(|event| match event {

@@ -91,6 +91,14 @@ impl World {
         self.other.ip(&format!("link set {there} up"));
     }
 
+    /// Raises eth0 and waits until srv0 sends: what is sent before is lost.
+    pub(crate) fn connect(&self) {
+        self.node.ip("link set eth0 up");
+        while !self.other.ip("link show dev srv0").contains("state UP") {
+            std::thread::yield_now();
+        }
+    }
+
     pub(crate) fn resolv_conf(&self) -> PathBuf {
         self.dir.path().join("resolv.conf")
     }

@@ -9,8 +9,6 @@ use super::options::{self, is_host, mask};
 /// RFC 791: every host takes packets of 576 octets; a smaller MTU (RFC 2132 allows 68) breaks more
 /// than it can mend, so it is passed over.
 const LEAST_MTU: u16 = 576;
-/// What resolvers read of resolv.conf (glibc and musl: MAXNS).
-const MOST_DNS: usize = 3;
 
 /// An address and what came with it (RFC 2131, options of RFC 2132).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,7 +29,7 @@ pub struct Lease {
     pub routers: Vec<Ipv4Addr>,
     /// Destination, prefix length, router (option 121). If it is there, `routers` does not count.
     pub classless: Option<Vec<(Ipv4Addr, u8, Ipv4Addr)>>,
-    /// Name servers (option 6), at most three.
+    /// Name servers (option 6).
     pub dns: Vec<Ipv4Addr>,
     /// Search domains (option 119, else 15).
     pub search: Vec<String>,
@@ -73,8 +71,6 @@ impl Lease {
             options.seconds(options::RENEWAL),
             options.seconds(options::REBINDING),
         );
-        let mut dns = options.addresses(options::DNS);
-        dns.truncate(MOST_DNS);
         let mut routers = options.addresses(options::ROUTER);
         routers.retain(|router| router != address);
         Ok(Self {
@@ -86,7 +82,7 @@ impl Lease {
             rebind_after,
             routers,
             classless: options.classless_routes(),
-            dns,
+            dns: options.addresses(options::DNS),
             search: options.search(),
             hostname: options.hostname(),
             mtu: options.mtu().filter(|mtu| *mtu >= LEAST_MTU),
@@ -243,7 +239,7 @@ pub(super) mod tests {
         )
         .unwrap();
         assert_eq!(lease.routers, [Ipv4Addr::new(10, 0, 0, 1)]);
-        assert_eq!(lease.dns.len(), 3);
+        assert_eq!(lease.dns.len(), 4);
         assert_eq!(lease.hostname.as_deref(), Some("node-7"));
         assert_eq!(lease.search, ["lab.example"]);
         assert_eq!(lease.mtu, Some(1400));
