@@ -74,6 +74,9 @@ pub struct Scheduler {
     transaction: Arc<Transaction>,
     links: Links,
     rows: Vec<Row>,
+    /// For each unit, the one that holds its start or its stop, or held it last. Not in the rows: this is what is read
+    /// most, for every edge of every unit that moves, and it should be small enough to stay at hand.
+    waiting_for: Vec<Option<UnitId>>,
     timers: Timers,
     seed: u64,
     now: Duration,
@@ -163,8 +166,6 @@ struct Row {
     good: bool,
     /// How far the current job's activation came.
     reached: Option<Await>,
-    /// The unit that holds its start or its stop, or held it last.
-    waiting_for: Option<UnitId>,
     /// Where to go on looking for what holds it: what has let it go once seldom holds it again.
     cursor: u32,
     /// Fails by dependency on this unit at the next look.
@@ -244,7 +245,6 @@ impl Scheduler {
             result: None,
             good: false,
             reached: None,
-            waiting_for: None,
             cursor: 0,
             doomed_by: None,
             paused: false,
@@ -258,6 +258,7 @@ impl Scheduler {
         Scheduler {
             links: Links::new(&transaction),
             rows: std::iter::repeat_with(row).take(units).collect(),
+            waiting_for: vec![None; units],
             timers: Timers::new(units),
             transaction,
             seed,
@@ -307,8 +308,10 @@ impl Scheduler {
     /// How one unit is.
     pub fn status(&self, id: UnitId) -> UnitStatus {
         let row = &self.rows[id.index()];
-        let waits =
-            row.state == State::Waiting || (row.state.is_active() && row.desired != Desired::Up);
+        let held = match row.state {
+            State::Waiting => !row.paused && row.condition == Condition::Unknown,
+            _ => row.state.is_active() && row.desired != Desired::Up,
+        };
         UnitStatus {
             state: row.state,
             desired: row.desired,
@@ -317,9 +320,7 @@ impl Scheduler {
             trouble: row.trouble.clone(),
             attempt: row.attempt,
             restarts: row.restarts,
-            waiting_for: row
-                .waiting_for
-                .filter(|_| waits && !row.paused && row.condition == Condition::Unknown),
+            waiting_for: self.waiting_for[id.index()].filter(|_| held),
         }
     }
 
@@ -392,7 +393,7 @@ impl Scheduler {
         row.state = to;
         row.since = self.now;
         row.why = why.clone();
-        let waited_for = row.waiting_for.filter(|_| from == State::Waiting);
+        let waited_for = self.waiting_for[id.index()].filter(|_| from == State::Waiting);
         let (attempt, at) = (row.attempt, self.now);
         let transition = Transition { unit: id, attempt, from, to, why, waited_for, at };
         self.actions.push(Action::Announce(transition));
@@ -410,7 +411,7 @@ impl Scheduler {
         let needing = self.links.needed_by.of(id).iter();
         let conflicts = self.links.conflicts.of(id).iter();
         for &other in before.chain(later).chain(needing).chain(conflicts) {
-            if self.rows[other.index()].waiting_for == Some(id) {
+            if self.waiting_for[other.index()] == Some(id) {
                 self.agenda.look_at(other);
             }
         }

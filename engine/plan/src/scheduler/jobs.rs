@@ -176,7 +176,7 @@ impl Scheduler {
             // On its way down already: only what follows has changed.
             if row.state != State::Deactivating {
                 row.cursor = 0;
-                row.waiting_for = None;
+                self.waiting_for[id.index()] = None;
                 row.leaving.why = why;
             }
             self.agenda.look_at(id);
@@ -255,7 +255,7 @@ impl Scheduler {
             if !row.state.is_down() {
                 if row.state != State::Deactivating {
                     row.leaving.why = Why::Shutdown(kind);
-                    row.waiting_for = None;
+                    self.waiting_for[id.index()] = None;
                     row.cursor = 0;
                 }
                 self.agenda.look_at(id);

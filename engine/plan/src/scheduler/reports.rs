@@ -70,7 +70,7 @@ impl Scheduler {
                 self.agenda.look_at(id);
             }
             State::Waiting => {
-                if let Some(on) = row.waiting_for {
+                if let Some(on) = self.waiting_for[id.index()] {
                     self.leave_waiting(id);
                     self.fail(id, UnitEvent::Lacking, Why::WaitedTooLong { on, deadline });
                 }

@@ -43,7 +43,7 @@ impl Scheduler {
     /// From a state that is down to `waiting`.
     pub(super) fn enter_waiting(&mut self, id: UnitId, why: Why) {
         let row = &mut self.rows[id.index()];
-        row.waiting_for = None;
+        self.waiting_for[id.index()] = None;
         row.cursor = 0;
         self.change(id, UnitEvent::Submitted, why);
         self.agenda.look_at(id);
@@ -105,13 +105,13 @@ impl Scheduler {
             if let Some(openly) = self.holds(other, awaits) {
                 let row = &mut self.rows[id.index()];
                 row.cursor = index as u32;
-                row.waiting_for = Some(other);
+                self.waiting_for[id.index()] = Some(other);
                 return if openly { Hindrance::HeldOpenly } else { Hindrance::Held };
             }
         }
         for &other in self.links.conflicts.of(id) {
             if self.rows[other.index()].state.holds() {
-                self.rows[id.index()].waiting_for = Some(other);
+                self.waiting_for[id.index()] = Some(other);
                 return Hindrance::Held;
             }
         }
@@ -124,7 +124,7 @@ impl Scheduler {
                 continue;
             }
             if needed.is_coming_back() {
-                self.rows[id.index()].waiting_for = Some(other);
+                self.waiting_for[id.index()] = Some(other);
                 return Hindrance::HeldOpenly;
             }
             return Hindrance::Lacks(other);
@@ -161,7 +161,7 @@ impl Scheduler {
             if self.rows[later[index].index()].is_leaving() {
                 let row = &mut self.rows[id.index()];
                 row.cursor = index as u32;
-                row.waiting_for = Some(later[index]);
+                self.waiting_for[id.index()] = Some(later[index]);
                 return true;
             }
         }
@@ -213,7 +213,7 @@ impl Scheduler {
             row.attempt += 1;
         }
         self.change(id, UnitEvent::Begun, Why::Released);
-        self.rows[id.index()].waiting_for = None;
+        self.waiting_for[id.index()] = None;
         match class {
             Class::Target => self.come_up(id, Up::Exited),
             Class::Oneshot => {
@@ -242,7 +242,7 @@ impl Scheduler {
         let spec = self.transaction.spec(id);
         let (class, stop_deadline) = (spec.class, spec.stop_deadline);
         let row = &mut self.rows[id.index()];
-        row.waiting_for = None;
+        self.waiting_for[id.index()] = None;
         let why = row.leaving.why.clone();
         row.leaving = Leaving { why: why.clone(), failed: false, killing: false };
         self.change(id, UnitEvent::Leaving, why);

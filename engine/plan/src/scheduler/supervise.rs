@@ -82,7 +82,7 @@ impl Scheduler {
             row.reached = None;
         }
         if row.state != State::Waiting {
-            row.waiting_for = None;
+            self.waiting_for[id.index()] = None;
             self.change(id, UnitEvent::Repeats, why);
         }
         self.pause(id, pause);
