@@ -1,4 +1,5 @@
 //! What the tests of several crates share: graphs as text, random graphs, a fake host and the scenario runner.
 
+pub mod fake;
 pub mod notation;
 pub mod random;

@@ -1,0 +1,50 @@
+//! The fake host: an imagined machine under tokio's time, so that paused time makes a boot instantaneous and exact.
+
+use std::sync::Arc;
+
+use keel_exec::{Host, HostEvent};
+use keel_plan::{Effect, Machine, Token, Transaction};
+use tokio::time::Instant;
+
+/// Answers effects as its machine says, and remembers them.
+pub struct FakeHost {
+    machine: Machine,
+    started: Instant,
+    begun: Vec<(Token, Effect)>,
+}
+
+impl FakeHost {
+    /// A host on which this machine is imagined; its time counts from `started`.
+    pub fn new(machine: Machine, started: Instant) -> Self {
+        FakeHost { machine, started, begun: Vec::new() }
+    }
+
+    /// A host on which each unit takes as long as it says and nothing goes wrong.
+    pub fn sound(transaction: &Arc<Transaction>, started: Instant) -> Self {
+        FakeHost::new(Machine::new(transaction.clone()), started)
+    }
+
+    /// Every effect that was begun, in order.
+    pub fn begun(&self) -> &[(Token, Effect)] {
+        &self.begun
+    }
+}
+
+impl Host for FakeHost {
+    fn begin(&mut self, token: Token, effect: Effect) {
+        self.begun.push((token, effect));
+        self.machine.begin(token, effect, self.started.elapsed());
+    }
+
+    async fn next(&mut self) -> HostEvent {
+        loop {
+            if let Some((token, report)) = self.machine.pop_due(self.started.elapsed()) {
+                return HostEvent::Report { token, report };
+            }
+            match self.machine.next_due() {
+                Some(due) => tokio::time::sleep_until(self.started + due).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
