@@ -7,6 +7,7 @@ pub mod file;
 pub mod hostname;
 pub mod identity;
 pub mod module;
+pub mod mount;
 pub mod net;
 pub mod process;
 pub mod sysctl;
