@@ -12,6 +12,7 @@ mod progress;
 mod reference;
 mod setup;
 mod test;
+mod tidy;
 
 use std::process::ExitCode;
 
@@ -37,6 +38,8 @@ enum Xtask {
     Setup,
     /// Everything that CI checks: format, lints, then every tier of tests
     Test(test::Options),
+    /// Prove the invariants of docs/ARCHITECTURE.md and the habits that no lint knows
+    Tidy,
     /// Build the node image that the VM tests boot, into target/vm
     VmImage,
 }
@@ -58,6 +61,10 @@ fn run(command: Xtask) -> Result<ExitCode, Failure> {
         Xtask::Demo(options) => return demo::run(&options),
         Xtask::Setup => setup::run().map(drop)?,
         Xtask::Test(options) => test::run(&options)?,
+        Xtask::Tidy => {
+            tidy::run(&node::repository())
+                .map_err(Failure::because("the workspace is not tidy"))?;
+        }
         Xtask::VmImage => node::vm_image(&setup::run()?).map(drop)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -29,6 +29,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     step("rustfmt", || cargo(&["fmt", "--all", "--check"]))?;
     step("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     step("generated files", || command::run(&mut command(&itself()?, ["codegen", "--check"])))?;
+    step("tidy", || command::run(&mut command(&itself()?, ["tidy"])))?;
     let mut nextest = command("cargo", ["nextest", "run", "--workspace", "--no-fail-fast"]);
     if !options.no_vm {
         node::vm_image(&kit)?;
