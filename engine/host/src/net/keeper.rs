@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep_until};
 use super::apply::{Kernel, Notice};
 use super::dhcp::socket::{self, Datagrams, PacketSocket};
 use super::dhcp::{Action, Client, Event, Lease};
-use super::plan::{self, Choice, Seen, Wanted};
+use super::plan::{self, Change, Choice, Seen, Wanted};
 use super::resolv;
 use super::{Cidr, LinkSelector, LinkSpec, LinkStatus, NetError, NetErrorKind, NetEvent, Progress};
 
@@ -62,16 +62,27 @@ impl Out {
 /// Waits until the link of `spec` is there, raising what must be up to be seen.
 async fn find(kernel: &mut Kernel, spec: &LinkSpec, out: &Out) -> Seen {
     let mut told = String::new();
+    // A link that would not be raised is left alone until it changes: trying again at its own notices
+    // could go on for ever.
+    let mut refused: Vec<Seen> = Vec::new();
     loop {
         match kernel.links().await {
             Ok(links) => match plan::choose(spec, &links) {
                 Choice::Use(link) => return link.clone(),
                 Choice::Raise(links) => {
                     for link in links {
-                        let change = plan::Change::Raise;
-                        if let Err(errno) = kernel.change(link.index, &change).await {
-                            let why = format!("cannot {change} {}: {}", link.name, errno.desc());
+                        if refused.contains(link) {
+                            continue;
+                        }
+                        if let Err(errno) = kernel.change(link.index, &Change::Raise).await {
+                            let why = format!(
+                                "{}: cannot {}: {}",
+                                link.name,
+                                Change::Raise,
+                                errno.desc()
+                            );
                             out.emit(NetEvent::Incomplete { why });
+                            refused.push(link.clone());
                         }
                     }
                 }
@@ -179,7 +190,12 @@ impl<'a> Keeper<'a> {
                 Wake::Frame(frame) => self.handle(Event::Frame(&frame)).await,
                 Wake::Datagram(message) => self.handle(Event::Datagram(&message)).await,
                 Wake::Arp(frame) => self.handle(Event::Arp(&frame)).await,
-                Wake::Timer => self.handle(Event::Timer).await,
+                Wake::Timer => {
+                    if !self.link.carrier {
+                        self.handle(Event::Trouble("the link has no carrier".to_owned())).await;
+                    }
+                    self.handle(Event::Timer).await;
+                }
             }
         }
     }
@@ -219,8 +235,6 @@ impl<'a> Keeper<'a> {
         self.reconcile().await;
         if self.link.carrier && self.link.carrier_ups != before.carrier_ups {
             self.handle(Event::CarrierBack).await;
-        } else if before.carrier && !self.link.carrier {
-            self.handle(Event::Trouble("the link has no carrier".to_owned())).await;
         }
     }
 
@@ -313,7 +327,7 @@ impl<'a> Keeper<'a> {
                     };
                     outcome = Err(NetError { kind, source: errno });
                 }
-                let why = format!("cannot {change} on {}: {}", self.link.name, errno.desc());
+                let why = format!("{}: cannot {change}: {}", self.link.name, errno.desc());
                 self.out.emit(NetEvent::Incomplete { why });
             }
         }

@@ -233,7 +233,7 @@ pub enum NetErrorKind {
     #[error("cannot read links, addresses and routes")]
     Observe,
     /// The kernel refused a change that the link needs.
-    #[error("cannot {change} on {link}")]
+    #[error("{link}: cannot {change}")]
     Change {
         /// The link.
         link: String,

@@ -478,7 +478,7 @@ fn a_gateway_that_the_kernel_refuses_is_an_error_that_says_so() {
     world.node(|| async {
         let mut subject = Subject::start(spec);
         let error = subject.link.up().await.unwrap_err();
-        assert_eq!(error.to_string(), "cannot add route 0.0.0.0/0 via 224.0.0.1 on eth0");
+        assert_eq!(error.to_string(), "eth0: cannot add route 0.0.0.0/0 via 224.0.0.1");
         assert_eq!(world.addresses(), ["10.77.0.7/24"]);
     });
 }
