@@ -139,7 +139,7 @@ impl Modules {
     /// Loads the module `name` (or what has this alias) after all that it needs. Blocks until its init function
     /// has returned.
     ///
-    /// `parameters` as modprobe takes them (`"max_loop=8 max_part=4"`); empty for the options of the operator.
+    /// `parameters` as modprobe takes them (`"max_loop=8 max_part=4"`); they stand above those of the [`Options`].
     pub fn load(&self, name: &str, parameters: &str) -> Result<Loaded, ModuleError> {
         self.load_named(name, parameters)
             .map_err(|kind| ModuleError { name: name.to_owned(), kind })
@@ -176,10 +176,8 @@ impl Modules {
         let mut loaded = Loaded::Already;
         for insert in self.tree.load_order(wanted) {
             let is_wanted = insert.name == *wanted;
-            let parameters = match parameters {
-                asked if is_wanted && !asked.is_empty() => asked,
-                _ => self.options.parameters(&insert.name),
-            };
+            let asked = if is_wanted { parameters } else { "" };
+            let parameters = self.options.with(&insert.name, asked);
             match self.insert_once(&insert, parameters) {
                 Ok(Inserted::Now) if is_wanted => loaded = Loaded::Now,
                 Ok(_) => {}
@@ -196,7 +194,7 @@ impl Modules {
 
     /// Loads one file, or waits for whoever is loading it. A failure is forgotten when all who waited for it have
     /// it, so that a retry is one.
-    fn insert_once(&self, insert: &Insert, parameters: &str) -> Result<Inserted, ModuleErrorKind> {
+    fn insert_once(&self, insert: &Insert, parameters: String) -> Result<Inserted, ModuleErrorKind> {
         let parameters = CString::new(parameters).map_err(|_| ModuleErrorKind::Nul)?;
         let flight = self.flights().entry(insert.name.clone()).or_default().clone();
         let mut mine = false;

@@ -57,8 +57,10 @@ impl Options {
         all.push_str(parameter);
     }
 
-    pub(super) fn parameters(&self, module: &ModuleName) -> &str {
-        self.parameters.get(module).map_or("", String::as_str)
+    /// The parameters of a module, and behind them `asked`: of two values of one parameter the kernel takes the last.
+    pub(super) fn with(&self, module: &ModuleName, asked: &str) -> String {
+        let own = self.parameters.get(module).map_or("", String::as_str);
+        format!("{own} {asked}").trim().to_owned()
     }
 
     pub(super) fn is_blacklisted(&self, module: &ModuleName) -> bool {

@@ -252,8 +252,8 @@ fn parameters_go_to_the_module_that_they_are_for() {
     let log = machine.kernel.log();
     assert!(log.contains(&"failover x=1".to_owned()), "{log:?}");
     assert!(log.contains(&"virtio_net napi_tx=0".to_owned()), "{log:?}");
-    // What the unit says stands above the command line.
-    assert!(log.contains(&"virtio_blk queue_depth=8".to_owned()), "{log:?}");
+    // What the unit says stands behind the command line, and so above it.
+    assert!(log.contains(&"virtio_blk a=b queue_depth=8".to_owned()), "{log:?}");
 }
 
 #[test]
