@@ -45,7 +45,7 @@ struct IdentityArgs {
     /// The folder with machine-id, node.key, node.crt and node.fingerprint
     #[arg(long, default_value = IDENTITY_DIR)]
     dir: PathBuf,
-    /// A host name that the certificate is for
+    /// A host name that the certificate is for; else the machine's own
     #[arg(long)]
     hostname: Option<String>,
     /// An address that the certificate is for; may be given several times
@@ -58,6 +58,9 @@ struct ServeArgs {
     /// The folder with node.key and node.crt
     #[arg(long, default_value = IDENTITY_DIR)]
     dir: PathBuf,
+    /// A folder for an identity that ends with this boot, for a machine on which the other folder does not exist
+    #[arg(long)]
+    spare_dir: Option<PathBuf>,
     /// Where to listen, an address and a port; [::] takes IPv4 too
     #[arg(long, default_value = "[::]:50051")]
     listen: SocketAddr,
@@ -70,7 +73,8 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Identity(args) => make_identity(args),
         Command::Serve(args) => {
-            serve::run(&args.dir, args.listen, args.control).map_err(Into::into)
+            serve::run(&args.dir, args.spare_dir.as_deref(), args.listen, args.control)
+                .map_err(Into::into)
         }
     };
     match result {
@@ -83,8 +87,16 @@ fn main() -> ExitCode {
 }
 
 fn make_identity(args: IdentityArgs) -> Result<(), Box<dyn Error>> {
-    let names = Names { hostname: args.hostname, addresses: args.address };
+    let hostname = args.hostname.or_else(hostname);
+    let names = Names { hostname, addresses: args.address };
     let identity = Identity::locate_or_make(&args.dir, &names)?;
     writeln!(io::stdout(), "{}", identity.fingerprint)?;
     Ok(())
+}
+
+/// The kernel's host name, unless nobody has set one.
+fn hostname() -> Option<String> {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
+    let name = name.trim_end();
+    (!name.is_empty() && name != "(none)").then(|| name.to_owned())
 }

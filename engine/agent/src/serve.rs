@@ -17,7 +17,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 
 use crate::authz::Gate;
-use crate::identity::{Identity, IdentityError};
+use crate::identity::{Identity, IdentityError, Lasts};
 use crate::listen;
 use crate::log::{chain, say};
 use crate::notify::{State, notify};
@@ -56,10 +56,18 @@ pub(crate) enum ServeError {
 /// Serves the API until SIGTERM or SIGINT.
 pub(crate) fn run(
     identity: &Path,
+    spare: Option<&Path>,
     address: SocketAddr,
     control: PathBuf,
 ) -> Result<(), ServeError> {
-    let Identity { certified, fingerprint } = Identity::load(identity)?;
+    let (identity, lasts) = match spare {
+        Some(spare) => Identity::load_or_spare(identity, spare)?,
+        None => (Identity::load(identity)?, Lasts::ForGood),
+    };
+    if lasts == Lasts::ThisBoot {
+        say("there is nowhere to keep an identity: this one ends with this boot");
+    }
+    let Identity { certified, fingerprint } = identity;
     let config = tls::server_config(certified).map_err(ServeError::Tls)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.map_err(ServeError::Runtime)?.block_on(serve(address, config, control, fingerprint))

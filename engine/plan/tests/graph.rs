@@ -232,7 +232,9 @@ fn shipped(config: &str) -> BootGraph {
 fn the_shipped_boot_in_words() {
     let graph = shipped("qemu.toml");
     let transaction = plan(&graph, BOOT).unwrap_or_else(|e| panic!("{e}"));
-    insta::assert_snapshot!("shipped-qemu", render::text(&graph, &transaction));
+    // The digest is what it is; a reviewer reads the change below it.
+    let text = render::text(&graph, &transaction).replace(&graph.digest().to_string(), "sha256:…");
+    insta::assert_snapshot!("shipped-qemu", text);
 }
 
 #[test]

@@ -89,6 +89,10 @@ impl Files {
         Ok(read(&self.fingerprint)?.map(|text| text.trim_end().to_owned()))
     }
 
+    pub(crate) fn publish_machine_id(&self, id: &str) -> Result<(), IdentityErrorKind> {
+        self.publish(&self.machine_id, id, 0o444)
+    }
+
     pub(crate) fn publish_key(&self, pem: &str) -> Result<(), IdentityErrorKind> {
         self.publish(&self.key, pem, 0o600)
     }

@@ -6,6 +6,7 @@
 
 mod certificate;
 mod files;
+mod spare;
 
 use std::error::Error;
 use std::fmt;
@@ -20,6 +21,7 @@ use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
 
 use crate::identity::files::Files;
+pub(crate) use crate::identity::spare::Lasts;
 
 /// What the certificate is for, besides the machine id and this host itself.
 #[derive(Debug, Default)]
