@@ -1,5 +1,6 @@
 //! Runs other programs, and the one error type of this crate.
 
+use std::env;
 use std::error::Error;
 use std::ffi::OsStr;
 use std::io;
@@ -50,6 +51,21 @@ pub(crate) fn command<S: AsRef<OsStr>>(
     let mut command = Command::new(program);
     command.args(args);
     command
+}
+
+/// Cargo, as if it were not called from `cargo xtask`: build scripts that look at what cargo sets for
+/// this crate would run again each time, and ring's takes minutes of compiling along.
+pub(crate) fn cargo<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
+    let mut cargo = command("cargo", args);
+    for (name, _) in env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"]
+            .iter()
+            .any(|set| name.to_string_lossy().starts_with(set))
+        {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
 }
 
 /// Runs a program, showing what it prints.

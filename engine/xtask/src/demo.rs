@@ -12,7 +12,7 @@ use keel_image::vm::{Accel, Disk, Network, Next, Vm, VmSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::command::Failure;
-use crate::node::{self, Programs};
+use crate::node;
 use crate::progress::say;
 use crate::setup;
 
@@ -34,16 +34,23 @@ pub(crate) struct Options {
     json: bool,
 }
 
-/// How the boot went, in init's own words.
+/// How the boot went, in init's own words; what it says beyond this is passed over.
 #[derive(Debug, Deserialize, Serialize)]
 struct Report {
     reached: bool,
     total_ms: u64,
     critical_path_ms: u64,
     speedup: f64,
-    degraded: Vec<String>,
+    degraded: Vec<Degraded>,
     digest: String,
     machine_id: Option<String>,
+}
+
+/// A unit that is not as it should be.
+#[derive(Debug, Deserialize, Serialize)]
+struct Degraded {
+    unit: String,
+    why: String,
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
@@ -81,9 +88,14 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
     let port = vm.forwarded(API_PORT);
     let report = boot(&mut vm, &stops)?;
 
-    say(&summary(&report, &programs, port));
+    let osctl = programs.osctl.display();
+    say(&summary(&report));
+    say(&format!("\nlook at its graph:  {osctl} graph render --config machine-configs/qemu.toml"));
     let stay = !options.json && io::stdin().is_terminal() && io::stdout().is_terminal();
     if stay {
+        if let Some(port) = port {
+            say(&format!("talk to the node:   {osctl} --endpoint 127.0.0.1:{port} status"));
+        }
         say("\nThe node stays up; Ctrl-C shuts it down.");
         let show = |line: &str| say(&format!("    {line}"));
         vm.attend(&stops, show).map_err(Failure::because("the node ended badly"))?;
@@ -128,30 +140,42 @@ fn boot(vm: &mut Vm, stops: &AtomicUsize) -> Result<Report, Failure> {
     }
 }
 
-fn summary(report: &Report, programs: &Programs, port: Option<u16>) -> String {
+fn summary(report: &Report) -> String {
     let seconds = |ms: u64| format!("{:.2} s", ms as f64 / 1000.0);
-    let osctl = programs.osctl.display();
+    let goal = if report.reached { "reached" } else { "NOT reached" };
+    let side_by_side = format!("{:.2} times as fast as one unit after the other", report.speedup);
     let mut lines = vec![
         String::new(),
-        format!("goal           {}", if report.reached { "reached" } else { "NOT reached" }),
+        format!("goal           {goal}"),
         format!("/init to goal  {}", seconds(report.total_ms)),
         format!("critical path  {}", seconds(report.critical_path_ms)),
-        format!("side by side   {:.2} times as fast as one unit after the other", report.speedup),
-        format!(
-            "degraded       {}",
-            if report.degraded.is_empty() { "nothing".into() } else { report.degraded.join(", ") }
-        ),
+        format!("side by side   {side_by_side}"),
         format!("graph          {}", report.digest),
         format!("machine id     {}", report.machine_id.as_deref().unwrap_or("none")),
-        String::new(),
-        "look at the graph:".to_owned(),
-        format!(
-            "  {osctl} graph render --config machine-configs/qemu.toml --units units --format text"
-        ),
     ];
-    if let Some(port) = port {
-        lines.push("talk to the node:".to_owned());
-        lines.push(format!("  {osctl} --endpoint 127.0.0.1:{port} status"));
-    }
+    let degraded = report.degraded.iter();
+    lines.extend(degraded.map(|Degraded { unit, why }| format!("degraded       {unit}: {why}")));
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_says_what_a_person_wants_to_know() {
+        let report = r#"{"reached": false, "goal": "boot", "total_ms": 4321, "critical_path_ms": 4000,
+            "speedup": 1.875, "degraded": [{"unit": "storage", "why": "two disks"}],
+            "digest": "sha256:ab", "machine_id": null, "hostname": "keel"}"#;
+        let report = serde_json::from_str(report).unwrap();
+        let expect = "
+goal           NOT reached
+/init to goal  4.32 s
+critical path  4.00 s
+side by side   1.88 times as fast as one unit after the other
+graph          sha256:ab
+machine id     none
+degraded       storage: two disks";
+        assert_eq!(summary(&report), expect);
+    }
 }

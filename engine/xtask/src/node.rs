@@ -4,7 +4,7 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::command::{Failure, command, run};
+use crate::command::{Failure, cargo, command, run};
 use crate::payload::Kit;
 use crate::progress::{say, step};
 
@@ -30,11 +30,11 @@ pub(crate) fn repository() -> PathBuf {
 
 /// Builds keel-init, keel-agent and osctl in one go: they share most of what there is to compile.
 pub(crate) fn programs() -> Result<Programs, Failure> {
-    let mut cargo = command("cargo", ["build", "--release", "--target", TARGET]);
-    cargo.args(["--package=keel-init", "--package=keel-agent", "--package=osctl"]);
+    let mut build = cargo(["build", "--release", "--target", TARGET]);
+    build.args(["--package=keel-init", "--package=keel-agent", "--package=osctl"]);
     // A node's root has no loader that init could wait for.
-    cargo.env("RUSTFLAGS", "-C target-feature=+crt-static").current_dir(repository());
-    run(&mut cargo)?;
+    build.env("RUSTFLAGS", "-C target-feature=+crt-static").current_dir(repository());
+    run(&mut build)?;
     let target =
         env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
     let dir = target.join(TARGET).join("release");

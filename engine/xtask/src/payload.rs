@@ -18,7 +18,7 @@ const KERNEL: &str = "linux-image-cloud-amd64";
 const PACKAGES: &[&str] = &["containerd", "runc", "libseccomp2"];
 
 /// Programs of those packages that a node runs.
-const UNPACKED: [&str; 4] = ["containerd", "containerd-shim-runc-v2", "ctr", "runc"];
+const UNPACKED: [&str; 3] = ["containerd", "containerd-shim-runc-v2", "runc"];
 
 /// Programs that are taken from this machine; setup has installed them.
 const FROM_HOST: [&str; 4] = ["mount", "umount", "mkfs.ext4", "e2fsck"];

@@ -25,12 +25,12 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let started = Instant::now();
     let kit = setup::run()?;
-    let cargo = |args: &[&str]| command::run(command("cargo", args).current_dir(repository()));
-    step("rustfmt", || cargo(&["fmt", "--all", "--check"]))?;
-    step("clippy", || cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    let check = |args: &[&str]| command::run(command::cargo(args).current_dir(repository()));
+    step("rustfmt", || check(&["fmt", "--all", "--check"]))?;
+    step("clippy", || check(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
     step("generated files", || command::run(&mut command(&itself()?, ["codegen", "--check"])))?;
     step("tidy", || command::run(&mut command(&itself()?, ["tidy"])))?;
-    let mut nextest = command("cargo", ["nextest", "run", "--workspace", "--no-fail-fast"]);
+    let mut nextest = command::cargo(["nextest", "run", "--workspace", "--no-fail-fast"]);
     if !options.no_vm {
         node::vm_image(&kit)?;
         nextest.args(["--profile", "all"]);
