@@ -3,7 +3,11 @@
 //! Rooms that need one are handed a [`RunTool`] and never start a child themselves: in PID 1 one reaper alone may call
 //! `wait*`, because a second waiter would steal exit statuses from the first.
 
-use std::{ffi::OsString, fmt, future::Future, io, pin::Pin, time::Duration};
+use std::ffi::OsString;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+use std::{fmt, io};
 
 /// How many bytes of a tool's output are kept at most. It is the tail that is kept: programs say why they fail last.
 pub const OUTPUT_LIMIT: usize = 16 * 1024;

@@ -3,15 +3,11 @@
 //! The two traits are the whole door between what this room decides and the medium: provisioning is tested against a
 //! disk in memory that records each write and can lose power between any two.
 
-use std::{
-    fs::{File, OpenOptions},
-    io,
-    os::{
-        fd::{AsRawFd, RawFd},
-        unix::fs::{FileExt, FileTypeExt, OpenOptionsExt},
-    },
-    path::{Path, PathBuf},
-};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 
 use super::error::{DiskError, DiskErrorKind};
 

@@ -1,6 +1,7 @@
 //! What can go wrong between this room and one disk.
 
-use std::{io, path::PathBuf};
+use std::io;
+use std::path::PathBuf;
 
 /// Makes a struct of a context and a `kind` an error that says both. The source is that of the kind, because the kind
 /// itself has been said.
@@ -36,8 +37,8 @@ error_of_kind!(DiskError, |error| error.disk.display());
 /// What went wrong with a disk.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskErrorKind {
-    /// The node could not be opened; `EBUSY` means that the disk is in use.
-    #[error("could not open")]
+    /// The node could not be opened.
+    #[error("could not open{}", in_use(.0))]
     Open(#[source] io::Error),
     /// A read failed.
     #[error("could not read")]
@@ -57,4 +58,14 @@ pub enum DiskErrorKind {
     /// The kernel has another partition under that number, and it is in use.
     #[error("the kernel still holds another partition {0}, which is in use")]
     Stale(u32),
+}
+
+/// What an exclusive open says of a disk that has another claimant.
+fn in_use(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EBUSY) => {
+            " (it or a partition of it is mounted, used as swap, or part of LVM or RAID)"
+        }
+        _ => "",
+    }
 }

@@ -4,10 +4,8 @@
 //! those fields are checked before it sees them. Composing is a pure function from a [`Layout`] to the sectors that make
 //! it true; who writes them, and in which order, is `provision.rs`.
 
-use std::{
-    collections::BTreeMap,
-    io::{self, Cursor, Seek, SeekFrom, Write},
-};
+use std::collections::BTreeMap;
+use std::io::{self, Cursor, Seek, SeekFrom, Write};
 
 use gptman::{GPT, GPTHeader, GPTPartitionEntry};
 use uuid::Uuid;
@@ -293,7 +291,8 @@ impl io::Read for SparseImage {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{block::WriteBlocks, memory::MemoryDisk};
+    use super::super::block::WriteBlocks;
+    use super::super::memory::MemoryDisk;
     use super::*;
 
     const MIB: u64 = 1 << 20;

@@ -9,10 +9,8 @@ use std::io;
 
 use uuid::Uuid;
 
-use super::{
-    block::{ReadBlocks, WriteBlocks},
-    gpt::{Entry, Layout},
-};
+use super::block::{ReadBlocks, WriteBlocks};
+use super::gpt::{Entry, Layout};
 
 /// Where the record of a partition table lies: between the table's array and the first partition, for every sector size.
 pub(super) const TABLE_OFFSET: u64 = 512 << 10;
@@ -197,7 +195,8 @@ fn crc32(bytes: &[u8]) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{gpt::Wanted, memory::MemoryDisk};
+    use super::super::gpt::Wanted;
+    use super::super::memory::MemoryDisk;
     use super::*;
 
     fn layout(disk: &MemoryDisk) -> Layout {

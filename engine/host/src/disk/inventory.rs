@@ -3,10 +3,8 @@
 //! No udev runs on a node, so nobody makes /dev/disk/by-id: the names that it would have are computed here from the same
 //! sources (udev's 60-persistent-storage.rules), and people can select a disk by the name that they know from elsewhere.
 
-use std::{
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use keel_unit::kinds::Bus;
 

@@ -4,14 +4,14 @@
 //! asking it to read the table again (`BLKRRPART`), which fails as a whole while any other partition is in use, finds
 //! nothing where only the backup table is left, and nothing at all on a kernel built without GPT.
 
-use std::{io, os::fd::AsRawFd, path::PathBuf};
+use std::io;
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 
-use super::{
-    block::BlockFile,
-    error::{DiskError, DiskErrorKind},
-    gpt::Entry,
-    inventory::{self, Disk, Roots},
-};
+use super::block::BlockFile;
+use super::error::{DiskError, DiskErrorKind};
+use super::gpt::Entry;
+use super::inventory::{self, Disk, Roots};
 
 /// From linux/blkpg.h; nix and libc have neither the request nor the structures.
 const BLKPG: libc::c_ulong = 0x1269;

@@ -1,6 +1,7 @@
 //! A disk in memory that records what is written to it, for tests: a power cut is a prefix of the record.
 
-use std::{collections::BTreeMap, io};
+use std::collections::BTreeMap;
+use std::io;
 
 use super::block::{ReadBlocks, WriteBlocks};
 

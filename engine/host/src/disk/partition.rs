@@ -1,27 +1,23 @@
 //! The partition unit: located on some disk, or made on the one that the config selects.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
 use keel_unit::kinds::Partition;
 use tokio::time::{Instant, timeout_at};
 use uuid::Uuid;
 
-use super::{
-    Say,
-    block::{BlockFile, ReadBlocks},
-    error::{DiskError, DiskErrorKind},
-    gpt::{self, Entry, Layout, Wanted},
-    intent,
-    inventory::{self, Disk, Roots},
-    kernel, off_thread,
-    plan::{self, Choice, PartitionError, PartitionErrorKind, Permit, View},
-    provision,
-    signature::{self, Depth},
-};
-use crate::{
-    device::{Received, UeventSocket},
-    identity::random::random_uuid,
-};
+use super::block::{BlockFile, ReadBlocks};
+use super::error::{DiskError, DiskErrorKind};
+use super::gpt::{self, Entry, Layout, Wanted};
+use super::inventory::{self, Disk, Roots};
+use super::plan::{self, Choice, PartitionError, PartitionErrorKind, Permit, View};
+use super::signature::{self, Content, Depth};
+use super::{Say, intent, kernel, off_thread, provision};
+use crate::device::{Received, UeventSocket};
+use crate::identity::random::random_uuid;
 
 /// How long to look for a disk when the unit does not say.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -41,8 +37,9 @@ pub struct PartitionOutcome {
     pub provisioned: bool,
 }
 
-/// Locates the partition, or makes it, and waits up to the unit's timeout for a disk to appear. Disks are read and written
-/// off the calling thread.
+/// Locates the partition, or makes it. It waits for a disk to appear during three quarters of the unit's timeout: the rest is
+/// left for writing, and for the reason to be told before the unit's own deadline passes. Disks are read and written off
+/// the calling thread.
 ///
 /// # Errors
 /// When there is no such partition and none may be made; the reason says why. No disk has been written then, unless the
@@ -53,7 +50,8 @@ pub async fn activate(
     say: &Say,
 ) -> Result<PartitionOutcome, PartitionError> {
     let failed = |kind| PartitionError { label: partition.label.to_string(), kind };
-    let deadline = Instant::now() + partition.timeout.map_or(DEFAULT_TIMEOUT, |timeout| timeout.0);
+    let timeout = partition.timeout.map_or(DEFAULT_TIMEOUT, |timeout| timeout.0);
+    let deadline = Instant::now() + timeout * 3 / 4;
     // Opened before the first look, so that no disk comes unnoticed between that and the wait.
     let uevents = UeventSocket::open().map_err(|source| failed(uevents_failed(source)))?;
     let mut said = false;
@@ -111,7 +109,7 @@ fn look(
     match plan::choose(partition, &views, &mut unreadable)? {
         Choice::Located { view, entry } => {
             plan::note(view).into_iter().for_each(say);
-            locate(roots, view, entry, say).map_err(PartitionErrorKind::Disk)
+            locate(roots, view, entry, say)
         }
         Choice::Selected(view) => make(partition, roots, view, say),
     }
@@ -133,24 +131,37 @@ fn locate(
     view: &View,
     entry: &Entry,
     say: &dyn Fn(String),
-) -> Result<PartitionOutcome, DiskError> {
+) -> Result<PartitionOutcome, PartitionErrorKind> {
     let disk = &view.disk;
-    let provisioned = match &view.unfinished {
-        Some(layout) if layout.entry == *entry => {
+    let failed = |kind: fn(io::Error) -> DiskErrorKind| {
+        move |source| {
+            PartitionErrorKind::Disk(DiskError { disk: disk.path.clone(), kind: kind(source) })
+        }
+    };
+    let mut provisioned = false;
+    if let Some(layout) = view.unfinished.as_ref().filter(|layout| layout.entry == *entry) {
+        let file = BlockFile::open(&disk.path).map_err(PartitionErrorKind::Disk)?;
+        let content = content(&file, Some(layout)).map_err(failed(DiskErrorKind::Read))?;
+        if plan::may_finish(view, &content)? {
             say(format!(
                 "{}: finishing a partition table that a power cut left unfinished",
                 disk.path.display()
             ));
-            let mut file = BlockFile::open_exclusive(&disk.path)?;
-            provision::provision(&mut file, layout).map_err(|source| DiskError {
-                disk: disk.path.clone(),
-                kind: DiskErrorKind::Write(source),
-            })?;
-            true
+            let mut file =
+                BlockFile::open_exclusive(&disk.path).map_err(PartitionErrorKind::Disk)?;
+            provision::provision(&mut file, layout).map_err(failed(DiskErrorKind::Write))?;
+            provisioned = true;
         }
-        _ => false,
-    };
-    outcome(roots, disk, entry, provisioned)
+    }
+    outcome(roots, disk, entry, provisioned).map_err(PartitionErrorKind::Disk)
+}
+
+/// What is on a disk besides an unfinished table of ours.
+fn content(file: &BlockFile, unfinished: Option<&Layout>) -> io::Result<Content> {
+    match unfinished {
+        Some(layout) => signature::scan(&provision::without_unfinished(file, layout)?, Depth::Disk),
+        None => signature::scan(file, Depth::Disk),
+    }
 }
 
 /// Makes the partition on the selected disk, if that may be written.
@@ -166,19 +177,11 @@ fn make(
             PartitionErrorKind::Disk(DiskError { disk: disk.path.clone(), kind: kind(source) })
         }
     };
-    // Opened for reading until it is decided that the disk may be written.
-    let file = BlockFile::open(&disk.path).map_err(PartitionErrorKind::Disk)?;
     let unfinished =
         view.unfinished.as_ref().filter(|layout| plan::is_wanted(partition, &layout.entry));
-    let content = match unfinished {
-        Some(layout) => {
-            let rest = provision::without_unfinished(&file, layout)
-                .map_err(failed(DiskErrorKind::Read))?;
-            signature::scan(&rest, Depth::Disk)
-        }
-        None => signature::scan(&file, Depth::Disk),
-    };
-    let content = content.map_err(failed(DiskErrorKind::Read))?;
+    // Opened for reading until it is decided that the disk may be written.
+    let file = BlockFile::open(&disk.path).map_err(PartitionErrorKind::Disk)?;
+    let content = content(&file, unfinished).map_err(failed(DiskErrorKind::Read))?;
     let permit = plan::permit(partition, disk, &content)?;
     let layout = match unfinished {
         Some(layout) if permit == Permit::Write => layout.clone(),
@@ -238,4 +241,125 @@ fn outcome(
         size: entry.sectors() * u64::from(file.sector_size()),
         provisioned,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+    use std::process::Command;
+
+    use keel_unit::keys::Text;
+    use keel_unit::kinds::{DiskSelector, Wipe};
+
+    use super::super::block::WriteBlocks;
+    use super::*;
+
+    /// A loop device, alone in a machine of its own.
+    struct Machine {
+        node: PathBuf,
+        roots: Roots,
+        _dir: tempfile::TempDir,
+    }
+
+    impl Machine {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let image = dir.path().join("disk.img");
+            fs::File::create(&image).unwrap().set_len(72 << 20).unwrap();
+            let attached =
+                Command::new("losetup").args(["--find", "--show"]).arg(&image).output().unwrap();
+            let node = PathBuf::from(String::from_utf8(attached.stdout).unwrap().trim());
+            let classes = dir.path().join("class/block");
+            fs::create_dir_all(&classes).unwrap();
+            let name = node.file_name().unwrap();
+            std::os::unix::fs::symlink(
+                Path::new("/sys/class/block").join(name),
+                classes.join(name),
+            )
+            .unwrap();
+            let roots = Roots { sys: dir.path().to_owned(), dev: "/dev".into() };
+            Self { node, roots, _dir: dir }
+        }
+
+        fn unit(&self) -> Partition {
+            Partition {
+                disk: Some(DiskSelector {
+                    path: Some(Text::parse(self.node.to_str().unwrap()).unwrap()),
+                    by_id: None,
+                    serial: None,
+                    model: None,
+                    min_size: None,
+                    max_size: None,
+                    bus: None,
+                }),
+                label: Text::parse("keel-data").unwrap(),
+                type_guid: Text::parse("7B1B6D1B-8E0A-4F5C-9C37-4B65656C4441").unwrap(),
+                size: None,
+                wipe: Wipe::Never,
+                timeout: None,
+            }
+        }
+
+        /// The disk as a power cut leaves it: the record, and as many groups of sectors as were flushed.
+        fn cut(&self, groups: usize) -> Layout {
+            let mut file = BlockFile::open_exclusive(&self.node).unwrap();
+            let unit = self.unit();
+            let wanted =
+                Wanted { type_guid: unit.type_guid.0, label: unit.label.as_str(), size: None };
+            let layout =
+                Layout::new(&file, wanted, random_uuid().unwrap(), random_uuid().unwrap()).unwrap();
+            intent::write_layout(&mut file, &layout).unwrap();
+            let composed = layout.compose().unwrap();
+            let all = [composed.backup, composed.primary, composed.primary_header];
+            for (offset, bytes) in all.into_iter().take(groups).flatten() {
+                file.write_at(offset, &bytes).unwrap();
+            }
+            file.flush().unwrap();
+            layout
+        }
+
+        async fn boot(&self) -> Result<PartitionOutcome, PartitionError> {
+            let say: Say = Arc::new(drop);
+            activate(&self.unit(), &self.roots, &say).await
+        }
+    }
+
+    impl Drop for Machine {
+        fn drop(&mut self) {
+            let _ = Command::new("delpart").arg(&self.node).arg("1").output();
+            let _ = Command::new("losetup").arg("--detach").arg(&self.node).output();
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_power_cut_left_unfinished_is_finished_with_the_same_guids() {
+        for groups in 0..=3 {
+            let machine = Machine::new();
+            let layout = machine.cut(groups);
+            let outcome = machine.boot().await.unwrap();
+            assert_eq!((outcome.provisioned, outcome.guid), (true, layout.entry.guid), "{groups}");
+            let file = BlockFile::open(&machine.node).unwrap();
+            assert_eq!(intent::read_layout(&file).unwrap(), None);
+            assert_eq!(gpt::read(&file).unwrap().map(|table| table.copy), Some(gpt::Copy::Primary));
+            drop(file);
+            let again = machine.boot().await.unwrap();
+            assert_eq!((again.provisioned, again.guid), (false, layout.entry.guid), "{groups}");
+        }
+    }
+
+    #[tokio::test]
+    async fn foreign_data_on_an_unfinished_disk_is_not_written_over() {
+        let machine = Machine::new();
+        machine.cut(1);
+        let mut file = BlockFile::open_exclusive(&machine.node).unwrap();
+        file.write_at(64 << 10, &[b"_BHRfS_M".repeat(9), vec![0; 440]].concat()).unwrap();
+        file.flush().unwrap();
+        drop(file);
+        let error = machine.boot().await.unwrap_err().to_string();
+        assert!(error.contains("btrfs filesystem at offset 65600"), "{error}");
+        let mut head = [0; 4096];
+        BlockFile::open(&machine.node).unwrap().read_at(0, &mut head).unwrap();
+        assert_eq!(head, [0; 4096]);
+    }
 }

@@ -4,17 +4,16 @@
 //! selector says. Two are an error. With none, the selector must mean exactly one disk, and that disk must be blank, or
 //! the config must say that it is to be wiped.
 
-use std::{fmt, path::PathBuf};
+use std::fmt;
+use std::path::PathBuf;
 
 use keel_unit::kinds::{Partition, Wipe};
 
-use super::{
-    error::{DiskError, error_of_kind},
-    gpt::{Copy, Entry, Layout, Table, TooSmall},
-    inventory::Disk,
-    selector,
-    signature::Content,
-};
+use super::error::{DiskError, error_of_kind};
+use super::gpt::{Copy, Entry, Layout, Table, TooSmall};
+use super::inventory::Disk;
+use super::selector;
+use super::signature::Content;
 
 /// A disk and what its first and last sectors say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,6 +114,23 @@ pub fn permit(
         Wipe::Never => {
             Err(PartitionErrorKind::NotBlank { disk: disk.path.clone(), content: content.clone() })
         }
+    }
+}
+
+/// Whether a located table, of which the record says that it is unfinished, may be written to its end: only while there is
+/// nothing else on the disk. With a whole primary copy there is nothing left to write but the blanking of the record, and
+/// the partition is used as it is.
+///
+/// # Errors
+/// When only the backup copy is whole, and something else is on the disk.
+pub fn may_finish(view: &View, content: &Content) -> Result<bool, PartitionErrorKind> {
+    match view.table.as_ref().map(|table| table.copy) {
+        _ if content.is_blank() => Ok(true),
+        Some(Copy::Primary) => Ok(false),
+        Some(Copy::Backup) | None => Err(PartitionErrorKind::NotBlank {
+            disk: view.disk.path.clone(),
+            content: content.clone(),
+        }),
     }
 }
 
@@ -224,7 +240,8 @@ fn list(items: &[String]) -> impl fmt::Display {
 
 #[cfg(test)]
 mod tests {
-    use keel_unit::{keys::Text, kinds::DiskSelector};
+    use keel_unit::keys::Text;
+    use keel_unit::kinds::DiskSelector;
     use uuid::Uuid;
 
     use super::super::signature::Found;
@@ -365,6 +382,20 @@ mod tests {
         let views = [view(disk("vda", 1 << 30), &[])];
         let error = choose(&wanted, &views, &mut unreadable).unwrap_err();
         assert_eq!(error.to_string(), "/dev/sdb: could not read");
+    }
+
+    #[test]
+    fn an_unfinished_table_is_finished_only_while_nothing_else_is_there() {
+        let check = |copy: Copy, content: &Content, expect: Result<bool, ()>| {
+            let mut view = view(disk("vda", 1 << 30), &[entry(1, TYPE, "keel-data")]);
+            view.table.as_mut().unwrap().copy = copy;
+            assert_eq!(may_finish(&view, content).map_err(drop), expect);
+        };
+        let full = Content { signatures: Vec::new(), unknown: Some(1 << 20) };
+        check(Copy::Primary, &Content::default(), Ok(true));
+        check(Copy::Backup, &Content::default(), Ok(true));
+        check(Copy::Primary, &full, Ok(false));
+        check(Copy::Backup, &full, Err(()));
     }
 
     #[test]

@@ -5,13 +5,12 @@
 //! disk is what it was; while it stands, the disk is ours and unfinished; once a header stands, the partition is located.
 //! Taking up again writes the same sectors: the record holds every GUID that was drawn.
 
-use std::{collections::BTreeMap, io};
+use std::collections::BTreeMap;
+use std::io;
 
-use super::{
-    block::{ReadBlocks, WriteBlocks},
-    gpt::{Layout, Sectors},
-    intent, signature,
-};
+use super::block::{ReadBlocks, WriteBlocks};
+use super::gpt::{Layout, Sectors};
+use super::{intent, signature};
 
 /// Writes the layout.
 ///
@@ -132,11 +131,9 @@ impl WriteBlocks for Window<'_> {
 mod tests {
     use uuid::Uuid;
 
-    use super::super::{
-        gpt::{self, Table, Wanted},
-        memory::{MemoryDisk, Op},
-        signature::{Depth, scan},
-    };
+    use super::super::gpt::{self, Table, Wanted};
+    use super::super::memory::{MemoryDisk, Op};
+    use super::super::signature::{Depth, scan};
     use super::*;
 
     const MIB: u64 = 1 << 20;

@@ -1,5 +1,7 @@
 //! Which disk the machine config means. There is no default: a disk that nobody selected is never written.
 
+use std::path::Path;
+
 use keel_unit::kinds::DiskSelector;
 
 use super::inventory::Disk;
@@ -16,7 +18,11 @@ fn fits(selector: &DiskSelector, disk: &Disk) -> bool {
             .as_ref()
             .is_none_or(|pattern| value.is_some_and(|value| glob(pattern.as_str(), value)))
     };
-    path.as_ref().is_none_or(|path| path.as_path() == disk.path)
+    let by_path = |path: &str| match path.strip_prefix(BY_ID) {
+        Some(name) => disk.ids().iter().any(|id| id == name),
+        None => Path::new(path) == disk.path,
+    };
+    path.as_ref().is_none_or(|path| by_path(path.as_str()))
         && by_id
             .as_ref()
             .is_none_or(|pattern| disk.ids().iter().any(|id| glob(id_of(pattern.as_str()), id)))
@@ -27,9 +33,11 @@ fn fits(selector: &DiskSelector, disk: &Disk) -> bool {
         && bus.is_none_or(|bus| disk.bus == Some(bus))
 }
 
-/// People write the whole path too.
+/// Where udev would link disks by their names; people write the whole path too.
+const BY_ID: &str = "/dev/disk/by-id/";
+
 fn id_of(pattern: &str) -> &str {
-    pattern.strip_prefix("/dev/disk/by-id/").unwrap_or(pattern)
+    pattern.strip_prefix(BY_ID).unwrap_or(pattern)
 }
 
 /// Whether the pattern, in which `*` is any run of characters and `?` any one, is the whole text. Linear in memory and, by
@@ -63,10 +71,8 @@ pub fn glob(pattern: &str, text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use keel_unit::{
-        keys::Text,
-        kinds::{Bus, DiskSelector},
-    };
+    use keel_unit::keys::Text;
+    use keel_unit::kinds::{Bus, DiskSelector};
 
     use super::*;
 
@@ -112,6 +118,7 @@ mod tests {
     fn every_key_must_hold() {
         check(|s| s.path = some("/dev/vda"), &["vda"]);
         check(|s| s.path = some("/dev/vdb"), &[]);
+        check(|s| s.path = some("/dev/disk/by-id/virtio-keel-data"), &["vda"]);
         check(|s| s.by_id = some("nvme-Samsung_SSD_980_S64A"), &["nvme0n1"]);
         check(|s| s.by_id = some("/dev/disk/by-id/virtio-keel-data"), &["vda"]);
         check(|s| s.serial = some("S*"), &["nvme0n1", "nvme1n1"]);

@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn each_signature_at_each_of_its_places_is_found_by_name_and_erased() {
         // Large enough for every place but the btrfs mirror at 256 GiB; the disk is sparse.
-        for size in [512 * MIB, 512 * MIB + 4096 * 3 + 512, 300 << 30] {
+        for size in [512 * MIB + 4096 * 3 + 512, 300 << 30] {
             for signature in table::TABLE {
                 for offset in places(signature, size) {
                     let mut disk = MemoryDisk::new(size, 512);

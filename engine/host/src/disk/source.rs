@@ -4,14 +4,11 @@ use std::path::PathBuf;
 
 use keel_unit::value::Source;
 
-use super::{
-    block::{BlockFile, ReadBlocks},
-    error::{DiskError, error_of_kind},
-    ext4,
-    gpt::{self, Entry},
-    inventory::{self, Disk, Roots},
-    kernel,
-};
+use super::block::{BlockFile, ReadBlocks};
+use super::error::{DiskError, error_of_kind};
+use super::gpt::{self, Entry};
+use super::inventory::{self, Disk, Roots};
+use super::{ext4, kernel};
 
 /// A source for which there is no device, or more than one.
 #[derive(Debug)]

@@ -1,16 +1,12 @@
 //! A filesystem is checked, made on what is blank, and never made on anything else.
 
-use std::{
-    fs,
-    os::unix::fs::FileExt,
-    sync::atomic::{AtomicBool, Ordering},
-    time::Duration,
-};
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use keel_host::{
-    disk::filesystem::{self, FilesystemErrorKind},
-    tool::{RunTool, Tool, ToolError, ToolErrorKind, ToolFuture, ToolStatus},
-};
+use keel_host::disk::filesystem::{self, FilesystemErrorKind};
+use keel_host::tool::{RunTool, Tool, ToolError, ToolErrorKind, ToolFuture, ToolStatus};
 use nix::mount::{MsFlags, mount, umount};
 
 use super::support::{Children, Loop, MIB, Machine, filesystem as unit, tool};

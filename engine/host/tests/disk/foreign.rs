@@ -1,11 +1,10 @@
 //! A disk with anything of others on it is refused by name and left as it is, byte by byte.
 
-use std::{
-    io::Write,
-    process::{Command, Stdio},
-};
+use std::io::Write;
+use std::process::{Command, Stdio};
 
-use keel_host::disk::{partition, plan::PartitionErrorKind};
+use keel_host::disk::partition;
+use keel_host::disk::plan::PartitionErrorKind;
 use keel_unit::kinds::Wipe;
 
 use super::support::{Loop, MIB, Machine, partition as unit, tool};

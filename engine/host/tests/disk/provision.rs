@@ -1,12 +1,11 @@
 //! A partition is located or made, and never twice.
 
-use std::{fs, time::Duration};
+use std::fs;
+use std::time::Duration;
 
 use keel_host::disk::{filesystem, partition};
-use keel_unit::{
-    keys::Text,
-    kinds::{DiskSelector, Wipe},
-};
+use keel_unit::keys::Text;
+use keel_unit::kinds::{DiskSelector, Wipe};
 use nix::mount::{MsFlags, mount, umount};
 
 use super::support::{
@@ -207,7 +206,11 @@ async fn a_disk_in_use_is_not_written_whatever_the_config_says() {
     let kept = fs::read_to_string(target.path().join("kept"));
     umount(target.path()).unwrap();
     let error = outcome.unwrap_err();
-    assert_eq!(error.to_string(), format!("partition keel-data: {}: could not open", disk.node()));
+    let expect = format!(
+        "partition keel-data: {}: could not open (it or a partition of it is mounted",
+        disk.node()
+    );
+    assert!(error.to_string().starts_with(&expect), "{error}");
     let cause = std::error::Error::source(&error).unwrap().to_string();
     assert!(cause.contains("busy"), "{cause}");
     assert_eq!(kept.unwrap(), "yes");

@@ -1,22 +1,19 @@
 //! Loop devices, tools, and the units under test.
 
-use std::{
-    ffi::OsStr,
-    fs,
-    io::Write,
-    path::{Path, PathBuf},
-    process::{Command, Stdio},
-    sync::{Arc, Mutex},
-};
+use std::ffi::OsStr;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex};
 
-use keel_host::{
-    disk::{Say, inventory::Roots},
-    tool::{RunTool, Tool, ToolError, ToolErrorKind, ToolFuture, ToolOutput, ToolStatus},
+use keel_host::disk::Say;
+use keel_host::disk::inventory::Roots;
+use keel_host::tool::{
+    RunTool, Tool, ToolError, ToolErrorKind, ToolFuture, ToolOutput, ToolStatus,
 };
-use keel_unit::{
-    keys::Text,
-    kinds::{DiskSelector, Filesystem, FilesystemType, Partition, Wipe},
-};
+use keel_unit::keys::Text;
+use keel_unit::kinds::{DiskSelector, Filesystem, FilesystemType, Partition, Wipe};
 use nix::unistd::{Whence, lseek};
 use tempfile::TempDir;
 

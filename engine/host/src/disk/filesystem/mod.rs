@@ -2,30 +2,22 @@
 
 pub mod plan;
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use keel_unit::kinds::Filesystem;
 use uuid::Uuid;
 
 use self::plan::{Observed, Plan, Verdict};
-use super::{
-    Say,
-    block::{BlockFile, ReadBlocks},
-    error::{DiskError, DiskErrorKind, error_of_kind},
-    ext4, intent,
-    inventory::Roots,
-    off_thread,
-    signature::{self, Content, Depth},
-    source::{self, SourceError},
-};
-use crate::{
-    identity::random::random_uuid,
-    tool::{RunTool, Tool, ToolError, ToolOutput},
-};
+use super::block::{BlockFile, ReadBlocks};
+use super::error::{DiskError, DiskErrorKind, error_of_kind};
+use super::inventory::Roots;
+use super::signature::{self, Content, Depth};
+use super::source::{self, SourceError};
+use super::{Say, ext4, intent, off_thread};
+use crate::identity::random::random_uuid;
+use crate::tool::{RunTool, Tool, ToolError, ToolOutput};
 
 /// How long check or making may take when the unit does not say. A check after a crash reads all metadata of a large
 /// filesystem in the worst case.

@@ -1,19 +1,16 @@
 //! What to do about a device that is to have a filesystem. Pure.
 
-use std::{path::Path, time::Duration};
+use std::path::Path;
+use std::time::Duration;
 
 use keel_unit::kinds::Filesystem;
 use uuid::Uuid;
 
 use super::FilesystemErrorKind;
-use crate::{
-    disk::{
-        ext4::Superblock,
-        intent,
-        signature::{Content, EXT, EXT_BACKUP, Found},
-    },
-    tool::{Tool, ToolStatus},
-};
+use crate::disk::ext4::Superblock;
+use crate::disk::intent;
+use crate::disk::signature::{Content, EXT, EXT_BACKUP, Found};
+use crate::tool::{Tool, ToolStatus};
 
 /// What stands on the device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,11 +112,9 @@ pub fn verdict(status: ToolStatus) -> Verdict {
 
 #[cfg(test)]
 mod tests {
-    use keel_unit::{
-        keys::Text,
-        kinds::FilesystemType,
-        value::{Argument, FsLabel, Source},
-    };
+    use keel_unit::keys::Text;
+    use keel_unit::kinds::FilesystemType;
+    use keel_unit::value::{Argument, FsLabel, Source};
 
     use super::*;
 
