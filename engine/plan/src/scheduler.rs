@@ -160,8 +160,6 @@ struct Row {
     trouble: Option<Why>,
     attempt: u32,
     job: Option<OpenJob>,
-    /// How its last start job ended, if that has not been undone since.
-    result: Option<JobResult>,
     /// Its last start came to something: it came up or was skipped, and has not failed or been stopped since.
     good: bool,
     /// How far the current job's activation came.
@@ -242,7 +240,6 @@ impl Scheduler {
             trouble: None,
             attempt: 0,
             job: None,
-            result: None,
             good: false,
             reached: None,
             cursor: 0,
@@ -417,16 +414,14 @@ impl Scheduler {
         }
     }
 
-    /// The jobs' units that failed to come up and are not up now.
-    fn degraded(&self) -> Vec<Shortfall> {
+    /// The units of the transaction's jobs that had trouble and are not up now, in the order of the jobs.
+    pub fn degraded(&self) -> Vec<Shortfall> {
         let jobs = self.transaction.jobs().iter();
-        jobs.filter_map(|job| {
+        let not_up = jobs.filter(|job| {
             let row = &self.rows[job.unit.index()];
-            let bad = matches!(row.result, Some(JobResult::Failed | JobResult::Dependency))
-                && !row.state.is_active();
-            bad.then(|| self.shortfall(job.unit))
-        })
-        .collect()
+            row.trouble.is_some() && !row.state.is_active()
+        });
+        not_up.map(|job| self.shortfall(job.unit)).collect()
     }
 
     /// Why a unit is not up, and the unit at the root of that.

@@ -271,8 +271,9 @@ impl Default for Script {
     }
 }
 
-/// Runs a transaction on an imagined machine. Of what happens at one instant, the machine's reports come first and the
-/// scheduler's timer last, as in the executor: what has happened counts before a deadline does.
+/// Runs a transaction on an imagined machine. Of what happens at one instant, the machine's reports come first, then
+/// the scheduler's timer, then the script, as in the executor: what has happened counts before what is due, and that
+/// before what is asked.
 pub fn simulate(
     transaction: &Arc<Transaction>,
     mut machine: Machine,
@@ -320,11 +321,11 @@ pub fn simulate(
         };
         next = if let Some((token, report)) = machine.pop_due(now) {
             Some((now, Event::Report { token, report }))
-        } else if let Some((_, event)) = script_events.next_if(|&&(at, _)| at <= now) {
-            Some((now, event.clone()))
-        } else {
+        } else if wake_at.is_some_and(|due| due <= now) {
             wake_at = None;
             Some((now, Event::TimerDue))
+        } else {
+            script_events.next().map(|(_, event)| (now, event.clone()))
         };
     }
     run.ignored = scheduler.ignored();

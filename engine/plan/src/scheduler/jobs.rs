@@ -161,9 +161,8 @@ impl Scheduler {
                 }
                 continue;
             }
-            if loses {
-                row.trouble = Some(why.clone());
-            }
+            // What somebody wants down is not in trouble for being down.
+            row.trouble = loses.then(|| why.clone());
             self.close_start_job(
                 id,
                 if loses { JobResult::Dependency } else { JobResult::Cancelled },
@@ -201,14 +200,7 @@ impl Scheduler {
 
     /// The start (or restart) job of a unit has its result, if there is one.
     pub(super) fn close_start_job(&mut self, id: UnitId, result: JobResult) {
-        let row = &mut self.rows[id.index()];
-        if matches!(
-            result,
-            JobResult::Failed | JobResult::Dependency | JobResult::Done | JobResult::Skipped
-        ) {
-            row.result = Some(result);
-        }
-        if !row.is_starting() {
+        if !self.rows[id.index()].is_starting() {
             return;
         }
         self.end_job(id, result);

@@ -225,7 +225,7 @@ pub enum Refusal {
 pub struct Outcome {
     /// The goal came up.
     pub reached: bool,
-    /// The jobs that ended badly and whose units are not up now, in the order of the jobs.
+    /// The units that had trouble and are not up now, in the order of the jobs.
     pub degraded: Vec<Shortfall>,
 }
 
