@@ -3,7 +3,6 @@
 //! `cargo bench -p keel-plan --bench compile`. Each unit has three edges; time per unit should stay the same from size to size.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark may panic")]
-#![expect(missing_docs, reason = "criterion's macro makes an undocumented function")]
 
 use std::hint::black_box;
 use std::time::Duration;
