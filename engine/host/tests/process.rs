@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keel_host::process::{
-    Ask, Cgroup, Cgroups, Child, Command, Exit, Life, Limits, LogBounds, LogBuffer, Notifications,
-    NotifySocket, Program, ReadyBy, Reaper, ReaperError, ReaperTools, SpawnError, Streams,
-    Surroundings, live, until_answers,
+    Ask, Asks, Cgroup, Cgroups, Child, Command, Exit, Life, Limits, LogBounds, LogBuffer,
+    Notifications, NotifySocket, Program, ReadyBy, Reaper, ReaperError, ReaperTools, SpawnError,
+    Streams, Surroundings, live, until_answers,
 };
 use keel_host::tool::{RunTool, Tool, ToolErrorKind, ToolStatus};
 use nix::sys::signal::Signal;
@@ -484,7 +484,7 @@ async fn follow(
     program: Program,
     mut react: impl FnMut(&Life) -> Option<Ask>,
 ) -> (Vec<String>, Result<Exit, String>) {
-    let (ask, mut asks) = tokio::sync::mpsc::channel(4);
+    let (ask, mut asks) = Asks::new();
     let mut told = Vec::new();
     let log = log();
     let living = live(&program, around, &log, &mut asks, |life| {

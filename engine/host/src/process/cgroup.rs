@@ -144,6 +144,12 @@ impl Cgroups {
         &self.base
     }
 
+    /// The cgroup that the unit `name` has, or would have.
+    pub fn existing(&self, name: &str) -> Result<Cgroup, CgroupError> {
+        let path = child_path(&self.base, name)?;
+        Ok(Cgroup { home: path.clone(), path })
+    }
+
     /// The cgroup of the unit `name`, made with `limits` (or found, and given them), and which of them cannot be enforced here.
     ///
     /// `delegate` gives the service the level above its own processes, with controllers, for cgroups that it makes itself.

@@ -30,7 +30,7 @@ pub use notify::{
     Notification, Notifications, NotifyError, NotifySocket, Said, Sender, Subscription,
     parse_notification,
 };
-pub use program::{Ask, Life, Program, ProgramError, ReadyBy, Surroundings, live};
+pub use program::{Ask, Asks, Life, Program, ProgramError, ReadyBy, Surroundings, live};
 pub use reaper::{Child, Exit, Reaper, ReaperError, Streams, reap_forever};
 pub use socket::until_answers;
 pub use tool::{FindCgroups, ReaperTools};

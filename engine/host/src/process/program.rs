@@ -76,6 +76,39 @@ pub enum Ask {
     Kill,
 }
 
+/// The ear of an activation: what is asked of it, and whether anything was.
+#[derive(Debug)]
+pub struct Asks {
+    asked: mpsc::Receiver<Ask>,
+    heard: bool,
+}
+
+impl Asks {
+    /// An ear, and what reaches it.
+    pub fn new() -> (mpsc::Sender<Ask>, Self) {
+        // A stop and then a kill is all that is ever asked of one activation.
+        let (ask, asked) = mpsc::channel(4);
+        (ask, Self { asked, heard: false })
+    }
+
+    /// Waits for the next request; for ever when nobody can ask any more. Cancel-safe.
+    pub async fn next(&mut self) -> Ask {
+        match self.asked.recv().await {
+            Some(ask) => {
+                self.heard = true;
+                ask
+            }
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Stops listening. Whether anything was asked, heard or not.
+    pub fn close(&mut self) -> bool {
+        self.asked.close();
+        self.heard || self.asked.try_recv().is_ok()
+    }
+}
+
 /// A program could not be started.
 #[derive(Debug, Error)]
 pub enum ProgramError {
@@ -98,7 +131,7 @@ pub async fn live(
     program: &Program,
     around: &Surroundings,
     log: &LogBuffer,
-    asks: &mut mpsc::Receiver<Ask>,
+    asks: &mut Asks,
     mut tell: impl FnMut(Life),
 ) -> Result<Exit, ProgramError> {
     let (cgroup, unapplied) =
@@ -149,15 +182,11 @@ struct Running<'a> {
 
 impl Running<'_> {
     /// Waits for `execve`, which a slow disk may hold up, with an ear for whoever has waited enough.
-    async fn execute(
-        &self,
-        child: &mut Child,
-        asks: &mut mpsc::Receiver<Ask>,
-    ) -> Result<(), SpawnError> {
+    async fn execute(&self, child: &mut Child, asks: &mut Asks) -> Result<(), SpawnError> {
         loop {
             tokio::select! {
                 executed = child.executed() => return executed,
-                Some(ask) = asks.recv() => self.obey(child, ask),
+                ask = asks.next() => self.obey(child, ask),
             }
         }
     }
@@ -166,7 +195,7 @@ impl Running<'_> {
         &self,
         child: &mut Child,
         mut ear: Option<Subscription>,
-        asks: &mut mpsc::Receiver<Ask>,
+        asks: &mut Asks,
         tell: &mut impl FnMut(Life),
     ) -> Exit {
         let socket = async {
@@ -184,7 +213,7 @@ impl Running<'_> {
                 // In this order: a program that has ended is not ready, even if its socket or its last word says so.
                 biased;
                 exit = child.wait() => return exit,
-                Some(ask) = asks.recv() => self.obey(child, ask),
+                ask = asks.next() => self.obey(child, ask),
                 said = hear(&mut ear) => {
                     if said.status != status {
                         status.clone_from(&said.status);

@@ -1,0 +1,144 @@
+//! The kinds whose work is done when it is done: mounts, modules, parameters, files, disks. One line each to their room.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use keel_plan::{Report, Token, UnitId};
+use keel_unit::Kind;
+use keel_unit::kinds::Module;
+
+use super::Shared;
+use super::program::reason;
+use crate::disk::inventory::Roots;
+use crate::disk::{filesystem, partition};
+use crate::module::{Modules, hotplug};
+use crate::process::Asks;
+use crate::{clock, device, file, hostname, identity, mount, sysctl};
+
+/// Does a unit's work.
+pub(super) async fn run(shared: &Arc<Shared>, token: Token, asks: &mut Asks) -> Report {
+    let id = token.unit;
+    let worked = match &shared.unit(id).kind {
+        // Work that waits, and may simply be dropped when somebody has waited enough.
+        Kind::Device(device) => tokio::select! {
+            found = wait_for(device) => found,
+            _ = asks.next() => return Report::Stopped,
+        },
+        Kind::Partition(unit) => {
+            let (roots, say) = (Roots::default(), shared.say(id));
+            tokio::select! {
+                located = partition::activate(unit, &roots, &say) => located.map(drop).map_err(|error| reason(&error)),
+                _ = asks.next() => return Report::Stopped,
+            }
+        }
+        // A tool that runs (e2fsck, mke2fs) ends when it is dropped.
+        Kind::Filesystem(unit) => {
+            let (roots, say) = (Roots::default(), shared.say(id));
+            tokio::select! {
+                made = filesystem::activate(unit, &roots, &shared.tools, &say) => made.map(drop).map_err(|error| reason(&error)),
+                _ = asks.next() => return Report::Stopped,
+            }
+        }
+        // Work that a thread does. A thread cannot be taken back: whoever asks for an end hears of it when the work has ended,
+        // and the scheduler knows what to make of one that never does.
+        _ => {
+            let shared = shared.clone();
+            tokio::task::spawn_blocking(move || work(&shared, id))
+                .await
+                .unwrap_or_else(|error| Err(error.to_string()))
+        }
+    };
+    match worked {
+        Ok(()) => Report::Done,
+        Err(why) => Report::Failed { why: why.into() },
+    }
+}
+
+async fn wait_for(device: &keel_unit::kinds::Device) -> Result<(), String> {
+    match device::Wanted::of(device) {
+        Some(wanted) => device::wait(&wanted).await.map(drop).map_err(|error| reason(&error)),
+        None => Ok(()),
+    }
+}
+
+/// On a thread of its own.
+fn work(shared: &Arc<Shared>, id: UnitId) -> Result<(), String> {
+    fn said<T>(result: Result<T, impl std::error::Error>) -> Result<(), String> {
+        result.map(drop).map_err(|error| reason(&error))
+    }
+    match &shared.unit(id).kind {
+        Kind::Module(module) => load(shared, id, module),
+        Kind::Sysctl(unit) => said(sysctl::apply(Path::new("/proc/sys"), unit)),
+        Kind::Hostname(unit) => said(hostname::apply(unit)),
+        Kind::Time(unit) => said(clock::apply(unit)),
+        Kind::File(unit) => said(file::make(unit)),
+        Kind::Identity(unit) => said(identity::activate(unit)),
+        Kind::Mount(unit) => said(mount::activate(unit, &Roots::default())),
+        // A target is reached by the scheduler alone; the others have their own tasks.
+        Kind::Target(_)
+        | Kind::Device(_)
+        | Kind::Partition(_)
+        | Kind::Filesystem(_)
+        | Kind::Link(_)
+        | Kind::Oneshot(_)
+        | Kind::Service(_) => Ok(()),
+    }
+}
+
+/// Takes down what a unit left on the machine. Most leave what is wanted until the power goes: files, parameters, modules.
+pub(super) async fn take_down(shared: &Arc<Shared>, id: UnitId) -> Result<(), String> {
+    let Kind::Mount(_) = &shared.unit(id).kind else { return Ok(()) };
+    let shared = shared.clone();
+    let unmount = move || match &shared.unit(id).kind {
+        Kind::Mount(unit) => mount::deactivate(unit).map(drop).map_err(|error| reason(&error)),
+        _ => Ok(()),
+    };
+    tokio::task::spawn_blocking(unmount).await.unwrap_or_else(|error| Err(error.to_string()))
+}
+
+fn load(shared: &Arc<Shared>, id: UnitId, module: &Module) -> Result<(), String> {
+    let modules = modules(shared)?;
+    if let Some(name) = &module.name {
+        let parameters = module.parameters.as_ref().map(|line| line.as_str()).unwrap_or_default();
+        return modules.load(name.as_str(), parameters).map(drop).map_err(|error| reason(&error));
+    }
+    // Opened before the first look, so that no device falls between the look and the listening.
+    let uevents = device::UeventSocket::open();
+    tell(shared, id, &modules.coldplug(Path::new("/sys")));
+    let shared = shared.clone();
+    tokio::spawn(async move {
+        let error = match uevents {
+            Ok(uevents) => {
+                let telling = shared.clone();
+                let report = move |report| tell(&telling, id, &report);
+                let Err(error) = hotplug(modules, "/sys".into(), uevents, report).await;
+                error
+            }
+            Err(error) => error,
+        };
+        shared.fact(id, format!("devices that appear from now on get no driver: {error}"));
+    });
+    Ok(())
+}
+
+fn tell(shared: &Shared, id: UnitId, report: &crate::module::ColdplugReport) {
+    if !report.loaded.is_empty() {
+        let names: Vec<_> = report.loaded.iter().map(ToString::to_string).collect();
+        shared.fact(id, format!("loaded {}", names.join(" ")));
+    }
+    // A driver that fails must not keep the machine down: the unit that needs its device says what is missing.
+    for failed in &report.failed {
+        shared.fact(id, reason(failed));
+    }
+}
+
+/// Reads the tree of the running kernel once.
+fn modules(shared: &Shared) -> Result<Arc<Modules>, String> {
+    if let Some(modules) = shared.modules.get() {
+        return Ok(modules.clone());
+    }
+    let release = nix::sys::utsname::uname().map_err(|errno| errno.to_string())?;
+    let release = release.release().to_string_lossy().into_owned();
+    let modules = Modules::open(&shared.places.root, &release).map_err(|error| reason(&error))?;
+    Ok(shared.modules.get_or_init(|| Arc::new(modules)).clone())
+}

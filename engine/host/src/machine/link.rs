@@ -1,0 +1,129 @@
+//! Network links: a keeper for each, which outlives an activation that ran out of time.
+//!
+//! A boot goes on without a link that has no lease at its deadline, but the keeper asks on. When the lease comes after all, the
+//! machine says so, and starting the unit again finds the link as it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use keel_plan::{Report, Token, UnitId};
+use keel_unit::kinds;
+use tokio::sync::mpsc;
+
+use super::program::reason;
+use super::{News, Shared};
+use crate::net::{self, Cidr, LinkSelector, LinkSpec, NetEvent};
+use crate::process::{Ask, Asks};
+
+/// A link whose activation is over and whose keeper is not.
+pub(super) struct Late(net::Link);
+
+/// Brings a link up, and keeps it until it is asked to go.
+pub(super) async fn run(
+    shared: &Arc<Shared>,
+    token: Token,
+    unit: &kinds::Link,
+    asks: &mut Asks,
+) -> Report {
+    let id = token.unit;
+    let late = shared.late_links().remove(&id);
+    let mut link = match late {
+        Some(Late(link)) => link,
+        None => {
+            let (events, happens) = mpsc::channel(16);
+            tell_of(shared.clone(), id, happens);
+            net::start(spec(unit), events)
+        }
+    };
+    tokio::select! {
+        up = link.up() => match up {
+            Ok(_) => shared.report(token, Report::Done),
+            Err(error) => {
+                link.release().await;
+                return Report::Failed { why: reason(&error).into() };
+            }
+        },
+        ask = asks.next() => {
+            match ask {
+                Ask::Stop => link.release().await,
+                // Out of time. Nothing of the activation is left but the keeper, which is meant to be.
+                Ask::Kill => keep(shared.clone(), id, link),
+            }
+            return Report::Stopped;
+        }
+    }
+    asks.next().await;
+    link.release().await;
+    Report::Stopped
+}
+
+/// Waits for a link that is late, however long it takes.
+fn keep(shared: Arc<Shared>, id: UnitId, mut link: net::Link) {
+    tokio::spawn(async move {
+        if link.up().await.is_ok() {
+            shared.late_links().insert(id, Late(link));
+            shared.tell(News::Recovered { unit: id });
+        }
+    });
+}
+
+/// What the unit file says, in the words of the network's room.
+fn spec(unit: &kinds::Link) -> LinkSpec {
+    let selector = match (&unit.name, &unit.mac) {
+        (Some(name), _) if name.as_str() == "lo" => LinkSelector::Loopback,
+        (Some(name), _) => LinkSelector::Name(name.to_string()),
+        (None, Some(mac)) => LinkSelector::Mac(mac.0),
+        (None, None) => LinkSelector::FirstEthernetWithCarrier,
+    };
+    LinkSpec {
+        dhcp: unit.dhcp,
+        mtu: unit.mtu.map(|mtu| mtu.0.into()),
+        addresses: unit
+            .addresses
+            .iter()
+            .map(|a| Cidr { address: a.address, prefix: a.prefix })
+            .collect(),
+        gateway: unit.gateway,
+        dns: unit.dns.clone(),
+        hostname_from_dhcp: unit.hostname,
+        resolv_conf: Some(unit.resolv_conf.as_path().to_owned()),
+        ..LinkSpec::new(selector)
+    }
+}
+
+/// Passes on what happens to a link as facts, until its keeper ends.
+fn tell_of(shared: Arc<Shared>, id: UnitId, mut happens: mpsc::Receiver<NetEvent>) {
+    tokio::spawn(async move {
+        while let Some(event) = happens.recv().await {
+            if let Some(text) = sentence(&event) {
+                shared.fact(id, text);
+            }
+        }
+    });
+}
+
+/// An event in words, if it is worth a line: a renewal every half hour is not.
+fn sentence(event: &NetEvent) -> Option<String> {
+    let lasting = |ttl: &Option<Duration>| match ttl {
+        Some(ttl) => format!("for {} s", ttl.as_secs()),
+        None => "for ever".to_owned(),
+    };
+    Some(match event {
+        NetEvent::Waiting { why } => format!("waits: {why}"),
+        NetEvent::LinkChosen { name, .. } => format!("is {name}"),
+        NetEvent::Leased { address, ttl, .. } => format!("leased {address} {}", lasting(ttl)),
+        NetEvent::Renewed { .. } => return None,
+        NetEvent::Expired { address, why } => format!("lost {address}: {why}"),
+        NetEvent::Declined { address, by } => {
+            let by: Vec<_> = by.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("declined {address}: {} uses it", by.join(":"))
+        }
+        NetEvent::Retrying { attempt, why } => {
+            // The first few, then ever fewer: 1, 2, 4, 8 …
+            return attempt
+                .is_power_of_two()
+                .then(|| format!("no lease yet, attempt {attempt}: {why}"));
+        }
+        NetEvent::Incomplete { why } => why.clone(),
+    })
+}

@@ -1,0 +1,233 @@
+//! The machine: carries out the effects that the scheduler decides on, through the rooms of this crate.
+//!
+//! Each activation of a unit is one tokio task ([`activation`](activation)). It owns what the unit holds (a process, a lease),
+//! hears two words while it lives, *stop* and *kill*, and reports. Nothing here decides: no retry, no deadline, no order.
+//! Whatever may block runs on tokio's blocking threads.
+
+mod activation;
+mod condition;
+mod kind;
+mod link;
+mod program;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use keel_plan::{Effect, Report, Token, UnitId};
+use keel_unit::{Kind, Unit};
+use nix::unistd::Pid;
+use tokio::sync::mpsc;
+
+use crate::disk::Say;
+use crate::module::Modules;
+use crate::process::{
+    Ask, Asks, Cgroups, FindCgroups, LogBounds, LogBuffer, Notifications, NotifyError, Reaper,
+    ReaperTools,
+};
+
+/// Where things are on this machine.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// The directory that holds `lib/modules`.
+    pub root: PathBuf,
+    /// Where cgroup v2 is mounted, or will be.
+    pub cgroup: PathBuf,
+    /// The directory below it that holds the units' cgroups.
+    pub cgroup_name: String,
+    /// The socket for notifications of services.
+    pub notify: PathBuf,
+}
+
+impl Default for Places {
+    /// A node.
+    fn default() -> Self {
+        Self {
+            root: "/".into(),
+            cgroup: "/sys/fs/cgroup".into(),
+            cgroup_name: "keel".into(),
+            notify: "/run/keel/notify".into(),
+        }
+    }
+}
+
+/// What the machine says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum News {
+    /// What became of an effect.
+    Report {
+        /// The effect's token.
+        token: Token,
+        /// What it came to.
+        report: Report,
+    },
+    /// Something worth knowing about a unit that changes no state.
+    Fact {
+        /// The unit.
+        unit: UnitId,
+        /// The fact, in one line.
+        text: String,
+    },
+    /// What a unit was given up for has come after all (a lease, an hour late): starting it again will succeed.
+    Recovered {
+        /// The unit.
+        unit: UnitId,
+    },
+}
+
+/// This machine, with the units that it is to carry out.
+pub struct Machine {
+    shared: Arc<Shared>,
+    running: HashMap<UnitId, mpsc::Sender<Ask>>,
+}
+
+/// What activations share.
+struct Shared {
+    units: Vec<Arc<Unit>>,
+    places: Places,
+    reaper: Reaper,
+    tools: ReaperTools,
+    cgroups: FindCgroups,
+    notifications: OnceLock<Notifications>,
+    modules: OnceLock<Arc<Modules>>,
+    logs: HashMap<UnitId, LogBuffer>,
+    pids: Mutex<HashMap<UnitId, Pid>>,
+    late_links: Mutex<HashMap<UnitId, link::Late>>,
+    news: mpsc::UnboundedSender<News>,
+}
+
+impl Machine {
+    /// The machine for these units, which are numbered as in the transaction. What happens comes out of the channel.
+    pub fn new(
+        units: Vec<Arc<Unit>>,
+        places: Places,
+        reaper: Reaper,
+    ) -> (Self, mpsc::UnboundedReceiver<News>) {
+        let (news, happened) = mpsc::unbounded_channel();
+        let cgroups = find_cgroups(&places);
+        let logs = (0..)
+            .map(UnitId)
+            .zip(&units)
+            .filter_map(|(id, unit)| Some((id, log_for(unit)?)))
+            .collect();
+        let shared = Shared {
+            tools: ReaperTools::new(reaper.clone(), cgroups.clone()),
+            units,
+            places,
+            reaper,
+            cgroups,
+            notifications: OnceLock::new(),
+            modules: OnceLock::new(),
+            logs,
+            pids: Mutex::default(),
+            late_links: Mutex::default(),
+            news,
+        };
+        (Self { shared: Arc::new(shared), running: HashMap::new() }, happened)
+    }
+
+    /// Begins an effect and returns at once; what becomes of it is reported.
+    pub fn begin(&mut self, token: Token, effect: Effect) {
+        let ask = match effect {
+            Effect::CheckCondition | Effect::Start => {
+                let (asks, hears) = Asks::new();
+                self.running.insert(token.unit, asks);
+                activation::begin(self.shared.clone(), token, effect, hears);
+                return;
+            }
+            Effect::Stop => Ask::Stop,
+            Effect::Kill => Ask::Kill,
+        };
+        // An activation that has ended (a file was written, a process is gone) has nobody to hear.
+        let heard = self.running.get(&token.unit).is_some_and(|asks| asks.try_send(ask).is_ok());
+        if !heard {
+            self.running.remove(&token.unit);
+            activation::take_down(self.shared.clone(), token);
+        }
+    }
+
+    /// The last output of a unit that runs a program.
+    pub fn log(&self, unit: UnitId) -> Option<&LogBuffer> {
+        self.shared.logs.get(&unit)
+    }
+
+    /// The main process of a unit, while it runs.
+    pub fn pid(&self, unit: UnitId) -> Option<Pid> {
+        self.shared.pids().get(&unit).copied()
+    }
+
+    /// Bytes of memory that a unit's processes use together.
+    pub fn memory(&self, unit: UnitId) -> Option<u64> {
+        self.pid(unit)?;
+        let name = self.shared.unit(unit).name.as_str();
+        (self.shared.cgroups)()?.existing(name).ok()?.memory_current()
+    }
+}
+
+impl Shared {
+    fn unit(&self, id: UnitId) -> &Unit {
+        &self.units[id.index()]
+    }
+
+    fn tell(&self, news: News) {
+        // Without a listener the machine is at its end, and nobody has to know.
+        drop(self.news.send(news));
+    }
+
+    fn report(&self, token: Token, report: Report) {
+        self.tell(News::Report { token, report });
+    }
+
+    fn fact(&self, unit: UnitId, text: impl Into<String>) {
+        self.tell(News::Fact { unit, text: text.into() });
+    }
+
+    /// A voice for a room of this crate, whose lines become facts about a unit.
+    fn say(self: &Arc<Self>, unit: UnitId) -> Say {
+        let shared = self.clone();
+        Arc::new(move |text| shared.fact(unit, text))
+    }
+
+    // Neither table is ever left half changed, so a panic elsewhere does not spoil it.
+
+    fn pids(&self) -> MutexGuard<'_, HashMap<UnitId, Pid>> {
+        self.pids.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn late_links(&self) -> MutexGuard<'_, HashMap<UnitId, link::Late>> {
+        self.late_links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Listens from the first time that a service wants it: before that, /run is not mounted.
+    fn notifications(&self) -> Result<Notifications, NotifyError> {
+        if let Some(listening) = self.notifications.get() {
+            return Ok(listening.clone());
+        }
+        let listening = Notifications::listen(&self.places.notify)?;
+        Ok(self.notifications.get_or_init(|| listening).clone())
+    }
+}
+
+/// Finds the hierarchy once it is mounted, and then keeps it.
+fn find_cgroups(places: &Places) -> FindCgroups {
+    let (root, name) = (places.cgroup.clone(), places.cgroup_name.clone());
+    let found = OnceLock::new();
+    Arc::new(move || {
+        if found.get().is_none()
+            && let Ok(cgroups) = Cgroups::below(&root, &name)
+        {
+            drop(found.set(cgroups));
+        }
+        found.get().cloned()
+    })
+}
+
+fn log_for(unit: &Unit) -> Option<LogBuffer> {
+    let size = match &unit.kind {
+        Kind::Oneshot(oneshot) => oneshot.log,
+        Kind::Service(service) => service.log,
+        _ => return None,
+    };
+    let bytes = usize::try_from(size.0).unwrap_or(usize::MAX);
+    Some(LogBuffer::new(LogBounds { bytes, ..LogBounds::default() }))
+}

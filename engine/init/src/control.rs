@@ -1,0 +1,87 @@
+//! Answers keel-agent, over keel-control. Connections live in tasks of their own; what they want to know is asked of the one owner of
+//! the state, and this is how.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use keel_control::{
+    ConnectionError, EventLog, Limits, Refusal, RefusalKind, Service, Shutdown, Status, UnitList,
+    bind, serve,
+};
+use keel_plan::ShutdownKind;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::screen::Screen;
+
+/// A question to the owner of the state.
+pub(crate) enum Question {
+    Status(oneshot::Sender<Status>),
+    Units(oneshot::Sender<UnitList>),
+    Shutdown(ShutdownKind, oneshot::Sender<Result<(), Refusal>>),
+}
+
+/// Questions that wait for the owner. He answers each in microseconds.
+const WAITING: usize = 64;
+
+/// The asking end.
+pub(crate) struct Answers {
+    questions: mpsc::Sender<Question>,
+    events: Arc<EventLog>,
+    screen: Screen,
+}
+
+/// The two ends: one answers connections, the other is the owner's.
+pub(crate) fn channel(
+    events: Arc<EventLog>,
+    screen: Screen,
+) -> (Arc<Answers>, mpsc::Receiver<Question>) {
+    let (questions, asked) = mpsc::channel(WAITING);
+    (Arc::new(Answers { questions, events, screen }), asked)
+}
+
+impl Answers {
+    /// Serves connections from now on.
+    pub(crate) fn listen(self: Arc<Self>, path: &Path) -> std::io::Result<()> {
+        let listener = bind(path)?;
+        tokio::spawn(serve(listener, self, Limits::default()));
+        Ok(())
+    }
+
+    async fn ask<T>(
+        &self,
+        question: impl FnOnce(oneshot::Sender<T>) -> Question,
+    ) -> Result<T, Refusal> {
+        let (tell, answer) = oneshot::channel();
+        // Nobody there to answer means that the machine is at its end.
+        let gone = || Refusal::from(RefusalKind::Stopping);
+        self.questions.send(question(tell)).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())
+    }
+}
+
+impl Service for Answers {
+    async fn status(&self) -> Result<Status, Refusal> {
+        self.ask(Question::Status).await
+    }
+
+    async fn units(&self) -> Result<UnitList, Refusal> {
+        self.ask(Question::Units).await
+    }
+
+    fn events(&self) -> &EventLog {
+        &self.events
+    }
+
+    async fn shutdown(&self, how: Shutdown) -> Result<(), Refusal> {
+        let kind = match how {
+            Shutdown::Reboot => ShutdownKind::Reboot,
+            Shutdown::PowerOff => ShutdownKind::PowerOff,
+            Shutdown::Halt => ShutdownKind::Halt,
+        };
+        self.ask(|tell| Question::Shutdown(kind, tell)).await?
+    }
+
+    fn connection_failed(&self, error: &ConnectionError) {
+        self.screen.line(error.to_string());
+    }
+}

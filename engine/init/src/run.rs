@@ -1,0 +1,312 @@
+//! The one owner of the machine's state: takes events one at a time, asks the scheduler, and sees to what it says.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use keel_control::{EventLog, GoalState, Happened, Refusal, RefusalKind, SOCKET};
+use keel_host::machine::{Machine, News, Places};
+use keel_host::process::Reaper;
+use keel_plan::{
+    Action, BootGraph, Event, Job, JobKind, Outcome, Scheduler, Shortfall, ShutdownKind, State,
+    Timeline, Transaction, Transition,
+};
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
+
+use crate::arguments::Arguments;
+use crate::boot::Boot;
+use crate::console::{self, Line, Summary, Verdict};
+use crate::control::{self, Answers, Question};
+use crate::screen::Screen;
+use crate::{about, status};
+
+/// How many lines of its output a failed unit is shown with.
+const LAST_WORDS: usize = 8;
+
+/// How many events an operator can read back: a boot of 500 units, several times over.
+const EVENTS: usize = 4096;
+
+/// A machine from its first unit to its last.
+pub(crate) struct Run {
+    pub(crate) started: Instant,
+    pub(crate) graph: BootGraph,
+    pub(crate) transaction: Arc<Transaction>,
+    pub(crate) scheduler: Scheduler,
+    pub(crate) machine: Machine,
+    pub(crate) timeline: Timeline,
+    pub(crate) goal_state: GoalState,
+    /// How the boot went, once it is over.
+    pub(crate) summary: Option<Summary>,
+    news: UnboundedReceiver<News>,
+    questions: Receiver<Question>,
+    /// Until /run is there, nobody can ask.
+    answers: Option<Arc<Answers>>,
+    events: Arc<EventLog>,
+    arguments: Arguments,
+    screen: Screen,
+    wake_at: Option<Duration>,
+    down: Option<ShutdownKind>,
+}
+
+impl Run {
+    pub(crate) fn new(
+        boot: Boot,
+        arguments: Arguments,
+        reaper: Reaper,
+        screen: Screen,
+        started: Instant,
+    ) -> Self {
+        let Boot { graph, transaction } = boot;
+        let units = graph.ids().map(|id| graph.unit(id).clone()).collect();
+        let (machine, news) = Machine::new(units, Places::default(), reaper);
+        let events = Arc::new(EventLog::new(EVENTS));
+        let (answers, questions) = control::channel(events.clone(), screen.clone());
+        Self {
+            scheduler: Scheduler::new(transaction.clone(), seed()),
+            timeline: Timeline::new(transaction.units().len()),
+            machine,
+            graph,
+            transaction,
+            goal_state: GoalState::Booting,
+            summary: None,
+            news,
+            questions,
+            answers: Some(answers),
+            events,
+            arguments,
+            screen,
+            wake_at: None,
+            down: None,
+            started,
+        }
+    }
+
+    /// Runs the machine until everything is down, and says how it is to end.
+    pub(crate) async fn until_down(
+        mut self,
+        mut requests: UnboundedReceiver<ShutdownKind>,
+    ) -> ShutdownKind {
+        self.handle(Event::Submit);
+        loop {
+            if let Some(kind) = self.down {
+                return kind;
+            }
+            let wake_at = self.wake_at;
+            let due = async {
+                match wake_at {
+                    Some(at) => tokio::time::sleep_until((self.started + at).into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                Some(news) = self.news.recv() => self.hear(news),
+                Some(question) = self.questions.recv() => self.answer(question),
+                Some(kind) = requests.recv() => self.shut_down(kind),
+                () = due => {
+                    self.wake_at = None;
+                    self.handle(Event::TimerDue);
+                }
+            }
+        }
+    }
+
+    /// Time since init began.
+    pub(crate) fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    fn handle(&mut self, event: Event) {
+        for action in self.scheduler.handle(event, self.now()) {
+            self.act(action);
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Begin { token, effect } => self.machine.begin(token, effect),
+            Action::WakeAt(at) => self.wake_at = Some(at),
+            Action::Announce(transition) => self.announce(&transition),
+            Action::JobEnded { .. } => {}
+            Action::Refused { job, why } => self.fact(Some(job.unit), why.to_string()),
+            Action::Emergency { unit, why } => {
+                let why = why.describe(&self.transaction).to_string();
+                self.goal(GoalState::Emergency, Some(format!("{}: {why}", self.name(unit))));
+            }
+            Action::Reboot { unit, why } => {
+                let why = why.describe(&self.transaction).to_string();
+                let text = format!("rebooting, as its failure policy says: {why}");
+                self.fact(Some(unit), text);
+            }
+            Action::GoalReached { .. } => {}
+            Action::Finished(outcome) => self.finish(&outcome),
+            Action::Down(kind) => self.down = Some(kind),
+        }
+    }
+
+    fn announce(&mut self, transition: &Transition) {
+        self.timeline.record(transition);
+        let unit = transition.unit;
+        let began = self.timeline.spans()[unit.index()].began;
+        if let Some(line) = Line::of(transition, began, &self.transaction) {
+            let failed = line.verdict == Verdict::Failed;
+            self.screen.line(line.render(self.screen.colour()));
+            if failed && let Some(log) = self.machine.log(unit) {
+                log.tail(LAST_WORDS)
+                    .iter()
+                    .for_each(|line| self.screen.line(format!("{:>12}| {}", "", line.text)));
+            }
+        }
+        let why = transition.why.describe(&self.transaction).to_string();
+        self.events.push(
+            status::millis(transition.at),
+            Happened::Transition {
+                unit: self.name(unit),
+                from: status::unit_state(transition.from),
+                to: status::unit_state(transition.to),
+                why: Some(why),
+            },
+        );
+        if transition.to == State::Activating || self.answers.is_none() {
+            return;
+        }
+        self.listen_when_possible();
+    }
+
+    /// Opens the control socket as soon as /run is there to hold it.
+    fn listen_when_possible(&mut self) {
+        let socket = Path::new(SOCKET);
+        let mounted = socket.parent().and_then(Path::parent).is_some_and(is_mount);
+        if let Some(answers) = self.answers.take_if(|_| mounted)
+            && let Err(error) = answers.listen(socket)
+        {
+            self.fact(None, format!("{SOCKET}: {error}; keel-agent cannot ask"));
+        }
+    }
+
+    fn hear(&mut self, news: News) {
+        match news {
+            News::Report { token, report } => self.handle(Event::Report { token, report }),
+            News::Fact { unit, text } => self.fact(Some(unit), text),
+            News::Recovered { unit } => {
+                self.fact(Some(unit), "has come after all".to_owned());
+                self.handle(Event::Request(Job { unit, kind: JobKind::Start }));
+            }
+        }
+    }
+
+    fn answer(&mut self, question: Question) {
+        // A caller that has hung up needs no answer.
+        match question {
+            Question::Status(tell) => drop(tell.send(status::status(self))),
+            Question::Units(tell) => drop(tell.send(status::units(self))),
+            Question::Shutdown(kind, tell) => {
+                let stopping = self.goal_state == GoalState::Stopping;
+                let answer =
+                    if stopping { Err(Refusal::from(RefusalKind::Stopping)) } else { Ok(()) };
+                drop(tell.send(answer));
+                self.shut_down(kind);
+            }
+        }
+    }
+
+    fn shut_down(&mut self, kind: ShutdownKind) {
+        if self.goal_state != GoalState::Stopping {
+            self.goal(GoalState::Stopping, None);
+            self.handle(Event::Shutdown(kind));
+        }
+    }
+
+    /// The boot is over, one way or another.
+    fn finish(&mut self, outcome: &Outcome) {
+        if self.goal_state == GoalState::Stopping {
+            return;
+        }
+        let summary = self.summarise(outcome);
+        for line in summary.render(self.screen.colour()) {
+            self.screen.line(line);
+        }
+        if self.arguments.report {
+            self.screen.line(format!("KEEL-REPORT {}", summary.json()));
+        }
+        let state = match (self.goal_state, outcome.reached && summary.degraded.is_empty()) {
+            (GoalState::Emergency, _) => GoalState::Emergency,
+            (_, true) => GoalState::Reached,
+            (_, false) => GoalState::Degraded,
+        };
+        self.summary = Some(summary);
+        self.goal(state, None);
+    }
+
+    fn summarise(&self, outcome: &Outcome) -> Summary {
+        let path = self.timeline.critical_path(self.transaction.goal());
+        let steps =
+            path.steps.iter().map(|step| (self.name(step.unit), step.to.saturating_sub(step.from)));
+        let addresses = about::links().into_iter().flat_map(|link| {
+            let name = link.name;
+            link.addresses
+                .into_iter()
+                .map(move |address| (name.clone(), format!("{}/{}", address.ip, address.prefix)))
+        });
+        Summary {
+            goal: self.name(self.transaction.goal()),
+            reached: outcome.reached,
+            total: path.total,
+            path: steps.collect(),
+            path_length: path.length,
+            speedup: path.speedup(),
+            side_by_side: path.side_by_side,
+            degraded: outcome.degraded.iter().map(|shortfall| self.degraded(shortfall)).collect(),
+            digest: self.graph.digest().to_string(),
+            hostname: about::hostname(),
+            machine_id: about::machine_id(),
+            addresses: addresses.collect(),
+            fingerprint: about::fingerprint(),
+        }
+    }
+
+    /// A unit that is not up, and why, for people.
+    pub(crate) fn degraded(&self, shortfall: &Shortfall) -> (String, String) {
+        (self.name(shortfall.unit), shortfall.why.describe(&self.transaction).to_string())
+    }
+
+    pub(crate) fn name(&self, unit: keel_plan::UnitId) -> String {
+        self.transaction.spec(unit).name.to_string()
+    }
+
+    fn fact(&self, unit: Option<keel_plan::UnitId>, text: String) {
+        let unit = unit.map(|unit| self.name(unit));
+        self.screen.line(match &unit {
+            Some(unit) => Line {
+                at: self.now(),
+                verdict: Verdict::Note,
+                unit: unit.clone(),
+                took: None,
+                why: text.clone(),
+            }
+            .render(self.screen.colour()),
+            None => console::note(self.now(), &text),
+        });
+        self.events.push(status::millis(self.now()), Happened::Fact { unit, text });
+    }
+
+    fn goal(&mut self, state: GoalState, why: Option<String>) {
+        self.goal_state = state;
+        if let (GoalState::Emergency, Some(why)) = (state, &why) {
+            self.screen.line(format!("EMERGENCY: {why}"));
+        }
+        self.events.push(status::millis(self.now()), Happened::Goal { state, why });
+    }
+}
+
+/// Whether a filesystem of its own is mounted there.
+fn is_mount(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let device = |path: &Path| std::fs::metadata(path).map(|meta| meta.dev()).ok();
+    device(path).is_some() && device(path) != path.parent().and_then(device)
+}
+
+/// What makes the pauses of this machine differ from those of its neighbours. (The keys of a `RandomState` are random; the kernel
+/// gives them without waiting for entropy.)
+fn seed() -> u64 {
+    std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), ())
+}

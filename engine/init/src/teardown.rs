@@ -1,0 +1,203 @@
+//! The end of the machine, once every unit is down or given up: what still runs is ended, what is mounted is unmounted, and the kernel
+//! is told.
+//!
+//! Each step goes on when the one before has done what it can: a machine that was told to power off does so.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use keel_host::process::Reaper;
+use keel_plan::ShutdownKind;
+use nix::errno::Errno;
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::reboot::{RebootMode, reboot};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::{Pid, sync};
+
+use crate::screen::Screen;
+
+/// How long what is left may take to end in order. Services have had their own time before this.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a killed process may take to be gone; one in an uninterruptible sleep may never be.
+const KILL_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Types of filesystems in which unmounting saves nothing, and which others need to the end.
+const KEPT: [&str; 3] = ["rootfs", "proc", "devtmpfs"];
+
+/// The mounts that were there before init did anything. They are not init's to take away: in a namespace they may be the host's.
+pub(crate) struct Inherited(Vec<u64>);
+
+impl Inherited {
+    /// Takes note of them.
+    pub(crate) fn now() -> Self {
+        Self(mounts().into_iter().map(|mount| mount.id).collect())
+    }
+}
+
+/// Ends everything. Comes back only when the kernel refuses.
+pub(crate) async fn end(
+    kind: ShutdownKind,
+    reaper: &Reaper,
+    inherited: &Inherited,
+    screen: &Screen,
+) -> Errno {
+    end_processes(reaper, screen).await;
+    sync();
+    unmount_all(inherited, screen);
+    sync();
+    screen.line(match kind {
+        ShutdownKind::PowerOff => "Powering off.",
+        ShutdownKind::Reboot => "Rebooting.",
+        ShutdownKind::Halt => "Halted: it is safe to switch the power off.",
+    });
+    screen.flush(Duration::from_secs(1));
+    // In a PID namespace this ends its init instead: with SIGHUP for a reboot and SIGINT for the others, see reboot(2).
+    let Err(errno) = reboot(match kind {
+        ShutdownKind::PowerOff => RebootMode::RB_POWER_OFF,
+        ShutdownKind::Reboot => RebootMode::RB_AUTOBOOT,
+        ShutdownKind::Halt => RebootMode::RB_HALT_SYSTEM,
+    });
+    errno
+}
+
+/// Asks every process but ourselves to end, waits, and kills those that did not.
+async fn end_processes(reaper: &Reaper, screen: &Screen) {
+    let everybody = Pid::from_raw(-1);
+    for (signal, patience) in [(Signal::SIGTERM, PATIENCE), (Signal::SIGKILL, KILL_PATIENCE)] {
+        // ESRCH: there is nobody left. A stopped process takes no SIGTERM until it goes on.
+        if kill(everybody, signal).is_err() {
+            return;
+        }
+        let _ = kill(everybody, Signal::SIGCONT);
+        if tokio::time::timeout(patience, reaper.childless()).await.is_ok() {
+            return;
+        }
+        if signal == Signal::SIGKILL {
+            screen.line("Some processes cannot be killed; going on without them.");
+        }
+    }
+}
+
+/// One line of the mount table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Mounted {
+    id: u64,
+    target: String,
+    fstype: String,
+}
+
+fn mounts() -> Vec<Mounted> {
+    fs::read_to_string("/proc/self/mountinfo").map(|table| parse(&table)).unwrap_or_default()
+}
+
+/// The fields are those of proc_pid_mountinfo(5); blanks and backslashes in paths are escaped as three octal digits.
+fn parse(table: &str) -> Vec<Mounted> {
+    let line = |line: &str| {
+        let fields: Vec<_> = line.split(' ').collect();
+        let dash = fields.iter().position(|field| *field == "-")?;
+        Some(Mounted {
+            id: fields.first()?.parse().ok()?,
+            target: unescape(fields.get(4)?),
+            fstype: (*fields.get(dash + 1)?).to_owned(),
+        })
+    };
+    table.lines().filter_map(line).collect()
+}
+
+fn unescape(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, after @ ..] = rest {
+        let octal = || Some((after.get(..3)?, std::str::from_utf8(after.get(..3)?).ok()?));
+        match (first, octal().and_then(|(_, digits)| u8::from_str_radix(digits, 8).ok())) {
+            (b'\\', Some(byte)) => {
+                bytes.push(byte);
+                rest = &after[3..];
+            }
+            _ => {
+                bytes.push(*first);
+                rest = after;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// What to unmount, first to last: the newest first, so that what lies on top of something goes before it.
+fn to_unmount(mounts: Vec<Mounted>, inherited: &Inherited) -> Vec<Mounted> {
+    let ours = |mount: &Mounted| {
+        !inherited.0.contains(&mount.id)
+            && mount.target != "/"
+            && !KEPT.contains(&mount.fstype.as_str())
+    };
+    mounts.into_iter().rev().filter(ours).collect()
+}
+
+/// Unmounts in passes as long as a pass gets anywhere: one mount may hold another in ways that the table does not show (a loop
+/// device, a bind). What is left then is made read-only, which writes everything that matters, and detached.
+fn unmount_all(inherited: &Inherited, screen: &Screen) {
+    // Nothing of ours stands in the way.
+    drop(std::env::set_current_dir("/"));
+    let mut left = to_unmount(mounts(), inherited);
+    loop {
+        let before = left.len();
+        left.retain(|mount| {
+            let gone = umount2(Path::new(&mount.target), MntFlags::UMOUNT_NOFOLLOW);
+            !matches!(gone, Ok(()) | Err(Errno::EINVAL | Errno::ENOENT))
+        });
+        if left.is_empty() || left.len() == before {
+            break;
+        }
+    }
+    for Mounted { target, .. } in &left {
+        let read_only = mount(
+            None::<&str>,
+            target.as_str(),
+            None::<&str>,
+            MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY,
+            None::<&str>,
+        );
+        if let Err(errno) = read_only {
+            screen.line(format!(
+                "{target} is still in use and cannot be made read-only: {}",
+                errno.desc()
+            ));
+        }
+        let _ = umount2(Path::new(target), MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_ours_goes_in_reverse() {
+        let table = "\
+            23 1 0:2 / / rw shared:1 - rootfs rootfs rw\n\
+            24 23 0:21 / /proc rw,nosuid - proc proc rw\n\
+            25 23 0:5 / /dev rw - devtmpfs devtmpfs rw\n\
+            26 25 0:22 / /dev/pts rw - devpts devpts rw\n\
+            30 23 253:1 / /var/lib/keel rw shared:9 master:1 - ext4 /dev/vda1 rw\n\
+            31 30 0:30 / /var/lib/keel/a\\040b rw - overlay overlay rw\n\
+            nonsense\n";
+        let check = |inherited: &[u64], expect: &[&str]| {
+            let order = to_unmount(parse(table), &Inherited(inherited.to_vec()));
+            let order: Vec<_> = order.into_iter().map(|mount| mount.target).collect();
+            assert_eq!(order, expect);
+        };
+        check(&[], &["/var/lib/keel/a b", "/var/lib/keel", "/dev/pts"]);
+        check(&[30, 26], &["/var/lib/keel/a b"]);
+    }
+
+    #[test]
+    fn paths_of_the_mount_table() {
+        let check = |text: &str, expect: &str| assert_eq!(unescape(text), expect);
+        check("/plain", "/plain");
+        check("/a\\040b\\134c", "/a b\\c");
+        check("/end\\04", "/end\\04");
+        check("/not\\octal", "/not\\octal");
+    }
+}
