@@ -20,7 +20,8 @@ fn osctl<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Output {
 fn shown() -> Vec<String> {
     let pages = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
     let pages = pages.filter(|page| page.extension().is_some_and(|e| e == "md"));
-    let texts = pages.chain([root().join("README.md")]).map(|page| fs::read_to_string(page).unwrap());
+    let texts =
+        pages.chain([root().join("README.md")]).map(|page| fs::read_to_string(page).unwrap());
     let lines = texts.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>());
     lines.filter_map(|line| line.strip_prefix("$ osctl ").map(str::to_owned)).collect()
 }
@@ -32,7 +33,11 @@ fn osctl_takes_every_command_line_that_is_shown() {
     for line in shown {
         // clap reads from left to right: what it does not know it refuses before it comes to `--help`.
         let output = osctl(line.split(' ').chain(["--help"]));
-        assert!(output.status.success(), "osctl {line}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "osctl {line}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 }
 
@@ -41,7 +46,11 @@ fn what_is_shown_of_graphs_runs() {
     let offline = |line: &String| line.starts_with("validate ") || line.starts_with("graph ");
     for line in shown().into_iter().filter(offline) {
         let output = osctl(line.split(' '));
-        assert!(output.status.success(), "osctl {line}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "osctl {line}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         assert!(!output.stdout.is_empty(), "osctl {line} prints nothing");
     }
 }

@@ -6,5 +6,6 @@ mod wait;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use uevent::Subscription;
 pub use uevent::{Received, Uevent, UeventSocket};
 pub use wait::{DeviceError, Found, Wanted, wait, wait_in};

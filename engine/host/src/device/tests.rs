@@ -158,7 +158,7 @@ fn the_kernel_tells_of_a_new_link() {
 fn lost_uevents_are_noticed() {
     in_own_network(async || {
         // The least that the kernel grants holds one or two of them.
-        let uevents = UeventSocket::open_with_buffer(1).unwrap();
+        let uevents = UeventSocket::over(Subscription::with_buffer(1).unwrap()).unwrap();
         for pair in 0..8 {
             ip(&format!("link add a{pair} type veth peer name b{pair}"));
         }

@@ -67,19 +67,16 @@ pub enum Received {
     Overrun,
 }
 
-/// A subscription to the kernel's uevents, from the moment it is opened.
+/// A subscription to the kernel's uevents, from the moment it is opened; read without waiting.
 #[derive(Debug)]
-pub struct UeventSocket {
-    fd: AsyncFd<OwnedFd>,
-}
+pub(crate) struct Subscription(OwnedFd);
 
-impl UeventSocket {
-    /// Subscribes. Needs a tokio runtime with I/O.
-    pub fn open() -> io::Result<Self> {
-        Self::open_with_buffer(RECEIVE_BUFFER)
+impl Subscription {
+    pub(crate) fn open() -> io::Result<Self> {
+        Self::with_buffer(RECEIVE_BUFFER)
     }
 
-    pub(super) fn open_with_buffer(bytes: usize) -> io::Result<Self> {
+    pub(super) fn with_buffer(bytes: usize) -> io::Result<Self> {
         let fd = socket(
             AddressFamily::Netlink,
             SockType::Datagram,
@@ -89,50 +86,76 @@ impl UeventSocket {
         // Without CAP_NET_ADMIN the bound is net.core.rmem_max; too small a buffer only costs a look at the state.
         setsockopt(&fd, RcvBufForce, &bytes).or_else(|_| setsockopt(&fd, RcvBuf, &bytes))?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, KERNEL_GROUP))?;
+        Ok(Self(fd))
+    }
+
+    /// The next uevent, or `WouldBlock`.
+    fn read(&self) -> io::Result<Received> {
+        let mut buffer = [0_u8; MAX_MESSAGE];
+        loop {
+            match recvfrom::<NetlinkAddr>(self.0.as_raw_fd(), &mut buffer) {
+                // Any process may send to a netlink socket; only the kernel has the port id 0.
+                Ok((length, Some(sender))) if sender.pid() == 0 => {
+                    if let Some(event) = Uevent::parse(&buffer[..length]) {
+                        return Ok(Received::Event(event));
+                    }
+                }
+                Ok(_) => {}
+                Err(Errno::ENOBUFS) => return Ok(Received::Overrun),
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// The next uevent, if one is there.
+    pub(crate) fn try_receive(&self) -> io::Result<Option<Received>> {
+        match self.read() {
+            Ok(received) => Ok(Some(received)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl AsRawFd for Subscription {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// A [`Subscription`] that can be waited on.
+#[derive(Debug)]
+pub struct UeventSocket(AsyncFd<Subscription>);
+
+impl UeventSocket {
+    /// Subscribes. Needs a tokio runtime with I/O.
+    pub fn open() -> io::Result<Self> {
+        Self::over(Subscription::open()?)
+    }
+
+    pub(super) fn over(subscription: Subscription) -> io::Result<Self> {
         #[expect(
             unsafe_code,
             reason = "AsyncFd wants a promise that its descriptor stays open and the same"
         )]
-        // SAFETY: an OwnedFd gives the same descriptor for its whole life, and it moves into the AsyncFd.
-        let fd = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?;
-        Ok(Self { fd })
+        // SAFETY: a Subscription gives the one descriptor that it owns, and it moves into the AsyncFd.
+        let fd = unsafe { AsyncFd::register_with_interest(subscription, Interest::READABLE) }?;
+        Ok(Self(fd))
     }
 
     /// The next uevent. May be dropped at any time without losing one.
     pub async fn receive(&self) -> io::Result<Received> {
         loop {
-            let mut ready = self.fd.readable().await?;
-            match ready.try_io(|fd| read(fd.as_raw_fd())) {
-                Ok(Ok(Some(received))) => return Ok(received),
-                Ok(Ok(None)) | Err(_) => {}
-                Ok(Err(error)) => return Err(error),
+            let mut ready = self.0.readable().await?;
+            // `Err`: there was nothing to read after all.
+            if let Ok(result) = ready.try_io(|fd| fd.get_ref().read()) {
+                return result;
             }
         }
     }
 
     /// The next uevent, if one is there.
     pub fn try_receive(&self) -> io::Result<Option<Received>> {
-        loop {
-            match read(self.fd.get_ref().as_raw_fd()) {
-                Ok(Some(received)) => return Ok(Some(received)),
-                Ok(None) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                Err(error) => return Err(error),
-            }
-        }
-    }
-}
-
-/// Reads one message; `None` for one that is not the kernel's.
-fn read(fd: RawFd) -> io::Result<Option<Received>> {
-    let mut buffer = [0_u8; MAX_MESSAGE];
-    match recvfrom::<NetlinkAddr>(fd, &mut buffer) {
-        // Any process may send to a netlink socket; only the kernel has the port id 0.
-        Ok((length, Some(sender))) if sender.pid() == 0 => {
-            Ok(Uevent::parse(&buffer[..length]).map(Received::Event))
-        }
-        Ok(_) => Ok(None),
-        Err(Errno::ENOBUFS) => Ok(Some(Received::Overrun)),
-        Err(errno) => Err(errno.into()),
+        self.0.get_ref().try_receive()
     }
 }

@@ -1,16 +1,20 @@
 //! Loads what the machine's own hardware asks for.
 //!
-//! Every device says in a `modalias` file what it is. A driver that is loaded may bring new devices (virtio_pci
-//! brings the virtio bus with its disks and links), so the walk is repeated until it finds nothing new. A device
-//! that appears later still (USB, a disk behind a slow controller) is met by [`hotplug`](super::hotplug()).
+//! Every device says in a `modalias` file what it is. A driver that is loaded may bring new devices (virtio_pci brings
+//! the virtio bus with its disks and links). The kernel tells of those while the driver's init function runs, so their
+//! drivers join the loading at once, and do not wait for everything that was found before them. What was told is only
+//! a hint: when all is loaded, the devices are looked through again, until nothing is new.
+//!
+//! A device that appears later still (USB, a disk behind a slow controller) is met by [`hotplug`](super::hotplug()).
 
 use std::collections::BTreeSet;
 use std::num::NonZero;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, mpsc};
 
 use super::loader::{Loaded, ModuleError, ModuleErrorKind, Modules};
 use super::name::ModuleName;
+use crate::device::{Received, Subscription};
 
 /// How many modules are loaded at the same time, at most. A driver's init function mostly waits for its hardware, so
 /// a machine with one core gains from a second thread too.
@@ -54,15 +58,24 @@ pub(super) struct Seen {
 impl Modules {
     /// Loads the modules for every device under `sys_root` (/sys), in parallel, until no new device appears. Blocks.
     pub fn coldplug(&self, sys_root: &Path) -> ColdplugReport {
-        self.coldplug_seen(sys_root, &mut Seen::default())
+        // Without uevents the devices of each bus wait for all drivers that were found before them; nothing is missed.
+        let uevents = Subscription::open().ok();
+        self.coldplug_seen(sys_root, uevents.as_ref(), &mut Seen::default())
     }
 
-    pub(super) fn coldplug_seen(&self, sys_root: &Path, seen: &mut Seen) -> ColdplugReport {
+    /// [`coldplug`](Self::coldplug), but for what was seen before.
+    pub(super) fn coldplug_seen(
+        &self,
+        sys_root: &Path,
+        uevents: Option<&Subscription>,
+        seen: &mut Seen,
+    ) -> ColdplugReport {
         let mut report = ColdplugReport::default();
+        let told = || uevents.map(told_aliases).unwrap_or_default();
         loop {
             report.rounds += 1;
             let aliases = modaliases(&sys_root.join("devices"));
-            if !self.serve(aliases, seen, &mut report) {
+            if !self.serve(aliases, told, seen, &mut report) {
                 break;
             }
         }
@@ -72,24 +85,70 @@ impl Modules {
         report
     }
 
-    /// Loads what serves those `aliases` that are new; false if none is.
+    /// Loads what serves those of `aliases` that are new, and what `told` says of after each load; false if nothing was
+    /// new at all.
     pub(super) fn serve(
         &self,
-        aliases: impl IntoIterator<Item = String>,
+        aliases: Vec<String>,
+        told: impl Fn() -> Vec<String>,
         seen: &mut Seen,
         report: &mut ColdplugReport,
     ) -> bool {
-        let mut any_new = false;
-        let mut wanted = Vec::new();
+        let Some(mut wanted) = self.wanted(aliases, seen, report) else { return false };
+        if wanted.is_empty() {
+            return true;
+        }
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let (queue, work) = mpsc::channel::<ModuleName>();
+        let work = Mutex::new(work);
+        let (done, results) = mpsc::channel();
+        std::thread::scope(|scope| {
+            // Owned by this closure: when it ends, whatever way, the queue closes and the threads end.
+            let queue = queue;
+            for _ in 0..(cores + 1).min(MAX_THREADS) {
+                let (work, done) = (&work, done.clone());
+                scope.spawn(move || {
+                    let next = || work.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    while let Ok(module) = next() {
+                        let result = self.load_module(&module, "");
+                        if done.send((module, result)).is_err() {
+                            break;
+                        }
+                    }
+                });
+            }
+            let mut under_way = 0;
+            loop {
+                for module in wanted.drain(..) {
+                    under_way += usize::from(queue.send(module).is_ok());
+                }
+                if under_way == 0 {
+                    break;
+                }
+                let Ok((module, result)) = results.recv() else { break };
+                under_way -= 1;
+                report.record(module, result);
+                wanted.extend(self.wanted(told(), seen, report).into_iter().flatten());
+            }
+        });
+        true
+    }
+
+    /// The modules that serve those of `aliases` that are new, each once; `None` if none is new.
+    fn wanted(
+        &self,
+        aliases: Vec<String>,
+        seen: &mut Seen,
+        report: &mut ColdplugReport,
+    ) -> Option<Vec<ModuleName>> {
+        let mut wanted = None;
         for alias in aliases {
-            let serving = self.tree.aliases.lookup(&alias);
-            if !seen.aliases.insert(alias) {
+            if seen.aliases.contains(&alias) {
                 continue;
             }
-            any_new = true;
-            if serving.is_empty() {
-                report.unmatched += 1;
-            }
+            let wanted = wanted.get_or_insert_with(Vec::new);
+            let serving = self.tree.aliases.lookup(&alias);
+            report.unmatched += usize::from(serving.is_empty());
             for module in serving {
                 if self.tree.modules.contains_key(module)
                     && !self.options.is_blacklisted(module)
@@ -98,37 +157,29 @@ impl Modules {
                     wanted.push(module.clone());
                 }
             }
+            seen.aliases.insert(alias);
         }
-        self.load_all(wanted, report);
-        any_new
-    }
-
-    /// Loads modules side by side.
-    fn load_all(&self, wanted: Vec<ModuleName>, report: &mut ColdplugReport) {
-        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
-        let threads = (cores + 1).min(MAX_THREADS).min(wanted.len());
-        let queue = Mutex::new(wanted.into_iter());
-        let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).next();
-        let report = Mutex::new(report);
-        std::thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    while let Some(module) = next() {
-                        let result = self.load_module(&module, "");
-                        report
-                            .lock()
-                            .unwrap_or_else(PoisonError::into_inner)
-                            .record(module, result);
-                    }
-                });
-            }
-        });
+        wanted
     }
 }
 
+/// What the kernel has told of new devices, without waiting. Lost uevents are made up for by the next look.
+fn told_aliases(uevents: &Subscription) -> Vec<String> {
+    let mut told = Vec::new();
+    while let Ok(Some(received)) = uevents.try_receive() {
+        if let Received::Event(event) = received
+            && event.adds()
+            && let Some(alias) = event.property("MODALIAS")
+        {
+            told.push(alias.to_owned());
+        }
+    }
+    told
+}
+
 /// What every device under `devices` says it is. Devices may vanish while this looks; that is no error.
-fn modaliases(devices: &Path) -> BTreeSet<String> {
-    let mut found = BTreeSet::new();
+fn modaliases(devices: &Path) -> Vec<String> {
+    let mut found = Vec::new();
     let mut dirs = vec![devices.to_path_buf()];
     while let Some(dir) = dirs.pop() {
         let Ok(entries) = std::fs::read_dir(&dir) else { continue };
@@ -141,7 +192,7 @@ fn modaliases(devices: &Path) -> BTreeSet<String> {
                 && let Ok(alias) = std::fs::read_to_string(entry.path())
                 && !alias.trim().is_empty()
             {
-                found.insert(alias.trim().to_owned());
+                found.push(alias.trim().to_owned());
             }
         }
     }

@@ -27,9 +27,10 @@ pub async fn hotplug(
         let loading = tokio::task::spawn_blocking(move || {
             let mut found = ColdplugReport::default();
             if batch.look_through {
-                found = modules.coldplug_seen(&sys_root, &mut seen);
+                found = modules.coldplug_seen(&sys_root, None, &mut seen);
             }
-            modules.serve(batch.aliases, &mut seen, &mut found);
+            // What these bring is told to `uevents`, and is the next batch.
+            modules.serve(batch.aliases, Vec::new, &mut seen, &mut found);
             (found, seen)
         });
         let found;

@@ -194,7 +194,11 @@ impl Modules {
 
     /// Loads one file, or waits for whoever is loading it. A failure is forgotten when all who waited for it have
     /// it, so that a retry is one.
-    fn insert_once(&self, insert: &Insert, parameters: String) -> Result<Inserted, ModuleErrorKind> {
+    fn insert_once(
+        &self,
+        insert: &Insert,
+        parameters: String,
+    ) -> Result<Inserted, ModuleErrorKind> {
         let parameters = CString::new(parameters).map_err(|_| ModuleErrorKind::Nul)?;
         let flight = self.flights().entry(insert.name.clone()).or_default().clone();
         let mut mine = false;

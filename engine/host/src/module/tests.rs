@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::ffi::CStr;
 use std::path::Path;
-use std::sync::{Arc, Barrier, Mutex};
+use std::sync::{Arc, Barrier, Condvar, Mutex};
 
 use nix::errno::Errno;
 use tempfile::TempDir;
@@ -26,6 +26,9 @@ struct Recorder {
     /// What appears in sysfs when a module is there: (module, device, modalias).
     brings: Vec<(&'static str, &'static str, &'static str)>,
     devices: Mutex<Option<std::path::PathBuf>>,
+    /// The first does not end before the second has.
+    holds: Option<(&'static str, &'static str)>,
+    progress: Condvar,
     /// Meet here inside of insert: proves that that many loads run at the same time.
     meet: Option<Barrier>,
 }
@@ -58,6 +61,13 @@ impl Kernel for Arc<Recorder> {
         }
         if !taken.insert(name.clone()) {
             return Ok(Inserted::Already);
+        }
+        self.progress.notify_all();
+        if let Some((_, other)) = self.holds.filter(|(held, _)| *held == name) {
+            let within = std::time::Duration::from_secs(20);
+            let held =
+                self.progress.wait_timeout_while(taken, within, |taken| !taken.contains(other));
+            assert!(!held.unwrap().1.timed_out(), "{name} waited in vain for {other}");
         }
         if let Some(devices) = &*self.devices.lock().unwrap() {
             for (_, device, modalias) in self.brings.iter().filter(|(module, ..)| *module == name) {
@@ -332,6 +342,11 @@ fn who_waits_for_a_failing_load_hears_of_it() {
     });
 }
 
+/// Without the uevents of the machine that runs the tests: it is not the machine of the test.
+fn coldplug(machine: &Machine, sys: &Path) -> ColdplugReport {
+    machine.modules.coldplug_seen(sys, None, &mut coldplug::Seen::default())
+}
+
 #[test]
 fn coldplug_goes_on_until_no_device_is_new() {
     let machine = machine(Recorder {
@@ -362,7 +377,7 @@ fn coldplug_goes_on_until_no_device_is_new() {
     // Devices refer to each other.
     std::os::unix::fs::symlink("../..", devices.join("pci0000:00/0000:00:03.0/subsystem")).unwrap();
 
-    let report = machine.modules.coldplug(&sys);
+    let report = coldplug(&machine, &sys);
     let names = |names: &[ModuleName]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(names(&report.loaded), ["virtio_blk", "virtio_net", "virtio_pci"]);
     assert_eq!(names(&report.declined), ["intel_cstate"]);
@@ -371,7 +386,7 @@ fn coldplug_goes_on_until_no_device_is_new() {
     assert_eq!(report.unmatched, 2);
     assert_eq!(report.rounds, 4);
 
-    let again = machine.modules.coldplug(&sys);
+    let again = coldplug(&machine, &sys);
     assert!(again.loaded.is_empty());
 }
 
@@ -384,7 +399,7 @@ fn coldplug_reports_what_failed_and_goes_on() {
     let sys = machine.root.path().join("sys");
     add_device(&sys.join("devices"), "a", "virtio:d00000001v1");
     add_device(&sys.join("devices"), "b", "virtio:d00000002v1");
-    let report = machine.modules.coldplug(&sys);
+    let report = coldplug(&machine, &sys);
     assert_eq!(report.loaded, [ModuleName::new("virtio_blk")]);
     let [failed] = &report.failed[..] else { panic!("{:?}", report.failed) };
     assert!(chain(failed).starts_with("module virtio_net: cannot load failover: "), "{failed}");
@@ -396,7 +411,7 @@ fn coldplug_leaves_the_blacklist_alone() {
     let machine = machine_with(Recorder::default(), options);
     let sys = machine.root.path().join("sys");
     add_device(&sys.join("devices"), "a", "virtio:d00000002v1");
-    assert!(machine.modules.coldplug(&sys).loaded.is_empty());
+    assert!(coldplug(&machine, &sys).loaded.is_empty());
     // Hardware alone does not bring it in; a unit does.
     assert_eq!(machine.modules.load("virtio_blk", "").unwrap(), Loaded::Now);
 }
@@ -408,7 +423,24 @@ fn coldplug_loads_side_by_side() {
     let sys = machine.root.path().join("sys");
     add_device(&sys.join("devices"), "a", "cpu:type:x86,ven0fam0mod0:feature:0");
     add_device(&sys.join("devices"), "b", "crypto-crc32c");
-    assert_eq!(machine.modules.coldplug(&sys).loaded.len(), 2);
+    assert_eq!(coldplug(&machine, &sys).loaded.len(), 2);
+}
+
+#[test]
+fn what_a_driver_brings_does_not_wait_for_other_drivers() {
+    // `intel_cstate` ends only when the disk's driver runs, which virtio_pci brings: a second look would come too late.
+    let machine =
+        machine(Recorder { holds: Some(("intel_cstate", "virtio_blk")), ..Recorder::default() });
+    let mut seen = coldplug::Seen::default();
+    let mut report = ColdplugReport::default();
+    let found = ["cpu:type:x86,ven0fam0mod0:feature:0", "pci:v00001AF4d00001042sv0sd0bc01sc00i00"];
+    let told = || match machine.kernel.taken.lock().unwrap().contains("virtio_pci") {
+        true => vec!["virtio:d00000002v00001AF4".to_owned()],
+        false => Vec::new(),
+    };
+    assert!(machine.modules.serve(found.map(str::to_owned).into(), told, &mut seen, &mut report));
+    assert_eq!(report.loaded.len(), 3, "{report:?}");
+    assert!(!machine.modules.serve(told(), told, &mut seen, &mut report), "nothing is new");
 }
 
 /// With real uevents: what `udevadm trigger` does to one device, heard in a network namespace of this test alone.
