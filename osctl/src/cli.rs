@@ -22,15 +22,17 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+const NODE: &str = "Talking to a node";
+
 /// Which node to talk to and how to know that it is the right one.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct NodeArgs {
     /// The node's API: [https://]HOST[:PORT]; the port is 50051 when it is left out
-    #[arg(long, global = true, value_name = "HOST[:PORT]", env = "OSCTL_ENDPOINT")]
+    #[arg(long, global = true, value_name = "HOST[:PORT]", env = "OSCTL_ENDPOINT", help_heading = NODE)]
     pub(crate) endpoint: Option<String>,
 
     /// SHA-256 fingerprint of the node's certificate, as its console shows it
-    #[arg(long, global = true, value_name = "SHA256", env = "OSCTL_FINGERPRINT")]
+    #[arg(long, global = true, value_name = "SHA256", env = "OSCTL_FINGERPRINT", help_heading = NODE)]
     pub(crate) fingerprint: Option<String>,
 }
 

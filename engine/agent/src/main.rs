@@ -94,9 +94,9 @@ fn make_identity(args: IdentityArgs) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The kernel's host name, unless nobody has set one.
+/// The kernel's host name, unless nobody has set one, or one that no certificate can hold.
 fn hostname() -> Option<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     let name = name.trim_end();
-    (!name.is_empty() && name != "(none)").then(|| name.to_owned())
+    (!name.is_empty() && name != "(none)" && name.is_ascii()).then(|| name.to_owned())
 }

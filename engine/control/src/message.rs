@@ -131,7 +131,7 @@ pub struct Status {
     pub state: GoalState,
     /// Every unit that keeps the machine from being whole, and why.
     pub degraded: Vec<Degraded>,
-    /// SHA-256 over the canonical form of the running graph, lower-case hexadecimal.
+    /// The digest of the running graph, as `osctl graph render` prints it for the same inputs.
     pub digest: String,
     /// The links that are up, and their addresses.
     pub links: Vec<Link>,

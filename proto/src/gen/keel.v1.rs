@@ -39,7 +39,8 @@ pub struct NodeStatus {
     /// Every unit that keeps the machine from being whole.
     #[prost(message, repeated, tag = "9")]
     pub degraded: ::prost::alloc::vec::Vec<Degradation>,
-    /// SHA-256 over the canonical form of the running graph: 64 lower-case hexadecimal digits.
+    /// The digest of the running graph: `sha256:` and 64 lower-case hexadecimal digits. The same inputs give the same one on
+    /// every machine, so it is what `osctl graph render` prints for them.
     #[prost(string, tag = "10")]
     pub digest: ::prost::alloc::string::String,
     /// The links that are up.

@@ -101,7 +101,6 @@ impl Identity {
 }
 
 fn make_what_is_missing(files: &Files, names: &Names) -> Result<(), IdentityErrorKind> {
-    let incomplete = |missing, there| Err(IdentityErrorKind::Incomplete { missing, there });
     let key = files.key()?;
     let certificate = files.certificate()?;
     let recorded = files.fingerprint()?;
@@ -132,15 +131,20 @@ fn make_what_is_missing(files: &Files, names: &Names) -> Result<(), IdentityErro
     files.publish_fingerprint(&fingerprint(&parse_certificate(&certificate)?))
 }
 
+fn incomplete<T>(missing: &'static str, there: &'static str) -> Result<T, IdentityErrorKind> {
+    Err(IdentityErrorKind::Incomplete { missing, there })
+}
+
 fn read(files: &Files) -> Result<Identity, IdentityErrorKind> {
     let (key, certificate) = match (files.key()?, files.certificate()?) {
         (Some(key), Some(certificate)) => (key, certificate),
+        (None, None) if files.fingerprint()?.is_some() => return incomplete("key", "fingerprint"),
         (None, None) => return Err(IdentityErrorKind::Absent),
         (None, Some(_)) => {
-            return Err(IdentityErrorKind::Incomplete { missing: "key", there: "certificate" });
+            return incomplete("key", "certificate");
         }
         (Some(_), None) => {
-            return Err(IdentityErrorKind::Incomplete { missing: "certificate", there: "key" });
+            return incomplete("certificate", "key");
         }
     };
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes())

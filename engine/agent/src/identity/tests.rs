@@ -173,5 +173,8 @@ fn no_machine_id_no_identity() {
     fs::write(folder.path().join("machine-id"), "not an id").unwrap();
     assert!(make(&folder).unwrap_err().contains("machine-id holds no machine id"));
     assert_eq!(contents(&folder).len(), 1, "nothing was made");
-    assert!(Identity::load(folder.path()).unwrap_err().to_string().ends_with("there is none yet"));
+    let load = || Identity::load(folder.path()).unwrap_err().to_string();
+    assert!(load().ends_with("there is none yet"));
+    fs::write(folder.path().join("node.fingerprint"), "00\n").unwrap();
+    assert!(load().contains("the key is missing although the fingerprint is there"));
 }
