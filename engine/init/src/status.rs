@@ -43,7 +43,7 @@ pub(crate) fn status(run: &Run) -> Status {
         goal: run.name(run.transaction.goal()),
         state: run.goal_state,
         degraded: degraded.map(|(unit, why)| Degraded { unit, why }).collect(),
-        digest: run.graph.digest().to_string().trim_start_matches("sha256:").to_owned(),
+        digest: run.graph.digest().to_string(),
         links: about::links(),
         boot: run.summary.as_ref().map(|summary| BootReport {
             total_ms: millis(summary.total),

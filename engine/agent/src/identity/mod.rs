@@ -140,12 +140,8 @@ fn read(files: &Files) -> Result<Identity, IdentityErrorKind> {
         (Some(key), Some(certificate)) => (key, certificate),
         (None, None) if files.fingerprint()?.is_some() => return incomplete("key", "fingerprint"),
         (None, None) => return Err(IdentityErrorKind::Absent),
-        (None, Some(_)) => {
-            return incomplete("key", "certificate");
-        }
-        (Some(_), None) => {
-            return incomplete("certificate", "key");
-        }
+        (None, Some(_)) => return incomplete("key", "certificate"),
+        (Some(_), None) => return incomplete("certificate", "key"),
     };
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes())
         .map_err(|source| IdentityErrorKind::Pem { what: "key", source })?;
