@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use keel_control::{EventLog, GoalState, Happened, Refusal, RefusalKind, SOCKET};
 use keel_host::machine::{Machine, News, Places};
+use keel_host::module::Options;
 use keel_host::process::Reaper;
 use keel_plan::{
     Action, BootGraph, Event, Job, JobKind, Outcome, Scheduler, Shortfall, ShutdownKind, State,
@@ -18,7 +19,7 @@ use crate::boot::Boot;
 use crate::console::{self, Line, Summary, Verdict};
 use crate::control::{self, Answers, Question};
 use crate::screen::Screen;
-use crate::{about, status};
+use crate::{about, rootfs, status};
 
 /// How many lines of its output a failed unit is shown with.
 const LAST_WORDS: usize = 8;
@@ -58,7 +59,9 @@ impl Run {
     ) -> Self {
         let Boot { graph, transaction } = boot;
         let units = graph.ids().map(|id| graph.unit(id).clone()).collect();
-        let (machine, news) = Machine::new(units, Places::default(), reaper);
+        let modules = rootfs::command_line().map(|line| Options::from_command_line(&line));
+        let places = Places { modules: modules.unwrap_or_default(), ..Places::default() };
+        let (machine, news) = Machine::new(units, places, reaper);
         let events = Arc::new(EventLog::new(EVENTS));
         let (answers, questions) = control::channel(events.clone(), screen.clone());
         Self {

@@ -11,7 +11,7 @@ use super::Shared;
 use super::program::reason;
 use crate::disk::inventory::Roots;
 use crate::disk::{filesystem, partition};
-use crate::module::{Modules, hotplug};
+use crate::module::{Modules, Options, hotplug};
 use crate::process::Asks;
 use crate::{clock, device, file, hostname, identity, mount, sysctl};
 
@@ -140,5 +140,20 @@ fn modules(shared: &Shared) -> Result<Arc<Modules>, String> {
     let release = nix::sys::utsname::uname().map_err(|errno| errno.to_string())?;
     let release = release.release().to_string_lossy().into_owned();
     let modules = Modules::open(&shared.places.root, &release).map_err(|error| reason(&error))?;
+    let modules = modules.with_options(options(shared));
     Ok(shared.modules.get_or_init(|| Arc::new(modules)).clone())
+}
+
+/// What is said of modules, on the command line and by the units. Known before any is loaded: coldplug, or a module that
+/// needs this one, may come before the unit that has its parameters, and a module takes them only while it is loaded.
+fn options(shared: &Shared) -> Options {
+    let mut options = shared.places.modules.clone();
+    for unit in &shared.units {
+        if let Kind::Module(Module { name: Some(name), parameters: Some(parameters), .. }) =
+            &unit.kind
+        {
+            options.add_parameter(name.as_str(), parameters.as_str());
+        }
+    }
+    options
 }

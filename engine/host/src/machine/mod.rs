@@ -20,13 +20,13 @@ use nix::unistd::Pid;
 use tokio::sync::mpsc;
 
 use crate::disk::Say;
-use crate::module::Modules;
+use crate::module::{Modules, Options};
 use crate::process::{
     Ask, Asks, Cgroups, FindCgroups, LogBounds, LogBuffer, Notifications, NotifyError, Reaper,
     ReaperTools,
 };
 
-/// Where things are on this machine.
+/// Where things are on this machine, and what it was told when it started.
 #[derive(Debug, Clone)]
 pub struct Places {
     /// The directory that holds `lib/modules`.
@@ -37,6 +37,8 @@ pub struct Places {
     pub cgroup_name: String,
     /// The socket for notifications of services.
     pub notify: PathBuf,
+    /// What the kernel's command line says of modules.
+    pub modules: Options,
 }
 
 impl Default for Places {
@@ -47,6 +49,7 @@ impl Default for Places {
             cgroup: "/sys/fs/cgroup".into(),
             cgroup_name: "keel".into(),
             notify: "/run/keel/notify".into(),
+            modules: Options::default(),
         }
     }
 }

@@ -102,19 +102,19 @@ fn refusal(errno: Errno) -> String {
 /// The running kernel.
 #[derive(Debug)]
 pub(super) struct RunningKernel {
-    /// The one compression that it unpacks itself.
-    unpacks: Option<String>,
+    /// /sys/module. The first modules may be loaded before /sys is mounted, so it is looked at when it matters.
+    sys_module: PathBuf,
 }
 
 impl RunningKernel {
-    /// Asks the kernel, through `sys_module` (/sys/module), what it unpacks.
     pub(super) fn new(sys_module: &Path) -> Self {
-        let unpacks = std::fs::read_to_string(sys_module.join("compression")).ok();
-        Self { unpacks: unpacks.map(|word| word.trim().to_owned()) }
+        Self { sys_module: sys_module.to_owned() }
     }
 
+    /// Whether the kernel unpacks this itself; it was built for one compression at most.
     fn unpacks(&self, compression: Compression) -> bool {
-        self.unpacks.as_deref().is_some_and(|word| compression.kernel_word() == Some(word))
+        std::fs::read_to_string(self.sys_module.join("compression"))
+            .is_ok_and(|word| compression.kernel_word() == Some(word.trim()))
     }
 }
 
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn files_that_cannot_be_modules() {
         let dir = tempfile::tempdir().unwrap();
-        let kernel = RunningKernel { unpacks: None };
+        let kernel = RunningKernel::new(dir.path());
         let check = |name: &str, content: Option<&[u8]>, expect: &str| {
             let path = dir.path().join(name);
             if let Some(content) = content {

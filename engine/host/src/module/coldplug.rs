@@ -48,7 +48,8 @@ impl ColdplugReport {
     }
 }
 
-/// What devices have said they are, and what was made of it; each is asked for once.
+/// What devices have said they are since the machine started, and the modules that were asked for because of it; each is
+/// asked for once, so that a driver that found no hardware of its own is left alone.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
     aliases: BTreeSet<String>,
@@ -56,26 +57,25 @@ pub(super) struct Seen {
 }
 
 impl Modules {
-    /// Loads the modules for every device under `sys_root` (/sys), in parallel, until no new device appears. Blocks.
+    /// Loads the modules for every device under `sys_root` (/sys) that was not seen before, in parallel, until no new
+    /// device appears. Blocks.
     pub fn coldplug(&self, sys_root: &Path) -> ColdplugReport {
         // Without uevents the devices of each bus wait for all drivers that were found before them; nothing is missed.
         let uevents = Subscription::open().ok();
-        self.coldplug_seen(sys_root, uevents.as_ref(), &mut Seen::default())
+        self.coldplug_with(sys_root, uevents.as_ref())
     }
 
-    /// [`coldplug`](Self::coldplug), but for what was seen before.
-    pub(super) fn coldplug_seen(
+    pub(super) fn coldplug_with(
         &self,
         sys_root: &Path,
         uevents: Option<&Subscription>,
-        seen: &mut Seen,
     ) -> ColdplugReport {
         let mut report = ColdplugReport::default();
         let told = || uevents.map(told_aliases).unwrap_or_default();
         loop {
             report.rounds += 1;
             let aliases = modaliases(&sys_root.join("devices"));
-            if !self.serve(aliases, told, seen, &mut report) {
+            if !self.serve(aliases, told, &mut report) {
                 break;
             }
         }
@@ -91,9 +91,9 @@ impl Modules {
         &self,
         aliases: Vec<String>,
         told: impl Fn() -> Vec<String>,
-        seen: &mut Seen,
         report: &mut ColdplugReport,
     ) -> bool {
+        let seen = &mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(mut wanted) = self.wanted(aliases, seen, report) else { return false };
         if wanted.is_empty() {
             return true;

@@ -5,21 +5,21 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::coldplug::{ColdplugReport, Seen};
+use super::coldplug::ColdplugReport;
 use super::loader::Modules;
 use crate::device::{Received, UeventSocket};
 
 /// Serves the uevents of the kernel, for ever; `report` hears of every batch that loaded or failed something.
 ///
-/// Begins with a look through all devices: `uevents` was opened before it, so no device falls between the two. When
-/// the kernel drops uevents because they came too fast, the look is repeated.
+/// Begins with a look through all devices: `uevents` was opened before it, so no device falls between the two. (What
+/// [`Modules::coldplug`] has seen costs nothing again.) When the kernel drops uevents because they came too fast, the
+/// look is repeated.
 pub async fn hotplug(
     modules: Arc<Modules>,
     sys_root: PathBuf,
     uevents: UeventSocket,
     mut report: impl FnMut(ColdplugReport),
 ) -> io::Result<Infallible> {
-    let mut seen = Seen::default();
     let mut batch = Batch { aliases: Vec::new(), look_through: true };
     loop {
         let modules = Arc::clone(&modules);
@@ -27,14 +27,13 @@ pub async fn hotplug(
         let loading = tokio::task::spawn_blocking(move || {
             let mut found = ColdplugReport::default();
             if batch.look_through {
-                found = modules.coldplug_seen(&sys_root, None, &mut seen);
+                found = modules.coldplug_with(&sys_root, None);
             }
             // What these bring is told to `uevents`, and is the next batch.
-            modules.serve(batch.aliases, Vec::new, &mut seen, &mut found);
-            (found, seen)
+            modules.serve(batch.aliases, Vec::new, &mut found);
+            found
         });
-        let found;
-        (found, seen) = loading.await.map_err(io::Error::other)?;
+        let found = loading.await.map_err(io::Error::other)?;
         if !(found.loaded.is_empty() && found.failed.is_empty()) {
             report(found);
         }

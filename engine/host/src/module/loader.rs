@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::apply::{InsertError, Inserted, Kernel, RunningKernel};
+use super::coldplug::Seen;
 use super::name::ModuleName;
 use super::options::{Options, parameter_pairs, same_value};
 use super::plan::{Insert, Resolved, Unknown};
@@ -25,6 +26,7 @@ pub struct Modules {
     pub(super) options: Options,
     kernel: Box<dyn Kernel>,
     flights: Mutex<HashMap<ModuleName, Flight>>,
+    pub(super) seen: Mutex<Seen>,
 }
 
 /// One load: made by the first who asks, awaited by the others.
@@ -126,6 +128,7 @@ impl Modules {
             options: Options::default(),
             kernel,
             flights: Mutex::default(),
+            seen: Mutex::default(),
         })
     }
 
