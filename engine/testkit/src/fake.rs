@@ -1,16 +1,20 @@
 //! The fake host: an imagined machine under tokio's time, so that paused time makes a boot instantaneous and exact.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use keel_exec::{Host, HostEvent};
 use keel_plan::{Effect, Machine, Token, Transaction};
 use tokio::time::Instant;
 
+/// An effect that was begun, and when.
+pub type Begun = (Duration, Token, Effect);
+
 /// Answers effects as its machine says, and remembers them.
 pub struct FakeHost {
     machine: Machine,
     started: Instant,
-    begun: Vec<(Token, Effect)>,
+    begun: Vec<Begun>,
 }
 
 impl FakeHost {
@@ -25,15 +29,16 @@ impl FakeHost {
     }
 
     /// Every effect that was begun, in order.
-    pub fn begun(&self) -> &[(Token, Effect)] {
+    pub fn begun(&self) -> &[Begun] {
         &self.begun
     }
 }
 
 impl Host for FakeHost {
     fn begin(&mut self, token: Token, effect: Effect) {
-        self.begun.push((token, effect));
-        self.machine.begin(token, effect, self.started.elapsed());
+        let now = self.started.elapsed();
+        self.begun.push((now, token, effect));
+        self.machine.begin(token, effect, now);
     }
 
     async fn next(&mut self) -> HostEvent {

@@ -3,3 +3,5 @@
 pub mod fake;
 pub mod notation;
 pub mod random;
+pub mod run;
+pub mod scenario;

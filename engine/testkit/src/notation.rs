@@ -135,7 +135,7 @@ fn read_line(line: &str, ids: &BTreeMap<&str, UnitId>) -> (Spec, Behaviour, bool
     (spec, behaviour, idle)
 }
 
-fn read_fault(text: &str) -> FaultKind {
+pub(crate) fn read_fault(text: &str) -> FaultKind {
     let mut parts = text.split(':');
     let kind = parts.next().expect("a fault");
     let mut number = || parts.next().and_then(|part| part.parse::<u64>().ok()).expect("a number");

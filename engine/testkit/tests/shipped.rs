@@ -1,46 +1,27 @@
 //! The boot that ships, with each unit failing in turn and each hanging in turn: it always ends, and the report names the
 //! culprit.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
-
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keel_exec::{Executor, Happening};
+use keel_exec::Happening;
 use keel_plan::{
-    BOOT, Class, Fault, FaultKind, KILL_GRACE, Machine, Outcome, Transaction, UnitId, compile,
+    Class, Fault, FaultKind, KILL_GRACE, Machine, Outcome, Script, Transaction, UnitId,
 };
-use keel_testkit::fake::FakeHost;
-use keel_unit::load::load;
-
-fn shipped() -> Arc<Transaction> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let input = load(&root.join("units"), Some(&root.join("machine-configs/qemu.toml")));
-    Arc::new(compile(input, BOOT).unwrap().1)
-}
+use keel_testkit::run::run;
+use keel_testkit::scenario::shipped;
 
 /// Boots with one unit at fault, and says how that ended and when.
 fn boot(transaction: &Arc<Transaction>, fault: Option<(UnitId, FaultKind)>) -> (Outcome, Duration) {
-    let mut machine = Machine::new(transaction.clone());
+    let mut machine = Machine::new(Arc::clone(transaction));
     if let Some((unit, kind)) = fault {
         machine.behaviour(unit).fault = Some(Fault::always(kind));
     }
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let started = tokio::time::Instant::now();
-        let mut executor =
-            Executor::new(transaction.clone(), FakeHost::new(machine, started), 7, started);
-        loop {
-            if let Happening::Finished(outcome) = executor.next().await {
-                return (outcome, executor.now());
-            }
-        }
-    })
+    let run = run(transaction, machine, 7, &Script::default());
+    match run.happened.last() {
+        Some((at, Happening::Finished(outcome))) => (outcome.clone(), *at),
+        other => panic!("the boot did not end: {other:?}"),
+    }
 }
 
 /// The units of the boot that do work.
