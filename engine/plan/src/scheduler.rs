@@ -89,6 +89,7 @@ pub struct Scheduler {
     shutdown: Option<Shutdown>,
     ignored: u64,
     mistake: Option<Illegal>,
+    effort: u64,
     agenda: Agenda,
     actions: Vec<Action>,
     /// The instant of the last [`Action::WakeAt`], until it has come.
@@ -267,6 +268,7 @@ impl Scheduler {
             shutdown: None,
             ignored: 0,
             mistake: None,
+            effort: 0,
             agenda: Agenda {
                 settling: vec![false; units],
                 acting: vec![false; units],
@@ -330,6 +332,12 @@ impl Scheduler {
     /// the report instead of a panic.
     pub fn mistake(&self) -> Option<Illegal> {
         self.mistake
+    }
+
+    /// Edges looked at so far, which is what a run costs. It grows with the edges of the graph and not with its shape;
+    /// a test holds it to that, where a clock could not.
+    pub fn effort(&self) -> u64 {
+        self.effort
     }
 
     /// Settle and act, until neither finds anything.
@@ -408,6 +416,7 @@ impl Scheduler {
         let needing = self.links.needed_by.of(id).iter();
         let conflicts = self.links.conflicts.of(id).iter();
         for &other in before.chain(later).chain(needing).chain(conflicts) {
+            self.effort += 1;
             if self.waiting_for[other.index()] == Some(id) {
                 self.agenda.look_at(other);
             }

@@ -102,6 +102,7 @@ impl Scheduler {
         let cursor = self.rows[id.index()].cursor as usize;
         for index in (cursor..edges).chain(0..cursor.min(edges)) {
             let (other, awaits) = spec.after[index];
+            self.effort += 1;
             if let Some(openly) = self.holds(other, awaits) {
                 let row = &mut self.rows[id.index()];
                 row.cursor = index as u32;
@@ -158,6 +159,7 @@ impl Scheduler {
         let later = self.links.later.of(id);
         let cursor = self.rows[id.index()].cursor as usize;
         for index in (cursor..later.len()).chain(0..cursor.min(later.len())) {
+            self.effort += 1;
             if self.rows[later[index].index()].is_leaving() {
                 let row = &mut self.rows[id.index()];
                 row.cursor = index as u32;

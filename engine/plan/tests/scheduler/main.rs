@@ -2,6 +2,8 @@
 
 // `cfg(test)` is always true here; it tells clippy that `unwrap` is a test's way to fail.
 #[cfg(test)]
+mod linear;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod semantics;
