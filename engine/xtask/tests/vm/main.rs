@@ -4,4 +4,10 @@
 #[cfg(test)]
 mod archive;
 #[cfg(test)]
+mod boots;
+#[cfg(test)]
+mod disks;
+#[cfg(test)]
+mod services;
+#[cfg(test)]
 mod support;

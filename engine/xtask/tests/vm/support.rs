@@ -1,12 +1,13 @@
 //! What every VM test starts from.
 
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use keel_image::ImageDir;
-use keel_image::vm::{Accel, Network, VmSpec};
+use keel_image::vm::{Accel, Disk, Network, Vm, VmSpec};
 use serde::Deserialize;
 
 /// The longest that anything in a guest may take: several times what it takes under QEMU's
@@ -69,4 +70,94 @@ pub(crate) fn machine(image: &ImageDir) -> VmSpec {
         accel: Accel::detect(),
         detached: false,
     }
+}
+
+/// The image that the demo boots.
+pub(crate) fn image() -> ImageDir {
+    ImageDir::open(&made("image")).unwrap()
+}
+
+/// The node's API.
+pub(crate) const API_PORT: u16 = 50051;
+
+/// A node as the demo has it: that machine config, a disk, a network with a DHCP server.
+pub(crate) fn node(image: &ImageDir, disks: &[&Path]) -> VmSpec {
+    let mut spec = machine(image);
+    spec.disks = disks.iter().map(|path| Disk { path: path.into(), serial: None }).collect();
+    spec.network = Network::User { forward: vec![API_PORT] };
+    spec.append.push("keel.report=json".into());
+    spec
+}
+
+/// What init says of a boot.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) reached: bool,
+    pub(crate) degraded: Vec<Degraded>,
+    pub(crate) digest: String,
+    pub(crate) machine_id: Option<String>,
+    pub(crate) address: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Degraded {
+    pub(crate) unit: String,
+    pub(crate) why: String,
+}
+
+impl Report {
+    /// Why that unit is degraded; it has to be.
+    pub(crate) fn why(&self, unit: &str) -> &str {
+        let found = self.degraded.iter().find(|degraded| degraded.unit == unit);
+        found
+            .map(|degraded| degraded.why.as_str())
+            .unwrap_or_else(|| panic!("{unit} is well: {self:#?}"))
+    }
+}
+
+/// Boots a node and waits until init reports on it.
+pub(crate) fn boot(spec: &VmSpec) -> (Vm, Report) {
+    let mut vm = Vm::start(spec).unwrap();
+    let line = vm.wait_for("KEEL-REPORT ", LONG).unwrap();
+    let (_, report) = line.split_once("KEEL-REPORT ").unwrap();
+    let report = serde_json::from_str(report).unwrap();
+    (vm, report)
+}
+
+/// Shuts a node down in order. Returns its whole console.
+pub(crate) fn shut_down(mut vm: Vm) -> Vec<String> {
+    vm.ctrl_alt_del().unwrap();
+    vm.wait_off(LONG).unwrap()
+}
+
+/// A sparse, blank file.
+pub(crate) fn blank(path: &Path, size: u64) {
+    File::create_new(path).unwrap().set_len(size).unwrap();
+}
+
+/// A checksum of a whole disk.
+pub(crate) fn sum(disk: &Path) -> String {
+    let out = Command::new("b2sum").arg(disk).output().unwrap();
+    String::from_utf8(out.stdout).unwrap().split_whitespace().next().unwrap().to_owned()
+}
+
+/// Runs a tool that has to succeed, and returns what it printed.
+pub(crate) fn tool(program: &str, args: &[&str]) -> String {
+    let out = Command::new(program).args(args).output().unwrap();
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(
+        out.status.success(),
+        "{program} {args:?}: {}\n{said}{}",
+        out.status,
+        String::from_utf8_lossy(&out.stderr)
+    );
+    said
+}
+
+/// The data partition of a raw disk, as e2fsprogs take it: a file and where in it. Partition entry 1
+/// of the GPT, first block (UEFI 2.10, table 5.6).
+pub(crate) fn data_partition(disk: &Path) -> String {
+    let mut first = [0; 8];
+    File::open(disk).unwrap().read_exact_at(&mut first, 2 * 512 + 32).unwrap();
+    format!("{}?offset={}", disk.display(), u64::from_le_bytes(first) * 512)
 }
