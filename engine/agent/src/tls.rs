@@ -75,7 +75,8 @@ pub(crate) async fn accept(
             () = accepted.closed() => return,
         };
         let (stream, peer) = match incoming {
-            Ok(incoming) => incoming,
+            // As people write it: an IPv4 address that came in by way of `[::]` is one all the same.
+            Ok((stream, peer)) => (stream, SocketAddr::new(peer.ip().to_canonical(), peer.port())),
             Err(error) => {
                 say(format_args!("cannot accept a connection: {error}"));
                 sleep(PAUSE).await;

@@ -170,6 +170,8 @@ pub async fn serve<S: Service>(
         };
         match accepted {
             Ok((stream, _)) => {
+                // Those that are over give their places back first.
+                while open.try_join_next().is_some() {}
                 let admitted = admit(stream, open.len(), limits);
                 let service = service.clone();
                 match admitted {

@@ -91,3 +91,103 @@ enum End {
 async fn room(batches: &Sender<Batch>) -> Result<Permit<'_, Batch>, Status> {
     batches.reserve().await.map_err(|_| Status::cancelled("the caller has left"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use keel_control::{
+        ConnectionError, EventLog, Happened, Limits, Refusal, Service, Shutdown, UnitList,
+    };
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
+    use tokio::sync::Semaphore;
+    use tokio::time::sleep;
+    use tokio_stream::StreamExt;
+
+    /// A machine that has events and nothing else.
+    struct Machine(EventLog);
+
+    impl Machine {
+        fn say(&self, count: u64) {
+            for _ in 0..count {
+                self.0.push(0, Happened::Fact { unit: None, text: String::new() });
+            }
+        }
+    }
+
+    impl Service for Machine {
+        async fn status(&self) -> Result<keel_control::Status, Refusal> {
+            unreachable!("nobody asks")
+        }
+
+        async fn units(&self) -> Result<UnitList, Refusal> {
+            unreachable!("nobody asks")
+        }
+
+        fn events(&self) -> &EventLog {
+            &self.0
+        }
+
+        async fn shutdown(&self, _: Shutdown) -> Result<(), Refusal> {
+            unreachable!("nobody asks")
+        }
+
+        fn connection_failed(&self, error: &ConnectionError) {
+            eprintln!("{error}");
+        }
+    }
+
+    /// What a batch says: dropped, first and last number.
+    fn gist(batch: Option<Batch>) -> (u64, u64, u64) {
+        let batch = batch.unwrap().unwrap();
+        (batch.dropped, batch.events[0].seq, batch.events.last().unwrap().seq)
+    }
+
+    /// Whether init greets a newcomer as one that may stay. Leaves nothing behind: init has hung up at the end.
+    async fn has_room(control: &Path) -> bool {
+        let mut stream = UnixStream::connect(control).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut greeting = Vec::new();
+        stream.read_to_end(&mut greeting).await.unwrap();
+        // Its last field says so.
+        greeting.last() == Some(&1)
+    }
+
+    #[tokio::test]
+    async fn init_is_let_go_of_while_a_caller_is_slow() {
+        let folder = tempfile::tempdir().unwrap();
+        let control = folder.path().join("control.sock");
+        let machine = Arc::new(Machine(EventLog::new(1000)));
+        let listener = keel_control::bind(&control).unwrap();
+        let one_place = Limits { connections: 1, ..Limits::default() };
+        tokio::spawn(keel_control::serve(listener, machine.clone(), one_place));
+
+        machine.say(600);
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let watch = Watch { control: control.clone(), from_seq: 1, follow: true, _place: place };
+        let (stop, stopping) = watch::channel(false);
+        let mut stream = watch.start(stopping);
+        assert_eq!(gist(stream.next().await), (0, 1, 128));
+        // The watcher has init's only place, until two batches lie there untaken for too long.
+        assert!(!has_room(&control).await);
+        while !has_room(&control).await {
+            sleep(PATIENCE / 100).await;
+        }
+
+        machine.say(2000);
+        assert_eq!(gist(stream.next().await), (0, 129, 256));
+        assert_eq!(gist(stream.next().await), (0, 257, 384));
+        assert_eq!(gist(stream.next().await), (1216, 1601, 1728), "what the ring still holds");
+        while gist(stream.next().await).2 < 2600 {}
+        machine.say(1);
+        assert_eq!(gist(stream.next().await), (0, 2601, 2601));
+
+        stop.send_replace(true);
+        let end = stream.next().await.unwrap().unwrap_err();
+        assert_eq!(end.message(), "the agent is stopping");
+        assert!(stream.next().await.is_none());
+    }
+}
