@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use keel_control::{EventLog, GoalState, Happened, Refusal, RefusalKind, SOCKET};
-use keel_host::machine::{Machine, News, Places};
+use keel_exec::{Executor, Happening};
+use keel_host::machine::{Machine, Places};
 use keel_host::module::Options;
 use keel_host::process::Reaper;
 use keel_plan::{
-    Action, BootGraph, Event, Job, JobKind, Outcome, Scheduler, Shortfall, ShutdownKind, State,
-    Timeline, Transaction, Transition,
+    BootGraph, Outcome, Shortfall, ShutdownKind, State, Transaction, Transition, UnitId, Why,
 };
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 
@@ -29,27 +29,22 @@ const EVENTS: usize = 4096;
 
 /// A machine from its first unit to its last.
 pub(crate) struct Run {
-    pub(crate) started: Instant,
     pub(crate) graph: BootGraph,
     pub(crate) transaction: Arc<Transaction>,
-    pub(crate) scheduler: Scheduler,
-    pub(crate) machine: Machine,
-    pub(crate) timeline: Timeline,
+    pub(crate) executor: Executor<Machine>,
     pub(crate) goal_state: GoalState,
     /// How the boot went, once it is over.
     pub(crate) summary: Option<Summary>,
-    news: UnboundedReceiver<News>,
     questions: Receiver<Question>,
     /// Until /run is there, nobody can ask.
     answers: Option<Arc<Answers>>,
     events: Arc<EventLog>,
     arguments: Arguments,
     screen: Screen,
-    wake_at: Option<Duration>,
-    down: Option<ShutdownKind>,
 }
 
 impl Run {
+    /// Nothing has begun yet. Times are counted from `started`, when init itself began.
     pub(crate) fn new(
         boot: Boot,
         arguments: Arguments,
@@ -61,26 +56,20 @@ impl Run {
         let units = graph.ids().map(|id| graph.unit(id).clone()).collect();
         let modules = rootfs::command_line().map(|line| Options::from_command_line(&line));
         let places = Places { modules: modules.unwrap_or_default(), ..Places::default() };
-        let (machine, news) = Machine::new(units, places, reaper);
+        let machine = Machine::new(units, places, reaper);
         let events = Arc::new(EventLog::new(EVENTS));
         let (answers, questions) = control::channel(events.clone(), screen.clone());
         Self {
-            scheduler: Scheduler::new(transaction.clone(), seed()),
-            timeline: Timeline::new(transaction.units().len()),
-            machine,
+            executor: Executor::new(transaction.clone(), machine, seed(), started.into()),
             graph,
             transaction,
             goal_state: GoalState::Booting,
             summary: None,
-            news,
             questions,
             answers: Some(answers),
             events,
             arguments,
             screen,
-            wake_at: None,
-            down: None,
-            started,
         }
     }
 
@@ -89,71 +78,51 @@ impl Run {
         mut self,
         mut requests: UnboundedReceiver<ShutdownKind>,
     ) -> ShutdownKind {
-        self.handle(Event::Submit);
         loop {
-            if let Some(kind) = self.down {
-                return kind;
-            }
-            let wake_at = self.wake_at;
-            let due = async {
-                match wake_at {
-                    Some(at) => tokio::time::sleep_until((self.started + at).into()).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
-                Some(news) = self.news.recv() => self.hear(news),
+                happening = self.executor.next() => match happening {
+                    Happening::Down(kind) => return kind,
+                    happening => self.hear(happening),
+                },
                 Some(question) = self.questions.recv() => self.answer(question),
                 Some(kind) = requests.recv() => self.shut_down(kind),
-                () = due => {
-                    self.wake_at = None;
-                    self.handle(Event::TimerDue);
-                }
             }
         }
     }
 
     /// Time since init began.
     pub(crate) fn now(&self) -> Duration {
-        self.started.elapsed()
+        self.executor.now()
     }
 
-    fn handle(&mut self, event: Event) {
-        for action in self.scheduler.handle(event, self.now()) {
-            self.act(action);
-        }
-    }
-
-    fn act(&mut self, action: Action) {
-        match action {
-            Action::Begin { token, effect } => self.machine.begin(token, effect),
-            Action::WakeAt(at) => self.wake_at = Some(at),
-            Action::Announce(transition) => self.announce(&transition),
-            Action::JobEnded { .. } => {}
-            Action::Refused { job, why } => self.fact(Some(job.unit), why.to_string()),
-            Action::Emergency { unit, why } => {
-                let why = why.describe(&self.transaction).to_string();
-                self.goal(GoalState::Emergency, Some(format!("{}: {why}", self.name(unit))));
+    fn hear(&mut self, happening: Happening) {
+        let sentence = |why: &Why| why.describe(&self.transaction).to_string();
+        match happening {
+            Happening::Transition(transition) => self.announce(&transition),
+            Happening::Fact { unit, text } => self.fact(Some(unit), text),
+            Happening::Refused { job, why } => self.fact(Some(job.unit), why.to_string()),
+            Happening::Emergency { unit, why } => {
+                let why = format!("{}: {}", self.name(unit), sentence(&why));
+                self.goal(GoalState::Emergency, Some(why));
             }
-            Action::Reboot { unit, why } => {
-                let why = why.describe(&self.transaction).to_string();
-                let text = format!("rebooting, as its failure policy says: {why}");
+            Happening::Reboot { unit, why } => {
+                let text = format!("rebooting, as its failure policy says: {}", sentence(&why));
                 self.fact(Some(unit), text);
+                self.goal(GoalState::Stopping, None);
             }
-            Action::GoalReached { .. } => {}
-            Action::Finished(outcome) => self.finish(&outcome),
-            Action::Down(kind) => self.down = Some(kind),
+            Happening::Finished(outcome) => self.finish(&outcome),
+            // The loop has seen to it.
+            Happening::Down(_) => {}
         }
     }
 
     fn announce(&mut self, transition: &Transition) {
-        self.timeline.record(transition);
         let unit = transition.unit;
-        let began = self.timeline.spans()[unit.index()].began;
+        let began = self.executor.timeline().spans()[unit.index()].began;
         if let Some(line) = Line::of(transition, began, &self.transaction) {
             let failed = line.verdict == Verdict::Failed;
             self.screen.line(line.render(self.screen.colour()));
-            if failed && let Some(log) = self.machine.log(unit) {
+            if failed && let Some(log) = self.executor.host().log(unit) {
                 log.tail(LAST_WORDS)
                     .iter()
                     .for_each(|line| self.screen.line(format!("{:>12}| {}", "", line.text)));
@@ -186,17 +155,6 @@ impl Run {
         }
     }
 
-    fn hear(&mut self, news: News) {
-        match news {
-            News::Report { token, report } => self.handle(Event::Report { token, report }),
-            News::Fact { unit, text } => self.fact(Some(unit), text),
-            News::Recovered { unit } => {
-                self.fact(Some(unit), "has come after all".to_owned());
-                self.handle(Event::Request(Job { unit, kind: JobKind::Start }));
-            }
-        }
-    }
-
     fn answer(&mut self, question: Question) {
         // A caller that has hung up needs no answer.
         match question {
@@ -215,7 +173,7 @@ impl Run {
     fn shut_down(&mut self, kind: ShutdownKind) {
         if self.goal_state != GoalState::Stopping {
             self.goal(GoalState::Stopping, None);
-            self.handle(Event::Shutdown(kind));
+            self.executor.shut_down(kind);
         }
     }
 
@@ -241,7 +199,7 @@ impl Run {
     }
 
     fn summarise(&self, outcome: &Outcome) -> Summary {
-        let path = self.timeline.critical_path(self.transaction.goal());
+        let path = self.executor.timeline().critical_path(self.transaction.goal());
         let steps =
             path.steps.iter().map(|step| (self.name(step.unit), step.to.saturating_sub(step.from)));
         let addresses = about::links().into_iter().flat_map(|link| {
@@ -272,11 +230,11 @@ impl Run {
         (self.name(shortfall.unit), shortfall.why.describe(&self.transaction).to_string())
     }
 
-    pub(crate) fn name(&self, unit: keel_plan::UnitId) -> String {
+    pub(crate) fn name(&self, unit: UnitId) -> String {
         self.transaction.spec(unit).name.to_string()
     }
 
-    fn fact(&self, unit: Option<keel_plan::UnitId>, text: String) {
+    fn fact(&self, unit: Option<UnitId>, text: String) {
         let unit = unit.map(|unit| self.name(unit));
         self.screen.line(match &unit {
             Some(unit) => Line {

@@ -32,8 +32,8 @@ pub(crate) fn status(run: &Run) -> Status {
     let failed = run
         .transaction
         .ids()
-        .filter(|id| matches!(run.scheduler.status(*id).state, State::Failed(_)));
-    let degraded = failed.map(|id| run.degraded(&run.scheduler.shortfall(id)));
+        .filter(|id| matches!(run.executor.scheduler().status(*id).state, State::Failed(_)));
+    let degraded = failed.map(|id| run.degraded(&run.executor.scheduler().shortfall(id)));
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         kernel: about::kernel(),
@@ -68,8 +68,8 @@ pub(crate) fn units(run: &Run) -> UnitList {
 
 fn unit(run: &Run, id: UnitId) -> Unit {
     let unit = run.graph.unit(id);
-    let status = run.scheduler.status(id);
-    let span = &run.timeline.spans()[id.index()];
+    let status = run.executor.scheduler().status(id);
+    let span = &run.executor.timeline().spans()[id.index()];
     let spec = run.transaction.spec(id);
     let trouble =
         status.trouble.as_ref().or((status.state == State::Skipped).then_some(&status.why));
@@ -86,7 +86,7 @@ fn unit(run: &Run, id: UnitId) -> Unit {
         note: trouble.map(|why| why.describe(&run.transaction).to_string()),
         deadline_ms: deadline.map(|deadline| millis(status.since + deadline)),
         waits_for: status.waiting_for.map(|other| run.name(other)).into_iter().collect(),
-        pid: run.machine.pid(id).and_then(|pid| u32::try_from(pid.as_raw()).ok()),
-        memory_bytes: run.machine.memory(id),
+        pid: run.executor.host().pid(id).and_then(|pid| u32::try_from(pid.as_raw()).ok()),
+        memory_bytes: run.executor.host().memory(id),
     }
 }

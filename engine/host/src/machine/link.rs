@@ -6,12 +6,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use keel_exec::HostEvent;
 use keel_plan::{Report, Token, UnitId};
 use keel_unit::kinds;
 use tokio::sync::mpsc;
 
+use super::Shared;
 use super::program::reason;
-use super::{News, Shared};
 use crate::net::{self, Cidr, LinkSelector, LinkSpec, NetEvent};
 use crate::process::{Ask, Asks};
 
@@ -62,7 +63,7 @@ fn keep(shared: Arc<Shared>, id: UnitId, mut link: net::Link) {
     tokio::spawn(async move {
         if link.up().await.is_ok() {
             shared.late_links().insert(id, Late(link));
-            shared.tell(News::Recovered { unit: id });
+            shared.tell(HostEvent::Recovered { unit: id });
         }
     });
 }

@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use keel_exec::{Host, HostEvent};
 use keel_plan::{Effect, Report, Token, UnitId};
 use keel_unit::{Kind, Unit};
 use nix::unistd::Pid;
@@ -54,34 +55,11 @@ impl Default for Places {
     }
 }
 
-/// What the machine says.
-#[derive(Debug, Clone, PartialEq)]
-pub enum News {
-    /// What became of an effect.
-    Report {
-        /// The effect's token.
-        token: Token,
-        /// What it came to.
-        report: Report,
-    },
-    /// Something worth knowing about a unit that changes no state.
-    Fact {
-        /// The unit.
-        unit: UnitId,
-        /// The fact, in one line.
-        text: String,
-    },
-    /// What a unit was given up for has come after all (a lease, an hour late): starting it again will succeed.
-    Recovered {
-        /// The unit.
-        unit: UnitId,
-    },
-}
-
 /// This machine, with the units that it is to carry out.
 pub struct Machine {
     shared: Arc<Shared>,
     running: HashMap<UnitId, mpsc::Sender<Ask>>,
+    happened: mpsc::UnboundedReceiver<HostEvent>,
 }
 
 /// What activations share.
@@ -96,17 +74,14 @@ struct Shared {
     logs: HashMap<UnitId, LogBuffer>,
     pids: Mutex<HashMap<UnitId, Pid>>,
     late_links: Mutex<HashMap<UnitId, link::Late>>,
-    news: mpsc::UnboundedSender<News>,
+    /// What activations have to say. Each says a few things in its life, and the executor hears them before anything else.
+    events: mpsc::UnboundedSender<HostEvent>,
 }
 
 impl Machine {
-    /// The machine for these units, which are numbered as in the transaction. What happens comes out of the channel.
-    pub fn new(
-        units: Vec<Arc<Unit>>,
-        places: Places,
-        reaper: Reaper,
-    ) -> (Self, mpsc::UnboundedReceiver<News>) {
-        let (news, happened) = mpsc::unbounded_channel();
+    /// The machine for these units, which are numbered as in the transaction.
+    pub fn new(units: Vec<Arc<Unit>>, places: Places, reaper: Reaper) -> Self {
+        let (events, happened) = mpsc::unbounded_channel();
         let cgroups = find_cgroups(&places);
         let logs = (0..)
             .map(UnitId)
@@ -124,29 +99,9 @@ impl Machine {
             logs,
             pids: Mutex::default(),
             late_links: Mutex::default(),
-            news,
+            events,
         };
-        (Self { shared: Arc::new(shared), running: HashMap::new() }, happened)
-    }
-
-    /// Begins an effect and returns at once; what becomes of it is reported.
-    pub fn begin(&mut self, token: Token, effect: Effect) {
-        let ask = match effect {
-            Effect::CheckCondition | Effect::Start => {
-                let (asks, hears) = Asks::new();
-                self.running.insert(token.unit, asks);
-                activation::begin(self.shared.clone(), token, effect, hears);
-                return;
-            }
-            Effect::Stop => Ask::Stop,
-            Effect::Kill => Ask::Kill,
-        };
-        // An activation that has ended (a file was written, a process is gone) has nobody to hear.
-        let heard = self.running.get(&token.unit).is_some_and(|asks| asks.try_send(ask).is_ok());
-        if !heard {
-            self.running.remove(&token.unit);
-            activation::take_down(self.shared.clone(), token);
-        }
+        Self { shared: Arc::new(shared), running: HashMap::new(), happened }
     }
 
     /// The last output of a unit that runs a program.
@@ -167,22 +122,51 @@ impl Machine {
     }
 }
 
+impl Host for Machine {
+    fn begin(&mut self, token: Token, effect: Effect) {
+        let ask = match effect {
+            Effect::CheckCondition | Effect::Start => {
+                let (asks, hears) = Asks::new();
+                self.running.insert(token.unit, asks);
+                activation::begin(self.shared.clone(), token, effect, hears);
+                return;
+            }
+            Effect::Stop => Ask::Stop,
+            Effect::Kill => Ask::Kill,
+        };
+        // An activation that has ended (a file was written, a process is gone) has nobody to hear.
+        let heard = self.running.get(&token.unit).is_some_and(|asks| asks.try_send(ask).is_ok());
+        if !heard {
+            self.running.remove(&token.unit);
+            activation::take_down(self.shared.clone(), token);
+        }
+    }
+
+    async fn next(&mut self) -> HostEvent {
+        match self.happened.recv().await {
+            Some(event) => event,
+            // We hold a sender ourselves.
+            None => std::future::pending().await,
+        }
+    }
+}
+
 impl Shared {
     fn unit(&self, id: UnitId) -> &Unit {
         &self.units[id.index()]
     }
 
-    fn tell(&self, news: News) {
+    fn tell(&self, event: HostEvent) {
         // Without a listener the machine is at its end, and nobody has to know.
-        drop(self.news.send(news));
+        drop(self.events.send(event));
     }
 
     fn report(&self, token: Token, report: Report) {
-        self.tell(News::Report { token, report });
+        self.tell(HostEvent::Report { token, report });
     }
 
     fn fact(&self, unit: UnitId, text: impl Into<String>) {
-        self.tell(News::Fact { unit, text: text.into() });
+        self.tell(HostEvent::Fact { unit, text: text.into() });
     }
 
     /// A voice for a room of this crate, whose lines become facts about a unit.
