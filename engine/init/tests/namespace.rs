@@ -1,0 +1,478 @@
+//! The real binary as PID 1 of a PID and mount namespace: units start, are watched and go down, and everything else that PID 1 owes a
+//! machine. util-linux's `unshare` makes the namespace; the units are in testdata.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A machine that runs keel-init in namespaces of its own.
+struct Machine {
+    unshare: Child,
+    init: u32,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+    cgroup: PathBuf,
+    directory: tempfile::TempDir,
+}
+
+impl Machine {
+    /// Boots the units: file name and text. `{dir}` in a text is a directory that the machine and the test share.
+    fn boot(name: &str, units: &[(&str, &str)]) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let folder = directory.path().join("units");
+        fs::create_dir(&folder).expect("a folder for units");
+        let shared = directory.path().to_str().expect("a path in UTF-8");
+        for (file, text) in units {
+            fs::write(folder.join(file), text.replace("{dir}", shared)).expect("a unit file");
+        }
+        Self::boot_in(name, directory, &folder)
+    }
+
+    fn boot_in(name: &str, directory: tempfile::TempDir, units: &Path) -> Self {
+        let config = directory.path().join("config.toml");
+        fs::write(&config, "schema = 1\n").expect("a config");
+        let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(PathBuf::from);
+        let root = roots
+            .into_iter()
+            .find(|root| root.join("cgroup.controllers").exists())
+            .expect("cgroup v2");
+        let cgroup = root.join(format!("keel-init-{name}-{}", std::process::id()));
+        fs::create_dir(&cgroup).expect("a cgroup");
+        // A cgroup namespace makes this cgroup the root of what is mounted inside.
+        let enter = format!("echo $$ > {}/cgroup.procs && exec unshare \"$@\"", cgroup.display());
+        let inside =
+            "mount -t tmpfs tmpfs /run && mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec \"$0\"";
+        let mut unshare = Command::new("sh")
+            .args(["-c", &enter, "sh"])
+            .args([
+                "--pid",
+                "--mount",
+                "--cgroup",
+                "--fork",
+                "--kill-child",
+                "--mount-proc",
+                "--",
+                "sh",
+                "-c",
+                inside,
+            ])
+            .arg(env!("CARGO_BIN_EXE_keel-init"))
+            .env("KEEL_UNITS", units)
+            .env("KEEL_CONFIG", &config)
+            .env("KEEL_REPORT", "json")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .expect("unshare of util-linux");
+        let output = BufReader::new(unshare.stdout.take().expect("a pipe"));
+        let (tell, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            output.lines().map_while(Result::ok).try_for_each(|line| tell.send(line))
+        });
+        let mut machine = Self { init: 0, unshare, lines, seen: Vec::new(), cgroup, directory };
+        machine.init = machine.find_init();
+        machine
+    }
+
+    /// The one child of unshare.
+    fn find_init(&self) -> u32 {
+        let outer = self.unshare.id();
+        let path = format!("/proc/{outer}/task/{outer}/children");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let children = fs::read_to_string(&path).unwrap_or_default();
+            if let Some(init) = children.split_whitespace().next().and_then(|pid| pid.parse().ok())
+            {
+                return init;
+            }
+            assert!(Instant::now() < deadline, "no init");
+            std::thread::yield_now();
+        }
+    }
+
+    /// Waits for a line with all these words, and gives it.
+    fn line(&mut self, words: &[&str]) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(line) = self.lines.recv_timeout(left) else {
+                panic!("no line with {words:?} among\n{}", self.seen.join("\n"));
+            };
+            self.seen.push(line.clone());
+            if words.iter().all(|word| line.contains(word)) {
+                return line;
+            }
+        }
+    }
+
+    /// Waits for the boot to end; its report.
+    fn report(&mut self) -> serde_json::Value {
+        let line = self.line(&["KEEL-REPORT "]);
+        serde_json::from_str(line.trim_start_matches("KEEL-REPORT ")).expect("JSON")
+    }
+
+    fn signal(&self, signal: &str) {
+        let status =
+            Command::new("kill").args([&format!("-{signal}"), &self.init.to_string()]).status();
+        assert!(status.expect("kill").success());
+    }
+
+    /// Waits for the end of the namespace; the signal with which the kernel ended its init.
+    fn end(&mut self) -> Option<i32> {
+        let status = self.unshare.wait().expect("unshare's status");
+        self.seen.extend(self.lines.iter());
+        // unshare dies of the signal that its child died of, or says it as a shell does.
+        status.signal().or(status.code().filter(|code| *code > 128).map(|code| code - 128))
+    }
+
+    /// Where in the console's output a line with these words stands.
+    fn position(&self, words: &[&str]) -> usize {
+        let found = self.seen.iter().position(|line| words.iter().all(|word| line.contains(word)));
+        found.unwrap_or_else(|| panic!("no line with {words:?} among\n{}", self.seen.join("\n")))
+    }
+
+    fn shared(&self, file: &str) -> PathBuf {
+        self.directory.path().join(file)
+    }
+
+    fn read(&self, file: &str) -> String {
+        fs::read_to_string(self.shared(file)).unwrap_or_default()
+    }
+
+    /// Waits until the shared file says something that satisfies.
+    fn until(&self, file: &str, satisfies: impl Fn(&str) -> bool) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let text = self.read(file);
+            if satisfies(&text) {
+                return text;
+            }
+            assert!(Instant::now() < deadline, "{file} says only {text:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn status(&self, key: &str) -> String {
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.init)).expect("init's status");
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).expect("the key");
+        line.trim_start_matches(':').trim().to_owned()
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        let _ = fs::write(self.cgroup.join("cgroup.kill"), "1");
+        let _ = self.unshare.wait();
+        let mut found = vec![self.cgroup.clone()];
+        let mut next = 0;
+        while let Some(directory) = found.get(next).cloned() {
+            let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+            found.extend(entries.map(|entry| entry.path()).filter(|path| path.is_dir()));
+            next += 1;
+        }
+        // The kernel needs a moment for what was killed above.
+        let deadline = Instant::now() + PATIENCE;
+        while self.cgroup.exists() && Instant::now() < deadline {
+            found.iter().rev().for_each(|directory| drop(fs::remove_dir(directory)));
+            std::thread::yield_now();
+        }
+    }
+}
+
+const BOOT: (&str, &str) = ("boot.toml", "description = \"goal\"\n[target]\n");
+
+const SIGINT: i32 = 2;
+const SIGHUP: i32 = 1;
+
+#[test]
+fn it_boots_reports_and_goes_down_in_reverse() {
+    let mut machine = Machine::boot(
+        "order",
+        &[
+            BOOT,
+            (
+                "first.toml",
+                "part-of = \"boot\"\n[oneshot]\nexec = [\"/bin/sh\", \"-c\", \"echo first >> {dir}/order\"]\ntimeout = \"20s\"\n",
+            ),
+            (
+                "second.toml",
+                "part-of = \"boot\"\nrequires = [\"first\"]\nafter = [\"first\"]\n[service]\n\
+                 exec = [\"/bin/sh\", \"-c\", \"echo second >> {dir}/order; trap 'echo second stops >> {dir}/order; exit 0' TERM; while :; do sleep 1; done\"]\n\
+                 timeout = \"20s\"\n",
+            ),
+            (
+                "third.toml",
+                "part-of = \"boot\"\nafter = [\"second\"]\n[service]\n\
+                 exec = [\"/bin/sh\", \"-c\", \"echo third >> {dir}/order; trap 'echo third stops >> {dir}/order; exit 0' TERM; touch {dir}/armed; while :; do sleep 1; done\"]\n\
+                 timeout = \"20s\"\n",
+            ),
+        ],
+    );
+    let report = machine.report();
+    assert_eq!(report["reached"], true, "{report}");
+    assert_eq!(report["degraded"], serde_json::json!([]), "{report}");
+    assert!(report["total_ms"].as_u64() >= report["critical_path_ms"].as_u64(), "{report}");
+    assert!(
+        report["digest"].as_str().is_some_and(|digest| digest.starts_with("sha256:")),
+        "{report}"
+    );
+    // Both traps are set: a shell that has not come so far dies of the signal without a word.
+    machine.until("order", |order| order.lines().count() == 3);
+    machine.until("armed", |_| machine.shared("armed").exists());
+
+    machine.signal("TERM");
+    assert_eq!(
+        machine.end(),
+        Some(SIGINT),
+        "reboot(2) ends a namespace's init with SIGINT for power-off"
+    );
+    assert_eq!(machine.read("order"), "first\nsecond\nthird\nthird stops\nsecond stops\n");
+    assert!(machine.position(&["stopped", "third"]) < machine.position(&["stopped", "second"]));
+    assert!(machine.position(&["stopped", "second"]) < machine.position(&["stopped", "first"]));
+    machine.position(&["Powering off."]);
+}
+
+#[test]
+fn ctrl_alt_del_reboots() {
+    let mut machine = Machine::boot("reboot", &[BOOT]);
+    machine.report();
+    machine.signal("INT");
+    assert_eq!(
+        machine.end(),
+        Some(SIGHUP),
+        "reboot(2) ends a namespace's init with SIGHUP for a restart"
+    );
+    machine.position(&["Rebooting."]);
+}
+
+#[test]
+fn a_service_that_dies_comes_back_and_leaves_nothing_behind() {
+    let mut machine = Machine::boot(
+        "restart",
+        &[
+            BOOT,
+            (
+                "web.toml",
+                // Each run leaves a child that ignores SIGTERM and has a session of its own.
+                "part-of = \"boot\"\n[service]\n\
+                 exec = [\"/bin/sh\", \"-c\", \"setsid sh -c \\\"trap '' TERM; sleep 1000\\\" & echo run >> {dir}/runs; sleep 0.05; exit 3\"]\n\
+                 restart = \"always\"\nrestart-delay = \"1ms\"\nrestart-max-delay = \"20ms\"\ntimeout = \"20s\"\n",
+            ),
+        ],
+    );
+    machine.report();
+    machine.until("runs", |runs| runs.lines().count() >= 3);
+    let rss = || machine.status("VmRSS");
+    let early = rss();
+    machine.until("runs", |runs| runs.lines().count() >= 23);
+    let late = rss();
+    let kib = |rss: &str| rss.trim_end_matches(" kB").trim().parse::<u64>().expect("a number");
+    assert!(kib(&late) <= kib(&early) + 512, "PID 1 grew from {early} to {late} over 20 restarts");
+    // At any moment at most one run's processes are there: the shell, its child's shell and the sleep, twice over while one ends.
+    let alive =
+        fs::read_to_string(machine.cgroup.join("keel/web/cgroup.procs")).unwrap_or_default();
+    assert!(alive.lines().count() <= 4, "{alive}");
+    machine.line(&["again", "web", "exited with code 3"]);
+    machine.signal("TERM");
+    assert_eq!(machine.end(), Some(SIGINT));
+}
+
+#[test]
+fn ten_thousand_orphans_are_reaped() {
+    let mut machine = Machine::boot(
+        "orphans",
+        &[
+            BOOT,
+            (
+                "bomb.toml",
+                "part-of = \"boot\"\n[oneshot]\n\
+                 exec = [\"/bin/sh\", \"-c\", \"i=0; while [ $i -lt 10000 ]; do i=$((i+1)); ( : & ); done\"]\n\
+                 timeout = \"60s\"\n",
+            ),
+        ],
+    );
+    let report = machine.report();
+    assert_eq!(report["reached"], true, "{report}");
+    assert_eq!(report["degraded"], serde_json::json!([]), "{report}");
+    let children = format!("/proc/{0}/task/{0}/children", machine.init);
+    let deadline = Instant::now() + PATIENCE;
+    while !fs::read_to_string(&children).expect("init's children").is_empty() {
+        assert!(Instant::now() < deadline, "zombies are left");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    machine.signal("TERM");
+    assert_eq!(machine.end(), Some(SIGINT));
+}
+
+#[test]
+fn a_failure_degrades_with_its_last_words_and_a_hang_is_killed() {
+    let mut machine = Machine::boot(
+        "degraded",
+        &[
+            BOOT,
+            (
+                "bad.toml",
+                "part-of = \"boot\"\n[oneshot]\nexec = [\"/bin/sh\", \"-c\", \"echo line one; echo the disk is full >&2; exit 4\"]\ntimeout = \"20s\"\n",
+            ),
+            (
+                "child.toml",
+                "part-of = \"boot\"\nrequires = [\"bad\"]\nafter = [\"bad\"]\n[oneshot]\nexec = [\"/bin/true\"]\ntimeout = \"20s\"\n",
+            ),
+            (
+                "hang.toml",
+                "part-of = \"boot\"\n[oneshot]\nexec = [\"/bin/sh\", \"-c\", \"trap '' TERM; sleep 1000 & wait; wait\"]\ntimeout = \"300ms\"\n",
+            ),
+            (
+                "gone.toml",
+                "part-of = \"boot\"\n[service]\nexec = [\"/no/such/daemon\"]\nrestart = \"never\"\ntimeout = \"20s\"\n",
+            ),
+            (
+                "unmet.toml",
+                "part-of = \"boot\"\n[condition]\npath-exists = [\"/no/such/file\"]\n[oneshot]\nexec = [\"/bin/true\"]\ntimeout = \"20s\"\n",
+            ),
+        ],
+    );
+    let report = machine.report();
+    assert_eq!(report["reached"], true, "{report}");
+    let mut degraded: Vec<String> = report["degraded"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|unit| {
+            format!(
+                "{}: {}",
+                unit["unit"].as_str().unwrap_or(""),
+                unit["why"].as_str().unwrap_or("")
+            )
+        })
+        .collect();
+    degraded.sort();
+    assert_eq!(
+        degraded,
+        [
+            "bad: exited with status 4: the disk is full",
+            "child: needs bad, which is not up",
+            "gone: /no/such/daemon: no such file",
+            "hang: timed out after 300ms",
+        ]
+    );
+    let bad = machine.position(&["FAILED", "bad"]);
+    assert!(machine.seen[bad + 1].ends_with("| line one"), "{}", machine.seen[bad + 1]);
+    assert!(machine.seen[bad + 2].ends_with("| the disk is full"), "{}", machine.seen[bad + 2]);
+    machine.position(&["skipped", "unmet", "/no/such/file does not exist"]);
+    machine.signal("TERM");
+    assert_eq!(machine.end(), Some(SIGINT));
+}
+
+#[test]
+fn readiness_by_notification_and_by_socket() {
+    let notify = "import os,socket,time\\ns=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM)\\ntime.sleep(.2)\\n\
+                  s.sendto(b'READY=1',os.environ['NOTIFY_SOCKET'])\\ntime.sleep(1000)";
+    let answer = "import socket,time\\ns=socket.socket(socket.AF_UNIX)\\ns.bind('{dir}/answer.sock')\\ntime.sleep(.2)\\n\
+                  s.listen()\\ntime.sleep(1000)";
+    let service = |script: &str, ready: &str| {
+        format!(
+            "part-of = \"boot\"\n[service]\nexec = [\"/usr/bin/python3\", \"-c\", \"{script}\"]\nready = \"{ready}\"\ntimeout = \"25s\"\n"
+        )
+    };
+    let mut machine = Machine::boot(
+        "ready",
+        &[
+            BOOT,
+            ("notifies.toml", &service(notify, "notify")),
+            ("answers.toml", &service(answer, "{dir}/answer.sock")),
+            // Never says a word.
+            (
+                "silent.toml",
+                &service("import time; time.sleep(1000)", "notify").replace("25s", "500ms"),
+            ),
+        ],
+    );
+    let report = machine.report();
+    assert_eq!(
+        report["degraded"],
+        serde_json::json!([{ "unit": "silent", "why": "timed out after 500ms" }]),
+        "{report}"
+    );
+    let took = |unit: &str| {
+        let line = &machine.seen[machine.position(&["ready", unit])];
+        line.split_whitespace()
+            .rev()
+            .nth(1)
+            .and_then(|ms| ms.parse::<u64>().ok())
+            .expect("milliseconds")
+    };
+    assert!(took("notifies") >= 200 && took("answers") >= 200);
+    machine.signal("TERM");
+    assert_eq!(machine.end(), Some(SIGINT));
+}
+
+#[test]
+fn a_broken_graph_keeps_the_machine_up_and_says_why() {
+    let mut machine = Machine::boot(
+        "broken",
+        &[
+            BOOT,
+            (
+                "typo.toml",
+                "part-of = \"boot\"\n[oneshot]\nexecute = [\"/bin/true\"]\ntimeout = \"1s\"\n",
+            ),
+        ],
+    );
+    machine.line(&["EMERGENCY", "make no graph"]);
+    let why = machine.line(&["typo.toml:3"]);
+    assert!(why.contains("execute"), "{why}");
+    machine.line(&["osctl validate"]);
+    machine.signal("INT");
+    assert_eq!(machine.end(), Some(SIGHUP));
+}
+
+/// What a daemon leaves behind is ended at shutdown too, in order first and by force then; and what a unit mounted is unmounted.
+#[test]
+fn nothing_outlives_the_machine() {
+    let mut machine = Machine::boot(
+        "leftovers",
+        &[
+            BOOT,
+            (
+                "data.toml",
+                "part-of = \"boot\"\n[mount]\nsource = \"tmpfs\"\ntarget = \"{dir}/data\"\nfstype = \"tmpfs\"\ntimeout = \"20s\"\n",
+            ),
+            (
+                "shim.toml",
+                // Delegated: what it started outlives it, as a container outlives containerd.
+                "part-of = \"boot\"\nafter = [\"mount.data\"]\n[service]\ndelegate = true\n\
+                 exec = [\"/bin/sh\", \"-c\", \"(cd {dir}/data; setsid sh -c \\\"trap 'touch {dir}/polite' TERM; echo up > {dir}/shim; while :; do sleep 0.1; done\\\") & wait\"]\n\
+                 timeout = \"20s\"\n",
+            ),
+        ],
+    );
+    machine.report();
+    machine.until("shim", |text| text == "up\n");
+    machine.signal("TERM");
+    assert_eq!(machine.end(), Some(SIGINT));
+    assert!(
+        machine.shared("polite").exists(),
+        "the leftover was asked to end before it was killed"
+    );
+    assert_eq!(
+        fs::read_to_string(machine.cgroup.join("cgroup.events")).expect("events").lines().next(),
+        Some("populated 0")
+    );
+}
+
+#[test]
+fn it_is_nothing_but_pid_1() {
+    let output = Command::new(env!("CARGO_BIN_EXE_keel-init")).output().expect("the binary");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("PID 1"));
+}
