@@ -34,6 +34,9 @@
 //! restart policy rules, up to its start limit; hitting that, too, is a failure to which `on` applies. Nobody waits for
 //! such restarts: a boot ends although a service crashes in a loop.
 //!
+//! A unit that failed by dependency gets another start when the unit that it lacked comes up after all, by a restart or
+//! on request: a machine whose disk or lease comes late mends itself, and nobody has to start what hung on it.
+//!
 //! **Emergency**: the goal counts as missed, as if it required the unit that failed. What runs keeps running and stays
 //! supervised; what needs the failed unit does not start; everything else still starts. An operator wants to get at
 //! such a machine, and that takes the network and the agent, which have no reason to need what failed.

@@ -221,7 +221,7 @@ impl Scheduler {
 
     /// The goal has come up, for the first time.
     pub(super) fn reach_goal(&mut self, id: UnitId) {
-        if id == self.transaction.goal() && self.run == Run::Running && !self.goal_reached {
+        if id == self.transaction.goal() && self.run != Run::NotSubmitted && !self.goal_reached {
             self.goal_reached = true;
             let degraded = self.degraded();
             self.actions.push(Action::GoalReached { degraded });

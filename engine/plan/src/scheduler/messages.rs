@@ -156,7 +156,8 @@ pub enum Action {
         /// Why it failed.
         why: Why,
     },
-    /// The goal is up.
+    /// The goal is up, for the first time: as a rule before the transaction is finished, and after it if the machine
+    /// mended itself.
     GoalReached {
         /// What is not as it should be at this moment.
         degraded: Vec<Shortfall>,

@@ -280,6 +280,7 @@ impl Scheduler {
         self.advance(id, reached);
         // Those bound to it wait for its state, not for how far it came.
         self.wake(id);
+        self.revive(id);
         self.reach_goal(id);
         // It may have been told to stop while it was on its way.
         self.agenda.look_at(id);

@@ -2,7 +2,7 @@
 
 use super::{Action, Condition, JobResult, Scheduler, ShutdownKind, Why};
 use crate::backoff;
-use crate::state::{Desired, State, UnitEvent};
+use crate::state::{Blame, Desired, State, UnitEvent};
 use crate::transaction::{Await, OnFailure, RestartPolicy, StartLimit, UnitId};
 
 impl Scheduler {
@@ -173,6 +173,21 @@ impl Scheduler {
                 self.take_down(bound, desired, Why::Bound(id), None);
             } else if state == State::Waiting && !comes_back {
                 self.doom(bound, id);
+            }
+        }
+    }
+
+    /// A unit has come up after all: what failed for lack of it, and is still wanted, gets another start.
+    pub(super) fn revive(&mut self, id: UnitId) {
+        for index in 0..self.links.needed_by.of(id).len() {
+            let other = self.links.needed_by.of(id)[index];
+            let row = &self.rows[other.index()];
+            let lacked_it = row.trouble.as_ref().and_then(Why::blames) == Some(id);
+            if row.state == State::Failed(Blame::Dependency)
+                && row.desired == Desired::Up
+                && lacked_it
+            {
+                self.enter_waiting(other, Why::Restart);
             }
         }
     }

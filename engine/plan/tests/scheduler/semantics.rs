@@ -322,6 +322,41 @@ fn a_boot_does_not_wait_for_a_service_that_crashes_in_a_loop() {
 }
 
 #[test]
+fn what_failed_by_dependency_starts_when_the_unit_that_it_lacked_comes_up_after_all() {
+    let graph = "late service fault=fail restart=always times=1 takes=10
+                 needs oneshot after=late requires=late
+                 needs-that service after=needs requires=needs takes=5
+                 broken oneshot fault=fail
+                 needs-both oneshot after=late,broken requires=late,broken
+                 stopped oneshot after=late requires=late
+                 goal target after=late,needs-that requires=needs-that";
+    check_script(
+        graph,
+        requests(graph, &[(50, JobKind::Stop, "stopped")], 1000),
+        &[
+            (
+                "late",
+                "waiting@0 activating@0 failed@10 waiting@10 activating@110 active(running)@120",
+            ),
+            (
+                "needs",
+                "waiting@0 failed(dependency)@10 waiting@120 activating@120 active(exited)@130",
+            ),
+            (
+                "needs-that",
+                "waiting@0 failed(dependency)@10 waiting@130 activating@130 active(running)@135",
+            ),
+            ("needs-both", "waiting@0 failed(dependency)@10 waiting@120 failed(dependency)@120"),
+            ("stopped", "waiting@0 failed(dependency)@10"),
+            (
+                "goal",
+                "waiting@0 failed(dependency)@10 waiting@135 activating@135 active(exited)@135",
+            ),
+        ],
+    );
+}
+
+#[test]
 fn what_is_bound_goes_and_comes_with_what_it_is_bound_to() {
     let graph = "base service takes=5 restart=always fault=exit:45:1 times=1
                  bound service after=base binds=base takes=5
