@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use keel_plan::{Blame, State, Transaction, Transition, Why};
+use keel_plan::{Blame, Class, State, Transaction, Transition, Why};
 
 /// How wide the column of unit names is. A longer name pushes its own line only.
 const NAME_WIDTH: usize = 28;
@@ -73,6 +73,10 @@ impl Line {
             (_, State::Skipped) => (Verdict::Skipped, None, why()),
             (State::Activating | State::Active(_) | State::Deactivating, State::Waiting) => {
                 (Verdict::Again, took, why())
+            }
+            // A target is a name: its going says nothing that its units do not.
+            (_, State::Inactive) if transaction.spec(transition.unit).class == Class::Target => {
+                return None;
             }
             (State::Deactivating | State::Active(_), State::Inactive) => {
                 let expected = matches!(transition.why, Why::Stopped);
@@ -223,7 +227,7 @@ pub(crate) fn note(at: Duration, text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use keel_plan::{Class, ExitStatus, Spec, UnitId, Up};
+    use keel_plan::{ExitStatus, Spec, UnitId, Up};
 
     fn millis_of(millis: u64) -> Duration {
         Duration::from_millis(millis)

@@ -7,6 +7,7 @@
 use std::fs;
 use std::path::Path;
 
+use keel_host::mount::table::{self, Mounted};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{chdir, chroot};
@@ -23,12 +24,7 @@ pub(crate) struct RootError {
 
 /// Leaves the kernel's first mount, if we are on it. In a namespace, or on a root that was switched already, changes nothing.
 pub(crate) fn leave_rootfs() -> Result<(), RootError> {
-    // /proc is not mounted for good yet: that is a unit's work. This is a look at one file.
-    let look = ProcPeek::new()?;
-    let on_rootfs =
-        fs::read_to_string("/proc/self/mountinfo").is_ok_and(|table| root_is_rootfs(&table));
-    drop(look);
-    if !on_rootfs {
+    if !table::observe().is_ok_and(|table| is_rootfs(table::top(&table, Path::new("/")))) {
         return Ok(());
     }
     let fail = |what| move |errno| RootError { what, errno };
@@ -87,18 +83,9 @@ impl Drop for ProcPeek {
     }
 }
 
-/// Whether the root in this mount table is the kernel's first mount: of type rootfs, and not bound over. The later line wins: it
-/// is the mount on top. Fields: proc_pid_mountinfo(5).
-fn root_is_rootfs(mountinfo: &str) -> bool {
-    let root = mountinfo.lines().rev().find(|line| line.split(' ').nth(4) == Some("/"));
-    root.is_some_and(|line| {
-        let fields: Vec<_> = line.split(' ').collect();
-        // A mount without a parent names itself or a mount that we cannot see; only rootfs itself is its own.
-        let type_name =
-            fields.iter().position(|field| *field == "-").and_then(|dash| fields.get(dash + 1));
-        type_name == Some(&"rootfs")
-            && fields.first().zip(fields.get(1)).is_some_and(|(id, parent)| id == parent)
-    })
+/// Whether this is the kernel's first mount, not bound over: of type rootfs, and standing on no other.
+fn is_rootfs(root: Option<&Mounted>) -> bool {
+    root.is_some_and(|root| root.fstype == "rootfs" && root.id == root.parent)
 }
 
 #[cfg(test)]
@@ -107,8 +94,10 @@ mod tests {
 
     #[test]
     fn only_the_kernels_first_mount_is_left() {
-        let check =
-            |table: &str, expect: bool| assert_eq!(root_is_rootfs(table), expect, "{table}");
+        let check = |text: &str, expect: bool| {
+            let table = table::parse(text.as_bytes()).unwrap();
+            assert_eq!(is_rootfs(table::top(&table, Path::new("/"))), expect, "{text}");
+        };
         check(
             "1 1 0:2 / / rw - rootfs rootfs rw,size=233924k\n22 1 0:21 / /proc rw - proc proc rw\n",
             true,

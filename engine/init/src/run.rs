@@ -1,5 +1,6 @@
 //! The one owner of the machine's state: takes events one at a time, asks the scheduler, and sees to what it says.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,6 +36,8 @@ pub(crate) struct Run {
     pub(crate) goal_state: GoalState,
     /// How the boot went, once it is over.
     pub(crate) summary: Option<Summary>,
+    /// When the newest activation of each unit began.
+    began: HashMap<UnitId, Duration>,
     questions: Receiver<Question>,
     /// Until /run is there, nobody can ask.
     answers: Option<Arc<Answers>>,
@@ -65,6 +68,7 @@ impl Run {
             transaction,
             goal_state: GoalState::Booting,
             summary: None,
+            began: HashMap::new(),
             questions,
             answers: Some(answers),
             events,
@@ -108,6 +112,7 @@ impl Run {
             Happening::Reboot { unit, why } => {
                 let text = format!("rebooting, as its failure policy says: {}", sentence(&why));
                 self.fact(Some(unit), text);
+                self.executor.host().going_down();
                 self.goal(GoalState::Stopping, None);
             }
             Happening::Finished(outcome) => self.finish(&outcome),
@@ -118,7 +123,7 @@ impl Run {
 
     fn announce(&mut self, transition: &Transition) {
         let unit = transition.unit;
-        let began = self.executor.timeline().spans()[unit.index()].began;
+        let began = self.began(transition);
         if let Some(line) = Line::of(transition, began, &self.transaction) {
             let failed = line.verdict == Verdict::Failed;
             self.screen.line(line.render(self.screen.colour()));
@@ -142,6 +147,17 @@ impl Run {
             return;
         }
         self.listen_when_possible();
+    }
+
+    /// When the activation that this change is about began.
+    fn began(&mut self, transition: &Transition) -> Option<Duration> {
+        let began = self.began.entry(transition.unit).or_insert(transition.at);
+        if transition.to == State::Activating {
+            *began = transition.at;
+        }
+        let lasted =
+            matches!(transition.from, State::Activating | State::Active(_) | State::Deactivating);
+        lasted.then_some(*began)
     }
 
     /// Opens the control socket as soon as /run is there to hold it.
@@ -173,6 +189,7 @@ impl Run {
     fn shut_down(&mut self, kind: ShutdownKind) {
         if self.goal_state != GoalState::Stopping {
             self.goal(GoalState::Stopping, None);
+            self.executor.host().going_down();
             self.executor.shut_down(kind);
         }
     }

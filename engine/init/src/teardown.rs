@@ -3,10 +3,10 @@
 //!
 //! Each step goes on when the one before has done what it can: a machine that was told to power off does so.
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use keel_host::mount::table::{self, Mounted};
 use keel_host::process::Reaper;
 use keel_plan::ShutdownKind;
 use nix::errno::Errno;
@@ -27,12 +27,12 @@ const KILL_PATIENCE: Duration = Duration::from_secs(2);
 const KEPT: [&str; 3] = ["rootfs", "proc", "devtmpfs"];
 
 /// The mounts that were there before init did anything. They are not init's to take away: in a namespace they may be the host's.
-pub(crate) struct Inherited(Vec<u64>);
+pub(crate) struct Inherited(Vec<u32>);
 
 impl Inherited {
     /// Takes note of them.
     pub(crate) fn now() -> Self {
-        Self(mounts().into_iter().map(|mount| mount.id).collect())
+        Self(table::observe().into_iter().flatten().map(|mount| mount.id).collect())
     }
 }
 
@@ -80,57 +80,11 @@ async fn end_processes(reaper: &Reaper, screen: &Screen) {
     }
 }
 
-/// One line of the mount table.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Mounted {
-    id: u64,
-    target: String,
-    fstype: String,
-}
-
-fn mounts() -> Vec<Mounted> {
-    fs::read_to_string("/proc/self/mountinfo").map(|table| parse(&table)).unwrap_or_default()
-}
-
-/// The fields are those of proc_pid_mountinfo(5); blanks and backslashes in paths are escaped as three octal digits.
-fn parse(table: &str) -> Vec<Mounted> {
-    let line = |line: &str| {
-        let fields: Vec<_> = line.split(' ').collect();
-        let dash = fields.iter().position(|field| *field == "-")?;
-        Some(Mounted {
-            id: fields.first()?.parse().ok()?,
-            target: unescape(fields.get(4)?),
-            fstype: (*fields.get(dash + 1)?).to_owned(),
-        })
-    };
-    table.lines().filter_map(line).collect()
-}
-
-fn unescape(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let [first, after @ ..] = rest {
-        let octal = || Some((after.get(..3)?, std::str::from_utf8(after.get(..3)?).ok()?));
-        match (first, octal().and_then(|(_, digits)| u8::from_str_radix(digits, 8).ok())) {
-            (b'\\', Some(byte)) => {
-                bytes.push(byte);
-                rest = &after[3..];
-            }
-            _ => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
 /// What to unmount, first to last: the newest first, so that what lies on top of something goes before it.
 fn to_unmount(mounts: Vec<Mounted>, inherited: &Inherited) -> Vec<Mounted> {
     let ours = |mount: &Mounted| {
-        !inherited.0.contains(&mount.id)
-            && mount.target != "/"
-            && !KEPT.contains(&mount.fstype.as_str())
+        let kept = mount.target == Path::new("/") || KEPT.contains(&mount.fstype.as_str());
+        !inherited.0.contains(&mount.id) && !kept
     };
     mounts.into_iter().rev().filter(ours).collect()
 }
@@ -140,32 +94,31 @@ fn to_unmount(mounts: Vec<Mounted>, inherited: &Inherited) -> Vec<Mounted> {
 fn unmount_all(inherited: &Inherited, screen: &Screen) {
     // Nothing of ours stands in the way.
     drop(std::env::set_current_dir("/"));
-    let mut left = to_unmount(mounts(), inherited);
+    let mut left = to_unmount(table::observe().unwrap_or_default(), inherited);
     loop {
         let before = left.len();
         left.retain(|mount| {
-            let gone = umount2(Path::new(&mount.target), MntFlags::UMOUNT_NOFOLLOW);
+            let gone = umount2(&mount.target, MntFlags::UMOUNT_NOFOLLOW);
             !matches!(gone, Ok(()) | Err(Errno::EINVAL | Errno::ENOENT))
         });
         if left.is_empty() || left.len() == before {
             break;
         }
     }
-    for Mounted { target, .. } in &left {
-        let read_only = mount(
-            None::<&str>,
-            target.as_str(),
-            None::<&str>,
-            MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY,
-            None::<&str>,
-        );
-        if let Err(errno) = read_only {
+    for Mounted { target, source, .. } in &left {
+        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        let read_only = mount(None::<&str>, target, None::<&str>, flags, None::<&str>);
+        // Only a filesystem on a device has something to lose.
+        if let Err(errno) = read_only
+            && source.starts_with("/dev")
+        {
+            let target = target.display();
             screen.line(format!(
                 "{target} is still in use and cannot be made read-only: {}",
                 errno.desc()
             ));
         }
-        let _ = umount2(Path::new(target), MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
+        let _ = umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
     }
 }
 
@@ -182,22 +135,14 @@ mod tests {
             26 25 0:22 / /dev/pts rw - devpts devpts rw\n\
             30 23 253:1 / /var/lib/keel rw shared:9 master:1 - ext4 /dev/vda1 rw\n\
             31 30 0:30 / /var/lib/keel/a\\040b rw - overlay overlay rw\n\
-            nonsense\n";
-        let check = |inherited: &[u64], expect: &[&str]| {
-            let order = to_unmount(parse(table), &Inherited(inherited.to_vec()));
+            ";
+        let check = |inherited: &[u32], expect: &[&str]| {
+            let table = table::parse(table.as_bytes()).unwrap();
+            let order = to_unmount(table, &Inherited(inherited.to_vec()));
             let order: Vec<_> = order.into_iter().map(|mount| mount.target).collect();
-            assert_eq!(order, expect);
+            assert_eq!(order, expect.iter().map(Path::new).collect::<Vec<_>>());
         };
         check(&[], &["/var/lib/keel/a b", "/var/lib/keel", "/dev/pts"]);
         check(&[30, 26], &["/var/lib/keel/a b"]);
-    }
-
-    #[test]
-    fn paths_of_the_mount_table() {
-        let check = |text: &str, expect: &str| assert_eq!(unescape(text), expect);
-        check("/plain", "/plain");
-        check("/a\\040b\\134c", "/a b\\c");
-        check("/end\\04", "/end\\04");
-        check("/not\\octal", "/not\\octal");
     }
 }

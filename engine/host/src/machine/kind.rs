@@ -6,9 +6,10 @@ use std::sync::Arc;
 use keel_plan::{Report, Token, UnitId};
 use keel_unit::Kind;
 use keel_unit::kinds::Module;
+use keel_unit::value::Source;
 
-use super::Shared;
 use super::program::reason;
+use super::{Shared, leftover};
 use crate::disk::inventory::Roots;
 use crate::disk::{filesystem, partition};
 use crate::module::{Modules, Options, hotplug};
@@ -87,7 +88,11 @@ fn work(shared: &Arc<Shared>, id: UnitId) -> Result<(), String> {
 
 /// Takes down what a unit left on the machine. Most leave what is wanted until the power goes: files, parameters, modules.
 pub(super) async fn take_down(shared: &Arc<Shared>, id: UnitId) -> Result<(), String> {
-    let Kind::Mount(_) = &shared.unit(id).kind else { return Ok(()) };
+    let Kind::Mount(unit) = &shared.unit(id).kind else { return Ok(()) };
+    // Kernel filesystems stay mounted to the end, so nobody has to leave them.
+    if !unit.existing && !matches!(unit.source, Some(Source::Pseudo(_))) {
+        leftover::end(shared).await;
+    }
     let shared = shared.clone();
     let unmount = move || match &shared.unit(id).kind {
         Kind::Mount(unit) => mount::deactivate(unit).map(drop).map_err(|error| reason(&error)),

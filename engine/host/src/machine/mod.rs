@@ -7,11 +7,13 @@
 mod activation;
 mod condition;
 mod kind;
+mod leftover;
 mod link;
 mod program;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use keel_exec::{Host, HostEvent};
@@ -74,6 +76,7 @@ struct Shared {
     logs: HashMap<UnitId, LogBuffer>,
     pids: Mutex<HashMap<UnitId, Pid>>,
     late_links: Mutex<HashMap<UnitId, link::Late>>,
+    going_down: AtomicBool,
     /// What activations have to say. Each says a few things in its life, and the executor hears them before anything else.
     events: mpsc::UnboundedSender<HostEvent>,
 }
@@ -99,9 +102,15 @@ impl Machine {
             logs,
             pids: Mutex::default(),
             late_links: Mutex::default(),
+            going_down: AtomicBool::new(false),
             events,
         };
         Self { shared: Arc::new(shared), running: HashMap::new(), happened }
+    }
+
+    /// The machine goes down: what is meant to outlive its unit is no longer meant to.
+    pub fn going_down(&self) {
+        leftover::going_down(&self.shared);
     }
 
     /// The last output of a unit that runs a program.

@@ -144,6 +144,15 @@ impl Cgroups {
         &self.base
     }
 
+    /// The cgroups of the hierarchy beside the one that holds the units.
+    pub fn beside(&self) -> Vec<Cgroup> {
+        let others = self.base.parent().map(children).into_iter().flatten().flatten();
+        others
+            .filter(|path| *path != self.base)
+            .map(|path| Cgroup { home: path.clone(), path })
+            .collect()
+    }
+
     /// The cgroup that the unit `name` has, or would have.
     pub fn existing(&self, name: &str) -> Result<Cgroup, CgroupError> {
         let path = child_path(&self.base, name)?;
