@@ -46,8 +46,8 @@ fn whole_life(started: Instant, screen: &Screen) -> Result<std::convert::Infalli
         .map_err(|error| format!("no runtime: {error}"))?;
     runtime.block_on(async {
         let reaper = Reaper::start().map_err(|error| error.to_string())?;
-        let mut requests =
-            signals::listen().map_err(|error| format!("cannot listen for signals: {error}"))?;
+        let mut requests = signals::listen(rootfs::is_machine())
+            .map_err(|error| format!("cannot listen for signals: {error}"))?;
         let how = match boot::load(&arguments) {
             Ok(boot) => {
                 Run::new(boot, arguments, reaper.clone(), screen.clone(), started)

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 
 use keel_host::mount::table::{self, Mounted};
+use keel_host::namespace;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{chdir, chroot};
@@ -48,12 +49,17 @@ pub(crate) fn command_line() -> Result<String, RootError> {
 /// Leaves the console to what matters: kernel messages below warnings go to the kernel's log alone. (The first field of that file is
 /// the console's log level, proc_sys_kernel(5).)
 pub(crate) fn quieten_kernel() {
-    if std::process::id() == 1
+    // In a namespace the level is the host's.
+    if is_machine()
         && let Ok(_look) = ProcPeek::new()
     {
-        // In a namespace /proc/sys may be read-only, and the level is not ours to change.
         drop(fs::write("/proc/sys/kernel/printk", "4"));
     }
+}
+
+/// Whether this is the machine itself, and not a PID namespace on one.
+pub(crate) fn is_machine() -> bool {
+    ProcPeek::new().is_ok_and(|_look| namespace::is_machine())
 }
 
 /// A /proc that is there while this lives.

@@ -4,7 +4,6 @@
 //! before that is unmounted they have to go: asked first, when the shutdown begins, so that pods have all the time that services
 //! take to stop; and ended when something that they hold is to be unmounted.
 
-use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use keel_unit::Kind;
 use nix::sys::signal::{Signal, kill};
 
 use super::Shared;
+use crate::namespace;
 use crate::process::{Cgroup, Cgroups};
 
 /// How long what is left may take once it has been asked to end.
@@ -55,7 +55,7 @@ fn ask(cgroup: &Cgroup) {
 /// The cgroups beside ours. On a machine of our own they are pods; in a namespace that shares the host's hierarchy they are the
 /// host's, and none of our business.
 fn pods(shared: &Shared) -> Vec<Cgroup> {
-    let cgroups = owns_hierarchy().then(|| (shared.cgroups)()).flatten();
+    let cgroups = namespace::owns_cgroups().then(|| (shared.cgroups)()).flatten();
     cgroups.as_ref().map(Cgroups::beside).unwrap_or_default()
 }
 
@@ -66,14 +66,4 @@ fn delegated(shared: &Shared) -> Vec<Cgroup> {
         .iter()
         .filter(|unit| matches!(&unit.kind, Kind::Service(service) if service.delegate));
     delegates.filter_map(|unit| cgroups.existing(unit.name.as_str()).ok()).collect()
-}
-
-/// Whether all of the cgroup hierarchy is ours: we are the machine's init, or have a cgroup namespace. The kernel's own first
-/// namespaces have fixed numbers (`PROC_PID_INIT_INO`, `PROC_CGROUP_INIT_INO` of include/linux/proc_ns.h).
-fn owns_hierarchy() -> bool {
-    let is = |file: &str, namespace: &str| {
-        fs::read_link(file).is_ok_and(|link| link.as_os_str() == namespace)
-    };
-    is("/proc/self/ns/pid", "pid:[4026531836]")
-        || !is("/proc/self/ns/cgroup", "cgroup:[4026531835]")
 }

@@ -9,15 +9,19 @@ use std::time::Duration;
 use keel_exec::HostEvent;
 use keel_plan::{Report, Token, UnitId};
 use keel_unit::kinds;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use super::Shared;
 use super::program::reason;
 use crate::net::{self, Cidr, LinkSelector, LinkSpec, NetEvent};
 use crate::process::{Ask, Asks};
 
-/// A link whose activation is over and whose keeper is not.
-pub(super) struct Late(net::Link);
+/// A link whose activation is over and whose keeper is not. There is one keeper for a link, so the next activation takes it over.
+pub(super) struct Late {
+    claim: oneshot::Sender<()>,
+    waiting: JoinHandle<net::Link>,
+}
 
 /// Brings a link up, and keeps it until it is asked to go.
 pub(super) async fn run(
@@ -28,14 +32,18 @@ pub(super) async fn run(
 ) -> Report {
     let id = token.unit;
     let late = shared.late_links().remove(&id);
-    let mut link = match late {
-        Some(Late(link)) => link,
-        None => {
-            let (events, happens) = mpsc::channel(16);
-            tell_of(shared.clone(), id, happens);
-            net::start(spec(unit), events)
+    let kept = match late {
+        Some(late) => {
+            drop(late.claim);
+            late.waiting.await.ok()
         }
+        None => None,
     };
+    let mut link = kept.unwrap_or_else(|| {
+        let (events, happens) = mpsc::channel(16);
+        tell_of(shared.clone(), id, happens);
+        net::start(spec(unit), events)
+    });
     tokio::select! {
         up = link.up() => match up {
             Ok(_) => shared.report(token, Report::Done),
@@ -48,7 +56,7 @@ pub(super) async fn run(
             match ask {
                 Ask::Stop => link.release().await,
                 // Out of time. Nothing of the activation is left but the keeper, which is meant to be.
-                Ask::Kill => keep(shared.clone(), id, link),
+                Ask::Kill => keep(shared, id, link),
             }
             return Report::Stopped;
         }
@@ -58,14 +66,23 @@ pub(super) async fn run(
     Report::Stopped
 }
 
-/// Waits for a link that is late, however long it takes.
-fn keep(shared: Arc<Shared>, id: UnitId, mut link: net::Link) {
-    tokio::spawn(async move {
-        if link.up().await.is_ok() {
-            shared.late_links().insert(id, Late(link));
-            shared.tell(HostEvent::Recovered { unit: id });
+/// Waits for a link that is late, however long it takes, or until the next activation claims it.
+fn keep(shared: &Arc<Shared>, id: UnitId, mut link: net::Link) {
+    let (claim, mut claimed) = oneshot::channel();
+    let telling = shared.clone();
+    let waiting = tokio::spawn(async move {
+        tokio::select! {
+            up = link.up() => {
+                if up.is_ok() {
+                    telling.tell(HostEvent::Recovered { unit: id });
+                }
+                let _ = claimed.await;
+            }
+            _ = &mut claimed => {}
         }
+        link
     });
+    shared.late_links().insert(id, Late { claim, waiting });
 }
 
 /// What the unit file says, in the words of the network's room.
