@@ -13,7 +13,10 @@ use nix::sys::socket::SockaddrStorage;
 const MACHINE_ID: &str = "/etc/machine-id";
 
 /// Where keel-agent leaves its certificate's fingerprint, for people to compare.
-const FINGERPRINT: &str = "/var/lib/keel/identity/node.fingerprint";
+///
+/// The second is that of a machine without a data partition, and ends with its boot.
+const FINGERPRINTS: [&str; 2] =
+    ["/var/lib/keel/identity/node.fingerprint", "/run/keel/identity/node.fingerprint"];
 
 /// The host name in force.
 pub(crate) fn hostname() -> String {
@@ -34,7 +37,7 @@ pub(crate) fn machine_id() -> Option<String> {
 
 /// The fingerprint of the node's certificate, once there is one.
 pub(crate) fn fingerprint() -> Option<String> {
-    one_line(Path::new(FINGERPRINT))
+    FINGERPRINTS.iter().find_map(|path| one_line(Path::new(path)))
 }
 
 fn one_line(path: &Path) -> Option<String> {
