@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keel_host::process::{
-    Ask, Asks, Cgroup, Cgroups, Child, Command, Exit, Life, Limits, LogBounds, LogBuffer,
-    Notifications, NotifySocket, Program, ReadyBy, Reaper, ReaperError, ReaperTools, SpawnError,
-    Streams, Surroundings, live, until_answers,
+    Ask, Asks, Cgroup, Cgroups, Child, Command, Exit, FindCgroups, Life, Limits, LogBounds,
+    LogBuffer, Notifications, NotifySocket, Program, ReadyBy, Reaper, ReaperError, ReaperTools,
+    SpawnError, Streams, Surroundings, live, until_answers,
 };
 use keel_host::tool::{RunTool, Tool, ToolErrorKind, ToolStatus};
 use nix::sys::signal::Signal;
@@ -399,6 +399,25 @@ async fn a_tool_needs_no_cgroup() {
     let hang = Tool::new("sh", Duration::from_millis(300)).args(["-c", "sleep 1000 & sleep 1000"]);
     let late = tools.run(&hang).await.unwrap_err();
     assert!(matches!(late.kind, ToolErrorKind::TimedOut(_)), "{late}");
+}
+
+/// Whoever waits for a tool may give up: then the tool ends, with or without a cgroup.
+#[tokio::test]
+async fn a_tool_ends_when_nobody_waits_for_it() {
+    let sandbox = Sandbox::new("giveup");
+    let reaper = Reaper::start().unwrap();
+    let cgroups = sandbox.cgroups.clone();
+    let places: [FindCgroups; 2] = [Arc::new(|| None), Arc::new(move || Some(cgroups.clone()))];
+    for place in places {
+        let tools = ReaperTools::new(reaper.clone(), place);
+        let hang = Tool::new("sleep", Duration::from_secs(100)).arg("1000");
+        let given_up = tokio::time::timeout(Duration::from_millis(200), tools.run(&hang)).await;
+        assert!(given_up.is_err());
+        tokio::time::timeout(Duration::from_secs(20), reaper.childless())
+            .await
+            .expect("the tool is gone");
+    }
+    until("the tools' cgroups are gone", || walk(sandbox.cgroups.base()).len() == 1).await;
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use keel_plan::{BootGraph, PlanError, Transaction, compile};
 use keel_unit::diagnostic::Drawing;
-use keel_unit::load;
+use keel_unit::{Input, load};
 
 use crate::arguments::Arguments;
 
@@ -14,11 +14,46 @@ pub(crate) struct Boot {
     pub(crate) transaction: Arc<Transaction>,
 }
 
-/// Reads units and config, and plans the way to the goal. An error is a report for people, with the text underlined as
-/// `osctl validate` does it; in ASCII, because nobody knows what is at the other end of a serial line.
-pub(crate) fn load(arguments: &Arguments) -> Result<Boot, String> {
+/// What the files of the image make possible.
+pub(crate) enum Loaded {
+    /// What they say.
+    Whole(Boot),
+    /// They contradict themselves, and this is why; but the units alone make a machine that can be reached.
+    Rescue(Boot, String),
+    /// They make nothing at all, and this is why.
+    Nothing(String),
+}
+
+/// What a machine comes up with when its config is broken: enough to be reached and asked. No workload, and no disk is written, since
+/// nothing selects one.
+const RESCUE: &str = "\
+description = \"What keeps a machine reachable whose config is broken\"
+wants = [\"api-filesystems\", \"modules\", \"network\", \"keel-agent\"]
+after = [\"api-filesystems\", \"modules\", \"network\", \"keel-agent\"]
+[target]
+";
+const RESCUE_GOAL: &str = "keel-rescue";
+
+/// Reads units and config, and plans the way to the goal. What is wrong is a report for people.
+pub(crate) fn load(arguments: &Arguments) -> Loaded {
     let input = load::load(&arguments.units, Some(&arguments.config));
-    let (graph, transaction) = compile(input, &arguments.goal).map_err(|error| match error {
+    let why = match boot(input, &arguments.goal) {
+        Ok(boot) => return Loaded::Whole(boot),
+        Err(why) => why,
+    };
+    let mut input = load::load(&arguments.units, None);
+    input.config("(built in)", "schema = 1\n");
+    input.unit(&format!("(built in)/{RESCUE_GOAL}.toml"), RESCUE);
+    match boot(input, RESCUE_GOAL) {
+        Ok(boot) => Loaded::Rescue(boot, why),
+        Err(_) => Loaded::Nothing(why),
+    }
+}
+
+/// What is wrong comes with the text underlined, as `osctl validate` does it; in ASCII, because nobody knows what is at the other end
+/// of a serial line.
+fn boot(input: Input, goal: &str) -> Result<Boot, String> {
+    let (graph, transaction) = compile(input, goal).map_err(|error| match error {
         PlanError::Invalid(report) => report.draw(Drawing::Ascii),
         error => error.to_string(),
     })?;

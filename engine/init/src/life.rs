@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use keel_host::process::{Reaper, reap_forever};
 use keel_plan::ShutdownKind;
 use nix::sys::reboot::set_cad_enabled;
-use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::arguments::Arguments;
+use crate::boot::Loaded;
 use crate::run::Run;
 use crate::screen::Screen;
 use crate::teardown::{self, Inherited};
@@ -48,13 +48,23 @@ fn whole_life(started: Instant, screen: &Screen) -> Result<std::convert::Infalli
         let reaper = Reaper::start().map_err(|error| error.to_string())?;
         let mut requests = signals::listen(rootfs::is_machine())
             .map_err(|error| format!("cannot listen for signals: {error}"))?;
+        let run = |boot| Run::new(boot, arguments.clone(), reaper.clone(), screen.clone(), started);
         let how = match boot::load(&arguments) {
-            Ok(boot) => {
-                Run::new(boot, arguments, reaper.clone(), screen.clone(), started)
+            Loaded::Whole(boot) => run(boot).until_down(requests).await,
+            Loaded::Rescue(boot, why) => {
+                emergency(&why, screen);
+                screen
+                    .line("It comes up as far as that it can be reached; nothing else is started.");
+                run(boot)
+                    .in_emergency("its units and its config make no graph")
                     .until_down(requests)
                     .await
             }
-            Err(why) => emergency(&why, screen, &mut requests).await,
+            Loaded::Nothing(why) => {
+                emergency(&why, screen);
+                // The senders live as long as the runtime.
+                requests.recv().await.unwrap_or(ShutdownKind::Halt)
+            }
         };
         let errno = teardown::end(how, &reaper, &inherited, screen).await;
         Err(format!("the kernel refuses to end the machine: {}", errno.desc()))
@@ -84,12 +94,8 @@ fn prepare(started: Instant, screen: &Screen) -> Arguments {
     arguments
 }
 
-/// There is no graph to run. The machine stays up, says why, and waits for somebody.
-async fn emergency(
-    why: &str,
-    screen: &Screen,
-    requests: &mut UnboundedReceiver<ShutdownKind>,
-) -> ShutdownKind {
+/// There is no graph to run. The machine stays up and says why.
+fn emergency(why: &str, screen: &Screen) {
     screen.line("");
     screen.line(
         "EMERGENCY: this machine cannot boot, because its units and its config make no graph:",
@@ -98,8 +104,6 @@ async fn emergency(
     screen.line(
         "Mend them, check with `osctl validate`, and build the image anew. Ctrl-Alt-Del reboots.",
     );
-    // The senders live as long as the runtime.
-    requests.recv().await.unwrap_or(ShutdownKind::Halt)
 }
 
 /// A panic says where it was, on the console and in the kernel's log, whichever thread it is on.

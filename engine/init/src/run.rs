@@ -77,6 +77,12 @@ impl Run {
         }
     }
 
+    /// The same machine, in an emergency from the start.
+    pub(crate) fn in_emergency(mut self, why: &str) -> Self {
+        self.goal(GoalState::Emergency, Some(why.to_owned()));
+        self
+    }
+
     /// Runs the machine until everything is down, and says how it is to end.
     pub(crate) async fn until_down(
         mut self,

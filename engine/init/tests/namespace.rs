@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
@@ -25,6 +25,10 @@ struct Machine {
 impl Machine {
     /// Boots the units: file name and text. `{dir}` in a text is a directory that the machine and the test share.
     fn boot(name: &str, units: &[(&str, &str)]) -> Self {
+        Self::boot_with(name, "schema = 1\n", units)
+    }
+
+    fn boot_with(name: &str, config_text: &str, units: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let folder = directory.path().join("units");
         fs::create_dir(&folder).expect("a folder for units");
@@ -32,12 +36,8 @@ impl Machine {
         for (file, text) in units {
             fs::write(folder.join(file), text.replace("{dir}", shared)).expect("a unit file");
         }
-        Self::boot_in(name, directory, &folder)
-    }
-
-    fn boot_in(name: &str, directory: tempfile::TempDir, units: &Path) -> Self {
         let config = directory.path().join("config.toml");
-        fs::write(&config, "schema = 1\n").expect("a config");
+        fs::write(&config, config_text).expect("a config");
         let roots = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].map(PathBuf::from);
         let root = roots
             .into_iter()
@@ -64,7 +64,7 @@ impl Machine {
                 inside,
             ])
             .arg(env!("CARGO_BIN_EXE_keel-init"))
-            .env("KEEL_UNITS", units)
+            .env("KEEL_UNITS", &folder)
             .env("KEEL_CONFIG", &config)
             .env("KEEL_REPORT", "json")
             .stdin(Stdio::null())
@@ -433,6 +433,110 @@ fn a_broken_graph_keeps_the_machine_up_and_says_why() {
     assert!(why.contains("execute"), "{why}");
     machine.line(&["osctl validate"]);
     machine.signal("INT");
+    assert_eq!(machine.end(), Some(SIGHUP));
+}
+
+/// A config that cannot be read still leaves a machine that one can ask what is wrong: network and agent, and nothing else.
+#[test]
+fn a_broken_config_leaves_a_machine_that_can_be_reached() {
+    let target = |stage: &'static str| (stage, "part-of = \"boot\"\n[target]\n");
+    let oneshot = |word: &str, stage: &str| {
+        format!(
+            "part-of = \"{stage}\"\n[oneshot]\nexec = [\"/bin/sh\", \"-c\", \"echo {word} >> {dir}/ran\"]\ntimeout = \"20s\"\n",
+            dir = "{dir}"
+        )
+    };
+    let mut machine = Machine::boot_with(
+        "rescue",
+        "schema = 1\n[machine]\nhostnam = \"x\"\n",
+        &[
+            BOOT,
+            target("api-filesystems.toml"),
+            target("modules.toml"),
+            target("network.toml"),
+            ("uplink.toml", &oneshot("link", "network")),
+            ("keel-agent.toml", &oneshot("agent", "boot")),
+            ("workload.toml", &oneshot("workload", "boot")),
+        ],
+    );
+    machine.line(&["EMERGENCY", "make no graph"]);
+    let why = machine.line(&["config.toml:3"]);
+    assert!(why.contains("hostnam"), "{why}");
+    let report = machine.report();
+    assert_eq!(
+        (&report["goal"], &report["reached"]),
+        (&"keel-rescue".into(), &true.into()),
+        "{report}"
+    );
+    let mut ran: Vec<_> = machine.read("ran").lines().map(str::to_owned).collect();
+    ran.sort();
+    assert_eq!(ran, ["agent", "link"]);
+    machine.signal("TERM");
+    assert_eq!(machine.end(), Some(SIGINT));
+}
+
+#[test]
+fn failure_policies_emergency_and_reboot() {
+    let failing = |policy: &str| {
+        format!(
+            "part-of = \"boot\"\n[failure]\non = \"{policy}\"\n[oneshot]\nexec = [\"/bin/false\"]\ntimeout = \"20s\"\n"
+        )
+    };
+    let mut machine = Machine::boot("emergency", &[BOOT, ("vital.toml", &failing("emergency"))]);
+    machine.line(&["EMERGENCY", "vital", "exited with status 1"]);
+    let report = machine.report();
+    assert_eq!(report["reached"], false, "{report}");
+    // It stays up until somebody says otherwise.
+    machine.signal("USR1");
+    assert_eq!(machine.end(), Some(SIGINT));
+    machine.position(&["Halted"]);
+
+    let mut machine = Machine::boot("policy", &[BOOT, ("vital.toml", &failing("reboot"))]);
+    assert_eq!(machine.end(), Some(SIGHUP));
+    machine.position(&["rebooting, as its failure policy says"]);
+}
+
+/// What keel-agent asks over the control socket, asked by the same client.
+#[test]
+fn the_control_socket_answers() {
+    use keel_control::{Control, GoalState, Happened, Shutdown, UnitState};
+    let mut machine = Machine::boot(
+        "control",
+        &[
+            BOOT,
+            (
+                "web.toml",
+                "description = \"a service\"\npart-of = \"boot\"\n[service]\nexec = [\"/bin/sleep\", \"1000\"]\ntimeout = \"20s\"\n",
+            ),
+        ],
+    );
+    let report = machine.report();
+    // The socket as seen from outside, through the root of init's mount namespace.
+    let socket = PathBuf::from(format!("/proc/{}/root/run/keel/control.sock", machine.init));
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut control = Control::connect(&socket).await.unwrap();
+        let status = control.status().await.unwrap();
+        assert_eq!((status.state, status.goal.as_str()), (GoalState::Reached, "boot"));
+        assert_eq!(report["digest"], status.digest);
+        assert!(status.boot.is_some_and(|boot| !boot.critical_path.is_empty()));
+
+        let units = control.units().await.unwrap();
+        let web = units.units.iter().find(|unit| unit.name == "web").unwrap();
+        assert_eq!((web.state, web.kind.as_str(), web.attempts), (UnitState::Running, "service", 1));
+        assert_eq!(web.description, "a service");
+        assert!(web.pid.is_some_and(|pid| pid > 1) && web.took_ms.is_some() && web.note.is_none(), "{web:?}");
+
+        let events = Control::connect(&socket).await.unwrap();
+        let mut watch = events.watch(1, false).await.unwrap();
+        let first = watch.next().await.unwrap().unwrap();
+        assert_eq!(first.events.first().map(|event| event.seq), Some(1));
+        let up = |event: &keel_control::Event| matches!(&event.what, Happened::Transition { unit, to: UnitState::Running, .. } if unit == "web");
+        assert!(first.events.iter().any(up), "{first:?}");
+
+        control.shutdown(Shutdown::Reboot).await.unwrap();
+    });
     assert_eq!(machine.end(), Some(SIGHUP));
 }
 

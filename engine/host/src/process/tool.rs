@@ -36,7 +36,7 @@ impl ReaperTools {
     }
 
     async fn run_to_end(&self, tool: &Tool) -> Result<ToolOutput, ToolErrorKind> {
-        let place = Place::new((self.cgroups)());
+        let mut place = Place::new((self.cgroups)());
         let (program, arguments) = tool.argv.split_first().ok_or(ToolErrorKind::NotFound)?;
         let command = Command::new(program, arguments).env("LC_ALL", OsString::from("C"));
 
@@ -55,8 +55,9 @@ impl ReaperTools {
             stdout: output_write.as_fd(),
             stderr: output_write.as_fd(),
         };
-        let mut child =
+        let child =
             self.reaper.spawn(&command, streams, place.cgroup.as_ref()).map_err(start_error)?;
+        let child = place.child.insert(child);
         // Our copies: with them open, neither side would ever see the other's end.
         drop((input, output_write));
 
@@ -79,8 +80,10 @@ impl ReaperTools {
                 Ok(ToolOutput { status, output })
             }
             Err(_) => {
-                place.kill(&child);
-                child.wait().await;
+                place.kill();
+                if let Some(child) = &mut place.child {
+                    child.wait().await;
+                }
                 Err(ToolErrorKind::TimedOut(tool.timeout))
             }
         }
@@ -95,9 +98,10 @@ impl RunTool for ReaperTools {
     }
 }
 
-/// Where one run of a tool lives; leaves nothing behind.
+/// Where one run of a tool lives. Leaves nothing behind, also when whoever waits for the tool gives up.
 struct Place {
     cgroup: Option<Cgroup>,
+    child: Option<Child>,
 }
 
 impl Place {
@@ -106,21 +110,23 @@ impl Place {
         let made = cgroups.and_then(|cgroups| {
             cgroups.unit(&format!("tool-{run}"), &Limits::default(), false).ok()
         });
-        Self { cgroup: made.map(|(cgroup, _)| cgroup) }
+        Self { cgroup: made.map(|(cgroup, _)| cgroup), child: None }
     }
 
-    fn kill(&self, child: &Child) {
-        match &self.cgroup {
-            Some(cgroup) => drop(cgroup.kill()),
-            None => drop(child.signal_group(Signal::SIGKILL)),
+    fn kill(&self) {
+        if let Some(cgroup) = &self.cgroup {
+            drop(cgroup.kill());
+        }
+        if let Some(child) = &self.child {
+            drop(child.signal_group(Signal::SIGKILL));
         }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
+        self.kill();
         let Some(cgroup) = self.cgroup.take() else { return };
-        drop(cgroup.kill());
         // What was killed a moment ago still has to leave; removal waits for that, off to the side.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
