@@ -429,8 +429,8 @@ fn a_broken_graph_keeps_the_machine_up_and_says_why() {
         ],
     );
     machine.line(&["EMERGENCY", "make no graph"]);
-    let why = machine.line(&["typo.toml:3"]);
-    assert!(why.contains("execute"), "{why}");
+    machine.line(&["typo.toml:3"]);
+    machine.line(&["execute = "]);
     machine.line(&["osctl validate"]);
     machine.signal("INT");
     assert_eq!(machine.end(), Some(SIGHUP));
@@ -460,8 +460,8 @@ fn a_broken_config_leaves_a_machine_that_can_be_reached() {
         ],
     );
     machine.line(&["EMERGENCY", "make no graph"]);
-    let why = machine.line(&["config.toml:3"]);
-    assert!(why.contains("hostnam"), "{why}");
+    machine.line(&["config.toml:3"]);
+    machine.line(&["hostnam = "]);
     let report = machine.report();
     assert_eq!(
         (&report["goal"], &report["reached"]),
@@ -540,38 +540,69 @@ fn the_control_socket_answers() {
     assert_eq!(machine.end(), Some(SIGHUP));
 }
 
-/// What a daemon leaves behind is ended at shutdown too, in order first and by force then; and what a unit mounted is unmounted.
+/// A loop device with a filesystem; detached in the end.
+struct Loop(String);
+
+impl Loop {
+    fn ext4(directory: &std::path::Path) -> Self {
+        let file = directory.join("disk");
+        fs::File::create(&file).and_then(|file| file.set_len(16 << 20)).expect("a file");
+        let made = Command::new("mkfs.ext4").arg("-q").arg(&file).status().expect("mkfs.ext4");
+        assert!(made.success());
+        let attached = Command::new("losetup")
+            .args(["--find", "--show"])
+            .arg(&file)
+            .output()
+            .expect("losetup");
+        Self(String::from_utf8_lossy(&attached.stdout).trim().to_owned())
+    }
+
+    /// What the superblock says of it.
+    fn superblock(&self) -> String {
+        let output = Command::new("dumpe2fs").args(["-h", &self.0]).output().expect("dumpe2fs");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").args(["--detach", &self.0]).status();
+    }
+}
+
+/// What containerd leaves behind (a shim, here with a file open for writing on the data partition) is ended when the machine goes
+/// down: asked first, then killed, before the partition is unmounted. The filesystem is clean afterwards.
 #[test]
-fn nothing_outlives_the_machine() {
-    let mut machine = Machine::boot(
-        "leftovers",
-        &[
-            BOOT,
-            (
-                "data.toml",
-                "part-of = \"boot\"\n[mount]\nsource = \"tmpfs\"\ntarget = \"{dir}/data\"\nfstype = \"tmpfs\"\ntimeout = \"20s\"\n",
-            ),
-            (
-                "shim.toml",
-                // Delegated: what it started outlives it, as a container outlives containerd.
-                "part-of = \"boot\"\nafter = [\"mount.data\"]\n[service]\ndelegate = true\n\
-                 exec = [\"/bin/sh\", \"-c\", \"(cd {dir}/data; setsid sh -c \\\"trap 'touch {dir}/polite' TERM; echo up > {dir}/shim; while :; do sleep 0.1; done\\\") & wait\"]\n\
-                 timeout = \"20s\"\n",
-            ),
-        ],
+fn nothing_outlives_the_machine_and_the_disk_is_clean() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let disk = Loop::ext4(directory.path());
+    let mount = format!(
+        "part-of = \"boot\"\n[mount]\nsource = \"{}\"\ntarget = \"{{dir}}/data\"\nfstype = \"ext4\"\ntimeout = \"20s\"\n",
+        disk.0
     );
-    machine.report();
+    let shim = "trap 'touch {dir}/polite' TERM; exec 3> {dir}/data/open; echo up > {dir}/shim; while :; do echo x >&3; sleep 0.1; done";
+    let service = format!(
+        "part-of = \"boot\"\nrequires = [\"mount.data\"]\nafter = [\"mount.data\"]\n[service]\ndelegate = true\n\
+         exec = [\"/bin/sh\", \"-c\", \"setsid sh -c \\\"{shim}\\\" & wait\"]\ntimeout = \"20s\"\n"
+    );
+    let mut machine =
+        Machine::boot("leftovers", &[BOOT, ("data.toml", &mount), ("shim.toml", &service)]);
+    let report = machine.report();
+    assert_eq!(report["degraded"], serde_json::json!([]), "{report}");
     machine.until("shim", |text| text == "up\n");
+    assert!(disk.superblock().contains("needs_recovery"), "mounted, so its journal is in use");
+
     machine.signal("TERM");
     assert_eq!(machine.end(), Some(SIGINT));
     assert!(
         machine.shared("polite").exists(),
         "the leftover was asked to end before it was killed"
     );
-    assert_eq!(
-        fs::read_to_string(machine.cgroup.join("cgroup.events")).expect("events").lines().next(),
-        Some("populated 0")
-    );
+    assert!(machine.position(&["stopped", "shim"]) < machine.position(&["stopped", "mount.data"]));
+    let events = fs::read_to_string(machine.cgroup.join("cgroup.events")).expect("events");
+    assert_eq!(events.lines().next(), Some("populated 0"));
+    let superblock = disk.superblock();
+    assert!(!superblock.contains("needs_recovery"), "{superblock}");
 }
 
 #[test]
