@@ -28,8 +28,8 @@ pub(crate) enum Loaded {
 /// nothing selects one.
 const RESCUE: &str = "\
 description = \"What keeps a machine reachable whose config is broken\"
-wants = [\"api-filesystems\", \"modules\", \"network\", \"keel-agent\"]
-after = [\"api-filesystems\", \"modules\", \"network\", \"keel-agent\"]
+wants = [\"api-filesystems\", \"modules\", \"network\", \"identity\", \"keel-agent\"]
+after = [\"api-filesystems\", \"modules\", \"network\", \"identity\", \"keel-agent\"]
 [target]
 ";
 const RESCUE_GOAL: &str = "keel-rescue";

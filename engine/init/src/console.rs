@@ -104,6 +104,8 @@ impl Line {
 pub(crate) struct Summary {
     pub(crate) goal: String,
     pub(crate) reached: bool,
+    /// The machine is up for somebody to look at it, and for nothing else.
+    pub(crate) emergency: bool,
     pub(crate) total: Duration,
     /// The units on the critical path and how long each worked.
     pub(crate) path: Vec<(String, Duration)>,
@@ -127,6 +129,10 @@ impl Summary {
         };
         let total = seconds(self.total);
         let headline = match (self.reached, self.degraded.is_empty()) {
+            _ if self.emergency => paint(
+                "1;31",
+                "Keel is up in an emergency: it can be looked at, and does not do its work",
+            ),
             (true, true) => {
                 paint("1;32", &format!("Keel is up: goal {} reached in {total}", self.goal))
             }
@@ -182,6 +188,7 @@ impl Summary {
         let address = self.addresses.first().map(|(_, address)| address.as_str());
         serde_json::json!({
             "reached": self.reached,
+            "emergency": self.emergency,
             "goal": self.goal,
             "total_ms": whole_millis(self.total),
             "critical_path_ms": whole_millis(self.path_length),
@@ -324,6 +331,7 @@ mod tests {
         Summary {
             goal: "boot".into(),
             reached: true,
+            emergency: false,
             total: millis_of(4210),
             path: vec![
                 ("modules".into(), Duration::ZERO),
@@ -356,7 +364,7 @@ Keel is up: goal boot reached in 4.210s
         assert_eq!(summary().render(false).join("\n"), expect);
         assert_eq!(
             summary().json(),
-            r#"{"address":"10.0.2.15/24","critical_path":[{"ms":0,"unit":"modules"},{"ms":3100,"unit":"link@eth0"},{"ms":800,"unit":"containerd"}],"critical_path_ms":3900,"degraded":[],"digest":"sha256:ab12","fingerprint":"SHA256:AB:CD","goal":"boot","hostname":"keel-3f2a","machine_id":"3f2a","reached":true,"side_by_side":9,"speedup":2.94,"total_ms":4210}"#
+            r#"{"address":"10.0.2.15/24","critical_path":[{"ms":0,"unit":"modules"},{"ms":3100,"unit":"link@eth0"},{"ms":800,"unit":"containerd"}],"critical_path_ms":3900,"degraded":[],"digest":"sha256:ab12","emergency":false,"fingerprint":"SHA256:AB:CD","goal":"boot","hostname":"keel-3f2a","machine_id":"3f2a","reached":true,"side_by_side":9,"speedup":2.94,"total_ms":4210}"#
         );
     }
 
@@ -388,6 +396,8 @@ Keel did not reach goal boot (gave up after 4.210s)
         let mut degraded = summary();
         degraded.degraded = vec![("kubelet".into(), "exited with code 1".into())];
         assert_eq!(degraded.render(false)[1], "Keel is up, degraded: goal boot reached in 4.210s");
+        degraded.emergency = true;
+        assert!(degraded.render(false)[1].starts_with("Keel is up in an emergency"));
     }
 
     #[test]

@@ -222,6 +222,7 @@ impl Run {
     }
 
     fn summarise(&self, outcome: &Outcome) -> Summary {
+        let emergency = self.goal_state == GoalState::Emergency;
         let path = self.executor.timeline().critical_path(self.transaction.goal());
         let steps =
             path.steps.iter().map(|step| (self.name(step.unit), step.to.saturating_sub(step.from)));
@@ -233,7 +234,8 @@ impl Run {
         });
         Summary {
             goal: self.name(self.transaction.goal()),
-            reached: outcome.reached,
+            reached: outcome.reached && !emergency,
+            emergency,
             total: path.total,
             path: steps.collect(),
             path_length: path.length,

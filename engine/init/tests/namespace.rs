@@ -454,6 +454,7 @@ fn a_broken_config_leaves_a_machine_that_can_be_reached() {
             target("api-filesystems.toml"),
             target("modules.toml"),
             target("network.toml"),
+            target("identity.toml"),
             ("uplink.toml", &oneshot("link", "network")),
             ("keel-agent.toml", &oneshot("agent", "boot")),
             ("workload.toml", &oneshot("workload", "boot")),
@@ -465,9 +466,11 @@ fn a_broken_config_leaves_a_machine_that_can_be_reached() {
     let report = machine.report();
     assert_eq!(
         (&report["goal"], &report["reached"]),
-        (&"keel-rescue".into(), &true.into()),
+        (&"keel-rescue".into(), &false.into()),
         "{report}"
     );
+    assert_eq!(report["emergency"], true, "{report}");
+    assert_eq!(report["degraded"], serde_json::json!([]), "{report}");
     let mut ran: Vec<_> = machine.read("ran").lines().map(str::to_owned).collect();
     ran.sort();
     assert_eq!(ran, ["agent", "link"]);
