@@ -137,16 +137,16 @@ fn tell(shared: &Shared, id: UnitId, report: &crate::module::ColdplugReport) {
     }
 }
 
-/// Reads the tree of the running kernel once.
+/// The tree of the running kernel. Read once, by whoever comes first; the others wait for that.
 fn modules(shared: &Shared) -> Result<Arc<Modules>, String> {
-    if let Some(modules) = shared.modules.get() {
-        return Ok(modules.clone());
-    }
-    let release = nix::sys::utsname::uname().map_err(|errno| errno.to_string())?;
-    let release = release.release().to_string_lossy().into_owned();
-    let modules = Modules::open(&shared.places.root, &release).map_err(|error| reason(&error))?;
-    let modules = modules.with_options(options(shared));
-    Ok(shared.modules.get_or_init(|| Arc::new(modules)).clone())
+    let open = || {
+        let release = nix::sys::utsname::uname().map_err(|errno| errno.to_string())?;
+        let release = release.release().to_string_lossy().into_owned();
+        let modules =
+            Modules::open(&shared.places.root, &release).map_err(|error| reason(&error))?;
+        Ok(Arc::new(modules.with_options(options(shared))))
+    };
+    shared.modules.get_or_init(open).clone()
 }
 
 /// What is said of modules, on the command line and by the units. Known before any is loaded: coldplug, or a module that

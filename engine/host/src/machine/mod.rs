@@ -72,7 +72,7 @@ struct Shared {
     tools: ReaperTools,
     cgroups: FindCgroups,
     notifications: OnceLock<Notifications>,
-    modules: OnceLock<Arc<Modules>>,
+    modules: OnceLock<Result<Arc<Modules>, String>>,
     logs: HashMap<UnitId, LogBuffer>,
     pids: Mutex<HashMap<UnitId, Pid>>,
     late_links: Mutex<HashMap<UnitId, link::Late>>,

@@ -2,14 +2,15 @@
 //!
 //! Every device says in a `modalias` file what it is. A driver that is loaded may bring new devices (virtio_pci brings
 //! the virtio bus with its disks and links). The kernel tells of those while the driver's init function runs, so their
-//! drivers join the loading at once, and do not wait for everything that was found before them. What was told is only
-//! a hint: when all is loaded, the devices are looked through again, until nothing is new.
+//! drivers join the loading at once, and do not wait for everything that was found before them. Where the kernel's
+//! word cannot be had, or some of it was lost, the devices are looked through again until nothing is new.
 //!
 //! A device that appears later still (USB, a disk behind a slow controller) is met by [`hotplug`](super::hotplug()).
 
-use std::collections::BTreeSet;
+use std::cell::Cell;
+use std::collections::{BTreeSet, VecDeque};
 use std::num::NonZero;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError, mpsc};
 
 use super::loader::{Loaded, ModuleError, ModuleErrorKind, Modules};
@@ -31,8 +32,8 @@ pub struct ColdplugReport {
     pub failed: Vec<ModuleError>,
     /// Devices that nothing in the tree knows, counted by what they say they are.
     pub unmatched: usize,
-    /// How often the devices were looked through, the last time in vain.
-    pub rounds: usize,
+    /// How often the devices were looked through.
+    pub looks: usize,
 }
 
 impl ColdplugReport {
@@ -71,13 +72,19 @@ impl Modules {
         uevents: Option<&Subscription>,
     ) -> ColdplugReport {
         let mut report = ColdplugReport::default();
-        let told = || uevents.map(told_aliases).unwrap_or_default();
+        let all_told = Cell::new(uevents.is_some());
+        let told = || {
+            let mut told = Vec::new();
+            let whole = uevents.is_some_and(|uevents| told_aliases(uevents, &mut told));
+            all_told.set(all_told.get() && whole);
+            told
+        };
         loop {
-            report.rounds += 1;
-            let aliases = modaliases(&sys_root.join("devices"));
-            if !self.serve(aliases, told, &mut report) {
+            report.looks += 1;
+            if !self.serve(modaliases(sys_root), told, &mut report) || all_told.get() {
                 break;
             }
+            all_told.set(uevents.is_some());
         }
         report.loaded.sort();
         report.declined.sort();
@@ -99,13 +106,14 @@ impl Modules {
             return true;
         }
         let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let threads = (cores + 1).min(MAX_THREADS);
         let (queue, work) = mpsc::channel::<ModuleName>();
         let work = Mutex::new(work);
         let (done, results) = mpsc::channel();
         std::thread::scope(|scope| {
             // Owned by this closure: when it ends, whatever way, the queue closes and the threads end.
             let queue = queue;
-            for _ in 0..(cores + 1).min(MAX_THREADS) {
+            for _ in 0..threads {
                 let (work, done) = (&work, done.clone());
                 scope.spawn(move || {
                     let next = || work.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -119,7 +127,10 @@ impl Modules {
             }
             let mut under_way = 0;
             loop {
-                for module in wanted.drain(..) {
+                // No more than there are threads, so that what is told of next can still go first.
+                while under_way < threads
+                    && let Some(module) = wanted.pop_front()
+                {
                     under_way += usize::from(queue.send(module).is_ok());
                 }
                 if under_way == 0 {
@@ -128,25 +139,30 @@ impl Modules {
                 let Ok((module, result)) = results.recv() else { break };
                 under_way -= 1;
                 report.record(module, result);
-                wanted.extend(self.wanted(told(), seen, report).into_iter().flatten());
+                // What has just appeared goes first: it hangs on a chain of drivers, and chains take longest.
+                for module in self.wanted(told(), seen, report).into_iter().flatten().rev() {
+                    wanted.push_front(module);
+                }
             }
         });
         true
     }
 
-    /// The modules that serve those of `aliases` that are new, each once; `None` if none is new.
+    /// The modules that serve those of `aliases` that are new, each once, in the order to load them; `None` if none is
+    /// new.
     fn wanted(
         &self,
-        aliases: Vec<String>,
+        mut aliases: Vec<String>,
         seen: &mut Seen,
         report: &mut ColdplugReport,
-    ) -> Option<Vec<ModuleName>> {
+    ) -> Option<VecDeque<ModuleName>> {
+        aliases.sort_by_key(|alias| !may_bring_devices(alias));
         let mut wanted = None;
         for alias in aliases {
             if seen.aliases.contains(&alias) {
                 continue;
             }
-            let wanted = wanted.get_or_insert_with(Vec::new);
+            let wanted = wanted.get_or_insert_with(VecDeque::new);
             let serving = self.tree.aliases.lookup(&alias);
             report.unmatched += usize::from(serving.is_empty());
             for module in serving {
@@ -154,7 +170,7 @@ impl Modules {
                     && !self.options.is_blacklisted(module)
                     && seen.asked.insert(module.clone())
                 {
-                    wanted.push(module.clone());
+                    wanted.push_back(module.clone());
                 }
             }
             seen.aliases.insert(alias);
@@ -163,38 +179,44 @@ impl Modules {
     }
 }
 
-/// What the kernel has told of new devices, without waiting. Lost uevents are made up for by the next look.
-fn told_aliases(uevents: &Subscription) -> Vec<String> {
-    let mut told = Vec::new();
-    while let Ok(Some(received)) = uevents.try_receive() {
-        if let Received::Event(event) = received
-            && event.adds()
-            && let Some(alias) = event.property("MODALIAS")
-        {
-            told.push(alias.to_owned());
-        }
-    }
-    told
+/// Whether a driver for this may bring further devices, which other units wait for. Those go first; a power button can
+/// wait.
+fn may_bring_devices(alias: &str) -> bool {
+    const BUSES: [&str; 9] =
+        ["pci:", "virtio:", "vmbus:", "xen:", "usb:", "scsi:", "nvme:", "sdio:", "mmc:"];
+    BUSES.iter().any(|bus| alias.starts_with(bus))
 }
 
-/// What every device under `devices` says it is. Devices may vanish while this looks; that is no error.
-fn modaliases(devices: &Path) -> Vec<String> {
-    let mut found = Vec::new();
-    let mut dirs = vec![devices.to_path_buf()];
-    while let Some(dir) = dirs.pop() {
-        let Ok(entries) = std::fs::read_dir(&dir) else { continue };
-        for entry in entries.flatten() {
-            // Of the entry itself: sysfs links devices to each other in circles.
-            let Ok(file_type) = entry.file_type() else { continue };
-            if file_type.is_dir() {
-                dirs.push(entry.path());
-            } else if entry.file_name() == "modalias"
-                && let Ok(alias) = std::fs::read_to_string(entry.path())
-                && !alias.trim().is_empty()
-            {
-                found.push(alias.trim().to_owned());
+/// What the kernel has told of new devices, without waiting; false if some of it was lost.
+fn told_aliases(uevents: &Subscription, told: &mut Vec<String>) -> bool {
+    loop {
+        match uevents.try_receive() {
+            Ok(Some(Received::Event(event))) => {
+                if event.adds()
+                    && let Some(alias) = event.property("MODALIAS")
+                {
+                    told.push(alias.to_owned());
+                }
             }
+            Ok(None) => return true,
+            Ok(Some(Received::Overrun)) | Err(_) => return false,
         }
     }
-    found
+}
+
+/// What every device says it is. Devices may vanish while this looks; that is no error.
+///
+/// Every device that the kernel tells of stands under a bus or a class (lib/kobject_uevent.c asks for one of them); the
+/// processors say together what they are. A walk through all of /sys/devices finds the same, and takes longer.
+fn modaliases(sys_root: &Path) -> Vec<String> {
+    let buses = entries(&sys_root.join("bus")).map(|bus| bus.join("devices"));
+    let classes = entries(&sys_root.join("class"));
+    let found = buses.chain(classes).chain([sys_root.join("devices/system")]).flat_map(|dir| {
+        entries(&dir).filter_map(|device| std::fs::read_to_string(device.join("modalias")).ok())
+    });
+    found.map(|alias| alias.trim().to_owned()).filter(|alias| !alias.is_empty()).collect()
+}
+
+fn entries(dir: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    std::fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path())
 }

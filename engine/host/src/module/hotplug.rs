@@ -11,17 +11,16 @@ use crate::device::{Received, UeventSocket};
 
 /// Serves the uevents of the kernel, for ever; `report` hears of every batch that loaded or failed something.
 ///
-/// Begins with a look through all devices: `uevents` was opened before it, so no device falls between the two. (What
-/// [`Modules::coldplug`] has seen costs nothing again.) When the kernel drops uevents because they came too fast, the
-/// look is repeated.
+/// `uevents` is to be opened before [`Modules::coldplug`] looks, so that no device falls between the two. When the kernel
+/// drops uevents because they came too fast, the devices are looked through again.
 pub async fn hotplug(
     modules: Arc<Modules>,
     sys_root: PathBuf,
     uevents: UeventSocket,
     mut report: impl FnMut(ColdplugReport),
 ) -> io::Result<Infallible> {
-    let mut batch = Batch { aliases: Vec::new(), look_through: true };
     loop {
+        let batch = Batch::receive(&uevents).await?;
         let modules = Arc::clone(&modules);
         let sys_root = sys_root.clone();
         let loading = tokio::task::spawn_blocking(move || {
@@ -37,7 +36,6 @@ pub async fn hotplug(
         if !(found.loaded.is_empty() && found.failed.is_empty()) {
             report(found);
         }
-        batch = Batch::receive(&uevents).await?;
     }
 }
 
