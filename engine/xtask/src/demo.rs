@@ -100,7 +100,7 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
         let show = |line: &str| say(&format!("    {line}"));
         vm.attend(&stops, show).map_err(Failure::because("the node ended badly"))?;
     } else {
-        vm.ctrl_alt_del().map_err(Failure::because("cannot shut the node down"))?;
+        vm.power_button().map_err(Failure::because("cannot shut the node down"))?;
         vm.wait_off(SHUTDOWN).map_err(Failure::because("the node did not shut down"))?;
         say("    the node is off");
     }

@@ -1,5 +1,6 @@
 //! A machine that runs: its console, its monitor and its end.
 
+use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
@@ -41,7 +42,7 @@ pub enum Next<'a> {
 const GLANCE: Duration = Duration::from_millis(100);
 
 /// A machine that did not do as expected.
-#[derive(Debug, Error)]
+#[derive(Error)]
 #[error("the virtual machine {what}{}", tail(console))]
 pub struct VmError {
     /// What it was to do.
@@ -51,6 +52,13 @@ pub struct VmError {
     /// What happened instead.
     #[source]
     pub kind: VmErrorKind,
+}
+
+/// What `unwrap` shows: in a test the console matters, and it is for people to read.
+impl fmt::Debug for VmError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {self}", self.kind)
+    }
 }
 
 /// What happened instead.
@@ -205,7 +213,7 @@ impl Vm {
             }
             let asked = stops.load(Ordering::Relaxed);
             if asked > obeyed && obeyed == 0 {
-                self.ctrl_alt_del()?;
+                self.power_button()?;
             } else if asked > obeyed {
                 self.kill();
             }
@@ -219,8 +227,7 @@ impl Vm {
         &self.console
     }
 
-    /// Presses Ctrl-Alt-Del: what a node shuts down on in order. The machine ends instead of
-    /// rebooting.
+    /// Presses Ctrl-Alt-Del: a node reboots in order, and this machine ends where it would reboot.
     ///
     /// # Errors
     /// If QEMU's monitor is gone.
@@ -229,7 +236,7 @@ impl Vm {
         self.command("send-key", json!({ "keys": keys })).map(drop)
     }
 
-    /// Presses the power button.
+    /// Presses the power button: a node powers off in order, once the button's driver is loaded.
     ///
     /// # Errors
     /// If QEMU's monitor is gone.

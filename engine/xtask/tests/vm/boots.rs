@@ -4,7 +4,9 @@ use std::process::Command;
 
 use keel_image::vm::Network;
 
-use crate::support::{API_PORT, blank, boot, data_partition, image, inputs, node, shut_down, tool};
+use crate::support::{
+    API_PORT, LONG, blank, boot, data_partition, image, inputs, node, shut_down, tool,
+};
 
 /// KeelOS's init, which this one replaces, formats whenever a mount fails, knows no DHCP, loads no
 /// module and makes no machine id. Here the whole life is one test, because each part needs the one
@@ -47,11 +49,13 @@ fn a_blank_disk_becomes_a_node_that_stays_the_same() {
         header.lines().find(|line| line.starts_with("Filesystem UUID")).map(str::to_owned)
     };
 
-    let (vm, second) = boot(&spec);
+    let (mut vm, second) = boot(&spec);
     assert!(second.reached && second.degraded.is_empty(), "{second:#?}");
     assert_eq!(second.machine_id, first.machine_id);
     assert_eq!(second.digest, first.digest);
-    let console = shut_down(vm);
+    // This time by Ctrl-Alt-Del, which is as orderly.
+    vm.ctrl_alt_del().unwrap();
+    let console = vm.wait_off(LONG).unwrap();
     assert!(!console.iter().any(|line| line.contains("making ")), "{console:#?}");
     assert_eq!(
         made(&tool("dumpe2fs", &["-h", &data])),
@@ -69,7 +73,11 @@ fn without_a_dhcp_server_boot_goes_on_and_says_so() {
     spec.network = Network::Silent;
     let (vm, report) = boot(&spec);
     assert!(report.reached, "{report:#?}");
-    assert!(report.why("link@primary").contains("DHCP"), "{report:#?}");
+    assert!(report.why("link@primary").contains("timed out"), "{report:#?}");
     assert!(report.machine_id.is_some(), "storage and identity do not wait for the network");
-    shut_down(vm);
+    let console = shut_down(vm);
+    assert!(
+        console.iter().any(|line| line.contains("link@primary") && line.contains("DHCP")),
+        "{console:#?}"
+    );
 }

@@ -13,7 +13,12 @@ fn a_foreign_disk_stays_as_it_is_and_the_node_says_why() {
     let (vm, report) = boot(&node(&image(), &[&disk]));
     assert!(report.reached, "the machine can be reached all the same: {report:#?}");
     let why = report.why("partition.data");
-    assert!(why.contains("/dev/vda") && why.contains("ext4"), "{why}");
+    assert!(
+        why.contains("/dev/vda")
+            && why.contains("not blank")
+            && why.contains("ext2/3/4 filesystem"),
+        "{why}"
+    );
     let console = shut_down(vm);
     assert!(
         console.iter().any(|line| line.contains("FAILED") && line.contains("partition.data")),

@@ -126,7 +126,7 @@ pub(crate) fn boot(spec: &VmSpec) -> (Vm, Report) {
 
 /// Shuts a node down in order. Returns its whole console.
 pub(crate) fn shut_down(mut vm: Vm) -> Vec<String> {
-    vm.ctrl_alt_del().unwrap();
+    vm.power_button().unwrap();
     vm.wait_off(LONG).unwrap()
 }
 
