@@ -10,7 +10,7 @@ use crate::elf::{self, Elf, ElfError, Machine};
 use crate::libraries::{self, LibraryError};
 use crate::manifest::{self, INITRAMFS, KERNEL, MANIFEST, Manifest};
 use crate::modules::{KernelTree, ModuleError, WantedModule};
-use crate::needs::Needs;
+use crate::needs::{NeededProgram, Needs};
 use crate::payload::Payload;
 use crate::tree::{Tree, TreeError};
 use crate::{cpio, layout};
@@ -75,6 +75,9 @@ pub enum BuildError {
     /// A module cannot be taken.
     #[error(transparent)]
     Module(#[from] ModuleError),
+    /// Units run programs that are not there: the node could not come up whole.
+    #[error("no payload brings {}", missing(.0))]
+    MissingPrograms(Vec<NeededProgram>),
     /// Two things claim one path.
     #[error(transparent)]
     Tree(#[from] TreeError),
@@ -89,6 +92,11 @@ pub enum BuildError {
         /// Why.
         source: io::Error,
     },
+}
+
+fn missing(programs: &[NeededProgram]) -> String {
+    let each = programs.iter().map(|p| format!("{} (unit {})", p.path, p.unit));
+    each.collect::<Vec<_>>().join(", ")
 }
 
 /// Builds the image and writes it into `out`: `vmlinuz`, `initramfs.zst` and `manifest.json`.
@@ -148,7 +156,9 @@ fn gather(spec: &ImageSpec, modules: &KernelTree) -> Result<Tree, BuildError> {
         add_payload(&mut tree, payload, &elf)?;
     }
     add_modules(&mut tree, modules, &spec.needs.modules)?;
-    Ok(tree)
+    let absent = spec.needs.programs.iter().filter(|program| !tree.holds(&program.path));
+    let absent: Vec<_> = absent.cloned().collect();
+    if absent.is_empty() { Ok(tree) } else { Err(BuildError::MissingPrograms(absent)) }
 }
 
 /// Unit files below a directory, at the same place below `/etc/keel/units`.

@@ -21,6 +21,6 @@ pub use elf::ElfError;
 pub use libraries::{LibraryError, LibraryErrorKind};
 pub use manifest::{Blob, ImageDir, Manifest, OpenError, OpenErrorKind, Taken};
 pub use modules::{ModuleError, ModuleErrorKind, WantedModule};
-pub use needs::Needs;
+pub use needs::{NeededProgram, Needs};
 pub use payload::{Payload, PayloadError};
 pub use tree::{TreeError, TreeErrorKind};

@@ -1,6 +1,6 @@
 //! What a node's units and machine config ask of its image.
 
-use keel_unit::{Kind, UnitSet};
+use keel_unit::{Kind, Unit, UnitSet};
 
 use crate::modules::WantedModule;
 
@@ -11,6 +11,17 @@ pub struct Needs {
     pub modules: Vec<WantedModule>,
     /// Kernel arguments of the machine config.
     pub arguments: Vec<String>,
+    /// Programs that units run.
+    pub programs: Vec<NeededProgram>,
+}
+
+/// A program that must be on the image, and the unit that runs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NeededProgram {
+    /// Its path on the node.
+    pub path: String,
+    /// The unit's name.
+    pub unit: String,
 }
 
 impl Needs {
@@ -28,8 +39,23 @@ impl Needs {
         Self {
             modules: modules.collect(),
             arguments: kernel.arguments.iter().map(|a| a.as_str().to_owned()).collect(),
+            programs: set.units.iter().filter_map(program).collect(),
         }
     }
+}
+
+/// The program of a unit that cannot do without it. One that looks for its program first is skipped
+/// where there is none, and what lies on the data partition comes later than the image.
+fn program(unit: &Unit) -> Option<NeededProgram> {
+    let program = match &unit.kind {
+        Kind::Oneshot(oneshot) => &oneshot.exec.program,
+        Kind::Service(service) => &service.exec.program,
+        _ => return None,
+    };
+    let path = program.to_string();
+    let later = ["/var/", "/run/"].iter().any(|dir| path.starts_with(dir));
+    let looked_for = unit.condition.path_exists.contains(program);
+    (!later && !looked_for).then(|| NeededProgram { path, unit: unit.name.to_string() })
 }
 
 #[cfg(test)]
@@ -38,10 +64,19 @@ mod tests {
     use keel_unit::{Input, lower};
 
     #[test]
-    fn modules_of_config_and_units_and_kernel_arguments() {
+    fn what_config_and_units_ask_for() {
         let mut input = Input::default();
         let unit = "description = \"o\"\n[module]\nname = \"overlay\"\ntimeout = \"1s\"\n";
         input.unit("units/overlay.toml", unit);
+        let service = |exec: &str, condition: &str| {
+            format!(
+                "description = \"s\"\n{condition}[service]\nexec = [\"{exec}\"]\ntimeout = \"1s\"\n"
+            )
+        };
+        let looks = "[condition]\npath-exists = [\"/usr/bin/b\"]\n";
+        input.unit("units/a.toml", service("/usr/bin/a", ""));
+        input.unit("units/b.toml", service("/usr/bin/b", looks));
+        input.unit("units/c.toml", service("/var/lib/keel/c", ""));
         input.config(
             "config.toml",
             "schema = 1\n[kernel]\nmodules = [\"dm-crypt\"]\narguments = [\"mitigations=off\"]\n",
@@ -50,5 +85,7 @@ mod tests {
         let named: Vec<_> = needs.modules.iter().map(|m| (&*m.name, &*m.by)).collect();
         assert_eq!(named, [("dm-crypt", "kernel.modules"), ("overlay", "module.overlay")]);
         assert_eq!(needs.arguments, ["mitigations=off"]);
+        let run: Vec<_> = needs.programs.iter().map(|p| (&*p.unit, &*p.path)).collect();
+        assert_eq!(run, [("a", "/usr/bin/a")]);
     }
 }

@@ -153,6 +153,11 @@ impl Tree {
         Ok(())
     }
 
+    /// Whether something is at that path.
+    pub(crate) fn holds(&self, path: &str) -> bool {
+        place(path).is_some_and(|place| self.entries.contains_key(&place))
+    }
+
     /// Every entry with its path (no leading slash), parents first.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Entry)> {
         self.entries.iter().map(|(path, entry)| (path.as_str(), entry))

@@ -13,7 +13,7 @@ mod inputs {
     use std::path::{Path, PathBuf};
     use std::process::Command;
 
-    use keel_image::{ImageSpec, Needs, WantedModule};
+    use keel_image::{ImageSpec, NeededProgram, Needs, WantedModule};
 
     /// Inputs in a directory of their own: a static init, a config, units, a kernel with one module.
     pub(super) struct Inputs {
@@ -66,6 +66,10 @@ mod inputs {
                 needs: Needs {
                     modules: vec![WantedModule { name: "odd".into(), by: "kernel.modules".into() }],
                     arguments: vec!["quiet".into()],
+                    programs: vec![NeededProgram {
+                        path: "/sbin/mount".into(),
+                        unit: "mounter".into(),
+                    }],
                 },
                 payload: vec![
                     "mount=/bin/mount".parse().unwrap(),
@@ -199,6 +203,7 @@ fn wrong_inputs_are_named() {
         &|s| s.payload = vec![Payload { name: "tool".into(), source: inputs.at("script") }],
         &["cannot take tool", "script is no program that a node can run"],
     );
+    check(&|s| s.payload.clear(), &["no payload brings /sbin/mount (unit mounter)"]);
     check(
         &|s| s.needs.modules[0].name = "overlai".into(),
         &[
