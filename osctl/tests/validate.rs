@@ -57,6 +57,21 @@ fn every_bad_config_is_told_in_full() {
 }
 
 #[test]
+fn no_output_shows_a_secret() {
+    let inputs = [
+        ["--units", "testdata/units/err/secret"],
+        ["--config", "testdata/configs/err/secret.toml"],
+        ["--config", "testdata/configs/err/secret-syntax.toml"],
+    ];
+    for input in inputs {
+        for output in ["table", "json"] {
+            let printed = check(&[&input[..], &["--output", output]].concat(), 1);
+            assert!(!printed.contains("hunter2"), "{printed}");
+        }
+    }
+}
+
+#[test]
 fn every_shipped_config_is_valid() {
     for config in entries("machine-configs") {
         let printed = check(&["--config", &format!("machine-configs/{config}")], 0);
@@ -102,11 +117,94 @@ fn files_that_are_none_are_told_and_nothing_hangs() {
 }
 
 #[test]
+fn folders_are_followed_as_far_as_it_makes_sense() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join("units").join(name);
+    std::fs::create_dir_all(at("1/2/3/4/5/6/7/8/9")).unwrap();
+    std::fs::write(at("boot.toml"), "[target]\n").unwrap();
+    std::fs::write(at("1/2/3/4/5/6/7/8/deep.toml"), "[target]\n").unwrap();
+    let units = || at(".").to_str().unwrap().to_owned();
+    std::fs::write(at("1/2/3/4/5/6/7/8/9/deeper.toml"), "[target]\n").unwrap();
+    let printed = check(&["--units", &units()], 1);
+    assert!(printed.contains("more than 8 folders deep"), "{printed}");
+    std::fs::remove_dir_all(at("1/2/3/4/5/6/7/8/9")).unwrap();
+
+    let beside = folder.path().join("beside");
+    std::fs::create_dir(&beside).unwrap();
+    std::fs::write(beside.join("linked.toml"), "[target]\n").unwrap();
+    symlink(&beside, at("link")).unwrap();
+    let printed = check(&["--units", &units()], 0);
+    assert!(printed.starts_with("valid: 3 units"), "{printed}");
+
+    symlink(at("."), at("1/round")).unwrap();
+    let printed = check(&["--units", &units()], 1);
+    assert!(printed.contains("a link to one that it lies in"), "{printed}");
+    assert!(printed.contains("1 finding in 1 file"), "{printed}");
+}
+
+/// A unit tree of `n` files, each with this text.
+fn many(n: usize, text: impl Fn(usize) -> String) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("boot.toml"), "[target]\n").unwrap();
+    for i in 0..n {
+        std::fs::write(folder.path().join(format!("u{i}.toml")), text(i)).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn a_thousand_findings_are_counted_and_a_hundred_drawn() {
+    let folder = many(1_500, |i| format!("after = \"nobody{i}\"\n[target]\n"));
+    let printed = check(&["--units", folder.path().to_str().unwrap()], 1);
+    let end = "1500 findings in 1500 files, of which the first 100 are shown\n";
+    assert!(printed.ends_with(end), "{}", &printed[printed.len() - 200..]);
+}
+
+/// A name that is unknown is compared with those that are known; thousands with thousands take minutes.
+#[test]
+fn inputs_that_multiply_end() {
+    let folder = many(1_000, |i| format!("after = [{}]\n[target]\n", quoted("x", i * 40, 40)));
+    check(&["--units", folder.path().to_str().unwrap()], 1);
+    let config = folder.path().join("config");
+    let drop_ins = (0..40_000).map(|i| format!("[units.x{i}.target]\n")).collect::<String>();
+    std::fs::write(&config, format!("schema = 1\n{drop_ins}")).unwrap();
+    check(&["--config", config.to_str().unwrap()], 1);
+
+    let modules = format!("schema = 1\nkernel.modules = [{}]\n", quoted("m", 0, 60_000));
+    std::fs::write(&config, modules).unwrap();
+    let folder = many(60, |_| "after = \"module\"\n[target]\n".to_owned());
+    let module = "for-each = \"kernel.modules\"\n[module]\nname = \"{{ item }}\"\n";
+    std::fs::write(folder.path().join("module.toml"), module).unwrap();
+    let arguments =
+        ["--units", folder.path().to_str().unwrap(), "--config", config.to_str().unwrap()];
+    let printed = check(&arguments, 1);
+    assert!(printed.contains("more than 1000000 edges"), "{printed}");
+}
+
+fn quoted(prefix: &str, from: usize, count: usize) -> String {
+    (from..from + count).map(|i| format!("\"{prefix}{i}\"")).collect::<Vec<_>>().join(", ")
+}
+
+#[test]
+fn a_terminal_obeys_nothing_that_a_file_says() {
+    let folder = many(1, |_| "after = \"\\u001b[31m\"\n[target]\n".to_owned());
+    std::fs::write(folder.path().join("b.toml"), "# \u{1b}]0;owned\u{7} \u{202e}\n[target]\n")
+        .unwrap();
+    let printed = check(&["--units", folder.path().to_str().unwrap()], 1);
+    assert!(!printed.contains(['\u{1b}', '\u{7}', '\u{202e}']), "{printed:?}");
+}
+
+#[test]
 fn a_wrong_command_line_is_no_finding() {
+    check(&["--units", "units/boot.toml"], 2);
     check(&["--units", "no/such/folder"], 2);
     check(&["--config", "no-such.toml"], 2);
     check(&["--goal", "bot"], 2);
     check(&["--no-such-option"], 2);
+    // Units without the goal of every boot are at fault themselves.
+    let folder = tempfile::tempdir().unwrap();
+    let printed = check(&["--units", folder.path().to_str().unwrap()], 1);
+    assert!(printed.contains("there is no unit `boot`"), "{printed}");
 }
 
 #[test]

@@ -54,7 +54,7 @@ impl EdgeKind {
     }
 }
 
-/// Provenance an edge is in the graph.
+/// Why an edge is in the graph.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Provenance {
     /// Somebody wrote it: the word that says so.
@@ -77,7 +77,7 @@ impl fmt::Display for Provenance {
 pub struct Edge {
     /// What it says.
     pub kind: EdgeKind,
-    /// Provenance it is there.
+    /// Why it is there.
     pub why: Provenance,
     /// Where it was written, or where the key stands that implies it.
     pub span: Span,
@@ -141,7 +141,8 @@ impl BootGraph {
         self.graph.edge_count()
     }
 
-    /// The stage of a unit: the target that it is part of first. A target without one is its own stage.
+    /// The stage of a unit: the target that it is part of, the first if there are several. A target that is part of another one is a
+    /// stage itself, and its own; `boot` has none.
     pub fn stage(&self, unit: UnitId) -> Option<&UnitName> {
         let unit = self.unit(unit);
         match unit.part_of.first() {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use keel_unit::diagnostic::{Diagnostic, Report, nearest};
 use keel_unit::lower::{Input, lower_partly};
 use keel_unit::words::{self, Await as Word};
-use keel_unit::{Kind, KindName, Unit};
+use keel_unit::{Kind, KindName, Unit, UnitName};
 
 use crate::backoff::Backoff;
 use crate::graph::{BootGraph, EdgeKind};
@@ -53,7 +53,8 @@ fn suggestion(near: &Option<String>) -> String {
 /// Everything that is wrong with the units, the config, the graph and the goal.
 pub fn compile(input: Input, goal: &str) -> Result<(BootGraph, Transaction), PlanError> {
     let lowered = lower_partly(input);
-    let excused = lowered.nameless || lowered.broken.iter().any(|b| b.as_str() == goal);
+    let name = <UnitName as keel_unit::keys::Text>::parse(goal);
+    let excused = name.is_ok_and(|name| lowered.unread.may_hold(&name));
     let (graph, mut findings) = resolve_partly(lowered);
     match find_goal(&graph, goal) {
         Ok(goal) => findings.extend(faults(&graph, goal)),

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use keel_unit::diagnostic::{Diagnostic, Report};
-use keel_unit::lower::Lowered;
+use keel_unit::diagnostic::{Diagnostic, Nearest, Report};
+use keel_unit::lower::{Lowered, Unread};
 use keel_unit::source::{Sources, Span};
 use keel_unit::words::{Await, Reference};
 use keel_unit::{Kind, KindName, Unit, UnitName, UnitSet};
@@ -20,15 +20,15 @@ use crate::implied::imply;
 /// # Errors
 /// The report of everything that contradicts itself: unknown units, cycles, two claims of one thing.
 pub fn resolve(set: UnitSet) -> Result<BootGraph, Report> {
-    let UnitSet { sources, units, templates, config } = set;
+    let UnitSet { sources, units, templates, idle, config } = set;
     let (graph, findings) = resolve_partly(Lowered {
         sources,
         units,
         templates,
+        idle,
         config: Some(config),
         findings: Vec::new(),
-        broken: HashSet::new(),
-        nameless: false,
+        unread: Unread::default(),
     });
     match findings.is_empty() {
         true => Ok(graph),
@@ -38,23 +38,24 @@ pub fn resolve(set: UnitSet) -> Result<BootGraph, Report> {
 
 /// Builds the graph of what could be lowered. The findings are those of the lowering and of the graph together.
 pub(crate) fn resolve_partly(lowered: Lowered) -> (BootGraph, Vec<Diagnostic>) {
-    let Lowered { sources, mut units, templates, findings, broken, nameless, .. } = lowered;
+    let Lowered { sources, mut units, templates, idle, findings, unread, .. } = lowered;
     // Node numbers follow names, so that nothing depends on the order of files.
     units.sort_by(|a, b| a.name.cmp(&b.name));
     let mut resolver = Resolver::new(units, templates, findings);
-    resolver.forgiven = Forgiven { broken, all: nameless };
+    resolver.unread = unread;
     resolver.claims();
     resolver.words();
+    for (word, reference) in &idle {
+        resolver.meant(reference, word);
+    }
+    resolver.suggest();
     imply(&mut resolver);
     resolver.finish(sources)
 }
 
-/// Names that are not known here and may be right all the same, because their units could not be read.
-#[derive(Default)]
-struct Forgiven {
-    broken: HashSet<UnitName>,
-    all: bool,
-}
+/// Most edges that one machine may have: a million take some hundred megabytes. Two templates of a thousand instances each,
+/// one after the other, make as many.
+const MOST_EDGES: usize = 1_000_000;
 
 pub(crate) struct Resolver {
     pub(crate) units: Vec<Arc<Unit>>,
@@ -63,7 +64,9 @@ pub(crate) struct Resolver {
     /// By ends and kind, so that an edge with several reasons is there once: written before implied.
     edges: BTreeMap<(u32, u32, EdgeKind), Edge>,
     findings: Vec<Diagnostic>,
-    forgiven: Forgiven,
+    unread: Unread,
+    /// Unknown units, with the places of their findings; what each may have meant is asked once all are known.
+    unknown: Vec<(usize, UnitName)>,
 }
 
 impl Resolver {
@@ -81,7 +84,8 @@ impl Resolver {
             templates,
             edges: BTreeMap::new(),
             findings,
-            forgiven: Forgiven::default(),
+            unread: Unread::default(),
+            unknown: Vec::new(),
         }
     }
 
@@ -108,21 +112,24 @@ impl Resolver {
         if let Some(instances) = self.templates.get(&reference.unit) {
             return instances.iter().filter_map(|i| self.names.get(i)).map(|n| n.index()).collect();
         }
-        if self.forgiven.all || self.forgiven.broken.contains(&reference.unit) {
-            return Vec::new();
+        if !self.unread.may_hold(&reference.unit) {
+            let message = format!("unknown unit `{}`", reference.unit);
+            let found = Diagnostic::new("unknown-unit", reference.span, message);
+            self.unknown.push((self.findings.len(), reference.unit.clone()));
+            self.findings.push(found.label(format!("`{word}` names no unit")));
         }
-        let known = self.names.keys().chain(self.templates.keys()).map(UnitName::as_str);
-        let found = Diagnostic::new(
-            "unknown-unit",
-            reference.span,
-            format!("unknown unit `{}`", reference.unit),
-        );
-        self.findings.push(
-            found
-                .label(format!("`{word}` names no unit"))
-                .did_you_mean(reference.unit.as_str(), known),
-        );
         Vec::new()
+    }
+
+    /// Says what unknown units may have been meant to be.
+    fn suggest(&mut self) {
+        let known = self.names.keys().chain(self.templates.keys()).map(UnitName::as_str);
+        let mut nearest = Nearest::new(known);
+        for (finding, name) in &self.unknown {
+            if let Some(near) = nearest.to(name.as_str()) {
+                self.findings[*finding].help = Some(format!("did you mean `{near}`?"));
+            }
+        }
     }
 
     /// The edges that are written.
@@ -139,9 +146,17 @@ impl Resolver {
                 ("conflicts", &unit.conflicts, &|_| EdgeKind::Conflicts),
             ];
             for (word, references, kind) in forward {
+                let mut said = HashSet::new();
                 for reference in references {
                     self.misplaced_await(word, reference);
-                    for to in self.meant(reference, word) {
+                    if !said.insert((&reference.unit, kind(reference))) {
+                        continue;
+                    }
+                    let all = self.meant(reference, word);
+                    if self.too_many(&all, reference) {
+                        return;
+                    }
+                    for to in all {
                         if from == to && word != "after" {
                             let message = format!("`{}` names itself", unit.name);
                             let found = Diagnostic::new("names-itself", reference.span, message);
@@ -158,7 +173,11 @@ impl Resolver {
                 }
             }
             for reference in &unit.before {
-                for to in self.meant(reference, "before") {
+                let all = self.meant(reference, "before");
+                if self.too_many(&all, reference) {
+                    return;
+                }
+                for to in all {
                     let why = Provenance::Written("before");
                     self.edge(to, from, Edge { kind: after(reference), why, span: reference.span });
                 }
@@ -190,6 +209,18 @@ impl Resolver {
                 }
             }
         }
+    }
+
+    /// Whether a reference to a template makes more edges than a machine can have.
+    fn too_many(&mut self, meant: &[usize], reference: &Reference) -> bool {
+        let many = self.edges.len() + meant.len() > MOST_EDGES;
+        if many {
+            let message = format!("more than {MOST_EDGES} edges");
+            let found = Diagnostic::new("too-many", reference.span, message);
+            let label = format!("this one word means {} units", meant.len());
+            self.findings.push(found.label(label).help("let a target stand between the two"));
+        }
+        many
     }
 
     fn misplaced_await(&mut self, word: &'static str, reference: &Reference) {
@@ -250,7 +281,7 @@ fn claim(unit: &Unit) -> Option<(&'static str, String, &'static [&'static str])>
         Kind::Partition(p) => ("partition", p.label.to_string(), &["partition", "label"]),
         Kind::Filesystem(f) => ("filesystem on", f.device.to_string(), &["filesystem", "device"]),
         Kind::File(f) => ("path", f.path.to_string(), &["file", "path"]),
-        Kind::Sysctl(s) => ("parameter", s.key.as_str().replace('/', "."), &["sysctl", "key"]),
+        Kind::Sysctl(s) => ("parameter", s.key.canonical(), &["sysctl", "key"]),
         Kind::Hostname(_) => ("host", "name".to_owned(), &["hostname"]),
         _ => return None,
     })

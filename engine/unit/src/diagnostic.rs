@@ -1,5 +1,6 @@
 //! Findings: what is wrong, where, and what to write instead. All of them are reported at once.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -81,6 +82,38 @@ pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .filter(|(score, _)| *score >= 0.8)
         .max_by(|a, b| a.0.total_cmp(&b.0).then(b.1.cmp(a.1)))
         .map(|(_, k)| k)
+}
+
+/// Looks for near words among many, for many.
+///
+/// To compare each of thousands of slips with each of thousands of names takes minutes, so an answer is kept, and after enough
+/// comparisons there are no more: a report with that many findings is not read to its end.
+pub struct Nearest<'a> {
+    known: Vec<&'a str>,
+    found: HashMap<String, Option<&'a str>>,
+    /// Comparisons that are left.
+    left: usize,
+}
+
+impl<'a> Nearest<'a> {
+    /// Most comparisons.
+    const MOST: usize = 500_000;
+
+    /// Looks among these.
+    pub fn new(known: impl IntoIterator<Item = &'a str>) -> Self {
+        Nearest { known: known.into_iter().collect(), found: HashMap::new(), left: Self::MOST }
+    }
+
+    /// The word that a person most likely meant by `word`.
+    pub fn to(&mut self, word: &str) -> Option<&'a str> {
+        if let Some(found) = self.found.get(word) {
+            return *found;
+        }
+        self.left = self.left.checked_sub(self.known.len())?;
+        let found = nearest(word, self.known.iter().copied());
+        self.found.insert(word.to_owned(), found);
+        found
+    }
 }
 
 /// All findings of a run together with the files that they point into.
@@ -167,6 +200,11 @@ impl Report {
             if !finding.drawable() || renderer.render_report(&mut drawn, &finding).is_err() {
                 let at = self.location(finding.diagnostic);
                 drawn = format!("{}:{}:{}: {}\n", at.file, at.line, at.column, finding);
+                let diagnostic = finding.diagnostic;
+                let label = (!diagnostic.label.text.is_empty()).then_some(&diagnostic.label.text);
+                label.into_iter().chain(&diagnostic.help).for_each(|line| {
+                    drawn.push_str(&format!("  {line}\n"));
+                });
             }
             out.push_str(&drawn);
             out.push('\n');
@@ -248,7 +286,7 @@ impl Finding<'_> {
     fn drawable(&self) -> bool {
         let labels = std::iter::once(&self.diagnostic.label).chain(&self.diagnostic.others);
         labels.into_iter().all(|label| {
-            let text = self.report.sources.str(label.span.file);
+            let text = self.report.sources.shown(label.span.file);
             let near = |from: usize, to: usize| text.get(from..to).unwrap_or("");
             let start = text.floor_char_boundary(label.span.start as usize);
             // A label's own line and its neighbours are what miette shows.
@@ -268,7 +306,7 @@ impl miette::SourceCode for Finding<'_> {
     ) -> Result<Box<dyn miette::SpanContents<'a> + 'a>, miette::MietteError> {
         let sources = &self.report.sources;
         let file = self.diagnostic.label.span.file;
-        let text: &'a str = sources.str(file);
+        let text: &'a str = sources.shown(file);
         let contents = text.read_span(span, before, after)?;
         Ok(Box::new(miette::MietteSpanContents::new_named(
             sources.name(file).to_string(),

@@ -52,22 +52,28 @@ pub trait Table: Sized {
     /// Its keys in the order of their declaration.
     fn known() -> &'static [Key];
 
-    /// Reads the table. Unknown keys are the caller's matter when `strict` is false.
+    /// Reads the table. Unknown keys are the caller's matter.
     fn read(fields: &mut Fields<'_>) -> Option<Self>;
 }
 
 /// Reads a node as a table with known keys and nothing else.
 pub fn decode_table<T: Table>(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<T> {
+    let before = findings.len();
+    let tree = node.as_table().into_iter().flat_map(Tree::iter);
+    for entry in tree.filter(|e| T::known().iter().all(|k| k.name != e.key)) {
+        findings.push(unknown_key(&entry.key, entry.key_span, T::known()));
+    }
+    read_table(node, findings).filter(|_| findings.len() == before)
+}
+
+/// Reads a node as a table with known keys; what else is in it was reported before.
+pub(crate) fn read_table<T: Table>(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<T> {
     let Raw::Table(tree) = &node.value else {
         findings.push(mismatch(node, "a table"));
         return None;
     };
     let before = findings.len();
-    for entry in tree.iter().filter(|e| T::known().iter().all(|k| k.name != e.key)) {
-        findings.push(unknown_key(&entry.key, entry.key_span, T::known()));
-    }
-    let mut fields = Fields { tree, span: node.span, before, findings };
-    let read = T::read(&mut fields);
+    let read = T::read(&mut Fields::new(tree, node.span, T::known(), findings));
     read.filter(|_| findings.len() == before)
 }
 
@@ -93,18 +99,24 @@ pub(crate) fn mismatch(node: &Node, expected: &str) -> Diagnostic {
     .label(format!("expected {expected}"))
 }
 
-/// A text from a file, short enough to stand in a message.
+/// A text from a file as it may stand in a message: short, and without anything that a terminal would obey.
 pub(crate) fn clip(text: &str) -> String {
-    match text.char_indices().nth(60) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
+    let (text, more) = match text.char_indices().nth(60) {
+        Some((end, _)) => (&text[..end], "…"),
+        None => (text, ""),
+    };
+    let plain = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    text.chars().map(plain).chain([more.to_owned()]).collect()
 }
 
 /// The entries of a table while it is read.
 pub struct Fields<'a> {
     tree: &'a Tree,
     span: Span,
+    known: &'static [Key],
     /// How many findings there were before this table.
     before: usize,
     findings: &'a mut Vec<Diagnostic>,
@@ -112,13 +124,19 @@ pub struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// The entries of `tree`, with findings going to `findings`.
-    pub(crate) fn new(tree: &'a Tree, span: Span, findings: &'a mut Vec<Diagnostic>) -> Self {
-        Fields { tree, span, before: findings.len(), findings }
+    pub(crate) fn new(
+        tree: &'a Tree,
+        span: Span,
+        known: &'static [Key],
+        findings: &'a mut Vec<Diagnostic>,
+    ) -> Self {
+        Fields { tree, span, known, before: findings.len(), findings }
     }
 
-    /// Whether nothing was found wrong with this table so far.
+    /// Whether nothing is wrong with single keys of this table, so that it can be looked at as a whole.
     pub fn sound(&self) -> bool {
-        self.findings.len() == self.before
+        let known = |key: &str| self.known.iter().any(|k| k.name == key);
+        self.findings.len() == self.before && self.tree.iter().all(|e| known(&e.key))
     }
 
     /// Where the table stands.
@@ -136,6 +154,23 @@ impl<'a> Fields<'a> {
         self.tree.entry(key).map_or(self.span, |e| e.node.span)
     }
 
+    /// Where a key of one item of an array of tables stands; else where the array does.
+    pub fn span_in(&self, array: &str, item: usize, key: &str) -> Span {
+        let items = self.tree.get(array).map(|node| &node.value);
+        let item = match items {
+            Some(Raw::Array(items)) => items.get(item),
+            _ => None,
+        };
+        item.and_then(|item| item.at(&[key])).map_or(self.span_of(array), |node| node.span)
+    }
+
+    /// Whether a key that is not known was meant to be this one.
+    fn slip_of(&self, name: &str) -> bool {
+        let known = || self.known.iter().map(|k| k.name);
+        let mut unknown = self.tree.iter().filter(|e| known().all(|k| k != e.key));
+        unknown.any(|e| nearest(&e.key, known()) == Some(name))
+    }
+
     /// Reads one key; `default` is what it is when it is not written.
     pub fn take<T: Value>(&mut self, name: &str, default: Option<&Node>) -> Option<T> {
         if let Some(entry) = self.tree.entry(name) {
@@ -145,7 +180,8 @@ impl<'a> Fields<'a> {
             return T::decode(node, self.findings);
         }
         let absent = T::absent();
-        if absent.is_none() {
+        // A key with a slip in it looks as if it were missing; one finding is enough.
+        if absent.is_none() && !self.slip_of(name) {
             let found = Diagnostic::new("missing-key", self.span, format!("missing key `{name}`"));
             self.findings.push(found.label(format!("`{name}` is {}", T::expected())));
         }
@@ -208,7 +244,7 @@ macro_rules! keys {
                 };)*
                 let table = $name { $($field: $field?,)* };
                 $(
-                    // A key with a slip in it looks as if it were missing; one finding is enough.
+                    // What is wrong with single keys would be told once more.
                     if fields.sound() {
                         ($check as fn(&$name, &mut $crate::keys::Fields<'_>))(&table, fields);
                     }

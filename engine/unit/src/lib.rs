@@ -17,6 +17,7 @@ pub mod value;
 pub mod words;
 
 mod reference;
+mod secret;
 
 pub use diagnostic::{Diagnostic, Report};
 pub use kinds::{Kind, KindName};

@@ -14,21 +14,21 @@ pub const LARGEST_FILE: u64 = 1 << 20;
 const MOST_FILES: usize = 200_000;
 /// Deepest folder in a tree of units.
 const DEEPEST: usize = 8;
+/// Most folders in one tree.
+const MOST_FOLDERS: usize = 10_000;
 
 /// Reads a tree of unit files and a machine config. What cannot be read becomes a finding at the file.
 pub fn load(units: &Path, config: Option<&Path>) -> Input {
     let mut input = Input::default();
-    let mut found = Vec::new();
-    walk(units, 0, &mut found, &mut input);
-    // The order of a directory differs from machine to machine; names do not.
-    found.sort();
-    for path in found {
+    let mut walk = Walk { found: Vec::new(), above: Vec::new(), folders: 0, input: &mut input };
+    walk.folder(units);
+    for path in walk.found {
         let shown = path.to_string_lossy();
         match read(&path) {
             Ok(text) => input.unit(&shown, text),
             Err(unreadable) => {
                 let finding = unreadable.finding(&mut input.sources, &shown);
-                input.findings.push(finding);
+                input.unreadable_unit(&shown, finding);
             }
         }
     }
@@ -39,44 +39,84 @@ pub fn load(units: &Path, config: Option<&Path>) -> Input {
             Err(unreadable) => {
                 let finding = unreadable.finding(&mut input.sources, &shown);
                 input.findings.push(finding);
+                input.config_unread = true;
             }
         }
     }
     input
 }
 
-// Recursion is bounded by DEEPEST.
-fn walk(folder: &Path, depth: usize, found: &mut Vec<PathBuf>, input: &mut Input) {
-    let entries = fs::read_dir(folder).and_then(|entries| entries.collect::<io::Result<Vec<_>>>());
-    let entries = match entries {
-        Ok(entries) => entries,
-        Err(error) => {
-            let finding =
-                Unreadable::Io(error).finding(&mut input.sources, &folder.to_string_lossy());
-            input.findings.push(finding);
+/// The unit files below a folder, in the order of their names.
+struct Walk<'a> {
+    found: Vec<PathBuf>,
+    /// The folders that the walk is in, by their true paths.
+    above: Vec<PathBuf>,
+    folders: usize,
+    input: &'a mut Input,
+}
+
+impl Walk<'_> {
+    // Recursion is bounded by DEEPEST.
+    fn folder(&mut self, folder: &Path) {
+        match self.paths(folder) {
+            Ok(paths) => {
+                for path in paths {
+                    self.path(folder, path);
+                }
+                self.above.pop();
+            }
+            Err(unreadable) => self.input.unreadable_folder(folder, unreadable),
+        }
+    }
+
+    /// Enters a folder and lists it.
+    fn paths(&mut self, folder: &Path) -> Result<Vec<PathBuf>, Unreadable> {
+        let entries = fs::read_dir(folder).map_err(Unreadable::Io)?;
+        let paths: io::Result<Vec<_>> = entries.map(|e| Ok(e?.path())).collect();
+        let mut paths = paths.map_err(Unreadable::Io)?;
+        let place = folder.canonicalize().map_err(Unreadable::Io)?;
+        if self.above.contains(&place) {
+            return Err(Unreadable::Circle);
+        }
+        self.folders += 1;
+        if self.above.len() > DEEPEST || self.folders > MOST_FOLDERS {
+            return Err(Unreadable::Folders);
+        }
+        self.above.push(place);
+        // The order of a directory differs from machine to machine; names do not.
+        paths.sort();
+        Ok(paths)
+    }
+
+    fn path(&mut self, folder: &Path, path: PathBuf) {
+        if path.file_name().is_none_or(|n| n.as_encoded_bytes().starts_with(b".")) {
             return;
         }
-    };
-    for entry in entries {
-        let path = entry.path();
-        let name = entry.file_name();
-        let hidden = name.as_encoded_bytes().starts_with(b".");
-        let toml = path.extension().is_some_and(|e| e == "toml");
-        let folder = entry.file_type().is_ok_and(|t| t.is_dir());
-        if hidden || found.len() >= MOST_FILES {
-            continue;
+        if path.extension().is_some_and(|e| e == "toml") {
+            match self.found.len() < MOST_FILES {
+                true => self.found.push(path),
+                false => self.input.unreadable_folder(folder, Unreadable::Files),
+            }
+        } else if path.is_dir() {
+            self.folder(&path);
         }
-        if toml {
-            found.push(path);
-        } else if folder && depth < DEEPEST {
-            walk(&path, depth + 1, found, input);
-        }
+    }
+}
+
+impl Input {
+    fn unreadable_folder(&mut self, folder: &Path, unreadable: Unreadable) {
+        let finding = unreadable.finding(&mut self.sources, &folder.to_string_lossy());
+        self.findings.push(finding);
+        self.unread.folder = true;
     }
 }
 
 enum Unreadable {
     Io(io::Error),
     Kind(&'static str),
+    Circle,
+    Folders,
+    Files,
     Large(u64),
     NotUtf8 { text: String, at: usize },
 }
@@ -113,6 +153,23 @@ impl Unreadable {
                     Span::whole(file),
                     format!("cannot read the file: {error}"),
                 )
+            }
+            Unreadable::Circle => {
+                let file = whole(sources);
+                let message = "the folder is a link to one that it lies in";
+                Diagnostic::new("unreadable", Span::whole(file), message)
+            }
+            Unreadable::Folders => {
+                let file = whole(sources);
+                let message = format!(
+                    "more than {DEEPEST} folders deep, or more than {MOST_FOLDERS} of them"
+                );
+                Diagnostic::new("too-many", Span::whole(file), message)
+            }
+            Unreadable::Files => {
+                let file = whole(sources);
+                let message = format!("more than {MOST_FILES} unit files");
+                Diagnostic::new("too-many", Span::whole(file), message)
             }
             Unreadable::Kind(kind) => {
                 let file = whole(sources);

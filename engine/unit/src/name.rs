@@ -39,9 +39,10 @@ impl UnitName {
         UnitName::parse(&name)
     }
 
-    /// The name of one instance of a template: `link` and `eth0` give `link@eth0`.
+    /// The name of one instance of a template: `link` and `eth0` give `link@eth0`. A `/` in the key, as in
+    /// `net.ipv4.conf.eth0/100.forwarding`, becomes a `:`.
     pub fn instance(&self, key: &str) -> Result<UnitName, String> {
-        UnitName::parse(&format!("{}@{key}", self.0))
+        UnitName::parse(&format!("{}@{}", self.0, key.replace('/', ":")))
     }
 }
 

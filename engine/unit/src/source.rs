@@ -35,6 +35,9 @@ pub struct Sources {
 struct File {
     name: Arc<str>,
     text: Arc<str>,
+    /// The text as it may be drawn: of the same length, without secrets and without what a terminal would obey.
+    shown: Arc<str>,
+    ascii: bool,
     /// Byte offset of the start of each line, so that a span becomes a line by binary search.
     lines: Vec<u32>,
 }
@@ -63,7 +66,8 @@ impl Sources {
         let starts =
             text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i as u32 + 1);
         let lines = std::iter::once(0).chain(starts).collect();
-        self.files.push(Arc::new(File { name: name.into(), text, lines }));
+        let (shown, ascii) = (harmless(&text), text.is_ascii());
+        self.files.push(Arc::new(File { name: name.into(), text, shown, ascii, lines }));
         FileId(self.files.len() as u32 - 1)
     }
 
@@ -77,9 +81,28 @@ impl Sources {
         self.file(file).text.clone()
     }
 
-    /// The text of a file, borrowed.
-    pub(crate) fn str(&self, file: FileId) -> &str {
-        &self.file(file).text
+    /// The text of a file as it may be drawn.
+    pub(crate) fn shown(&self, file: FileId) -> &str {
+        &self.file(file).shown
+    }
+
+    /// Hides a span in what is drawn.
+    pub(crate) fn hide(&mut self, span: Span) {
+        let file = self.file(span.file);
+        let range = span.start as usize..span.end as usize;
+        let Some(secret) = file.shown.get(range.clone()) else { return };
+        // Each byte by one, so that every other span stays where it is; lines stay lines.
+        let hidden: String = secret.bytes().map(|b| if b == b'\n' { '\n' } else { '*' }).collect();
+        let mut shown = file.shown.to_string();
+        shown.replace_range(range, &hidden);
+        let file = File {
+            name: file.name.clone(),
+            text: file.text.clone(),
+            shown: shown.into(),
+            ascii: file.ascii,
+            lines: file.lines.clone(),
+        };
+        self.files[span.file.0 as usize] = Arc::new(file);
     }
 
     /// All files in the order in which they were added.
@@ -93,14 +116,33 @@ impl Sources {
         let start = span.start.min(file.text.len() as u32);
         let line = file.lines.partition_point(|l| *l <= start).max(1);
         let from = file.lines[line - 1] as usize;
-        let column =
-            file.text.get(from..start as usize).map_or(0, |s| s.chars().count()) as u32 + 1;
+        let column = match file.ascii {
+            true => start - from as u32,
+            false => file.text.get(from..start as usize).map_or(0, |s| s.chars().count()) as u32,
+        } + 1;
         Location { file: file.name.clone(), line: line as u32, column }
     }
 
     fn file(&self, file: FileId) -> &File {
         &self.files[file.0 as usize]
     }
+}
+
+/// The text with control characters, and those that turn the direction of writing, replaced by others of the same length.
+fn harmless(text: &Arc<str>) -> Arc<str> {
+    let obeyed = |c: char| {
+        (c.is_control() && c != '\n' && c != '\t')
+            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(obeyed) {
+        return text.clone();
+    }
+    let stand_in = |c: char| match c.len_utf8() {
+        1 => '?',
+        2 => '\u{bf}',
+        _ => char::REPLACEMENT_CHARACTER,
+    };
+    text.chars().map(|c| if obeyed(c) { stand_in(c) } else { c }).collect::<String>().into()
 }
 
 #[cfg(test)]

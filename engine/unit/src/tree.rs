@@ -1,6 +1,7 @@
 //! TOML with a span on every value: what is read before anything is given a meaning.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 
 use toml::de::{DeTable, DeValue};
 
@@ -116,8 +117,10 @@ impl Table {
 
     /// Lays `over` on top: tables merge, everything else is replaced.
     pub fn merge(&mut self, over: &Table) {
+        let places = self.entries.iter().enumerate().map(|(i, e)| (e.key.clone(), i));
+        let places: HashMap<String, usize> = places.collect();
         for new in &over.entries {
-            match self.entries.iter_mut().find(|e| e.key == new.key) {
+            match places.get(&new.key).and_then(|i| self.entries.get_mut(*i)) {
                 Some(old) => match (&mut old.node.value, &new.node.value) {
                     (Value::Table(below), Value::Table(above)) => below.merge(above),
                     _ => *old = new.clone(),
@@ -147,9 +150,12 @@ pub fn parse(sources: &Sources, file: FileId, findings: &mut Vec<Diagnostic>) ->
     for error in errors.into_iter().take(5) {
         let at = error.span().unwrap_or(0..0);
         let span = Span { file, start: at.start as u32, end: at.end as u32 };
-        findings.push(
-            Diagnostic::new("syntax", span, one_line(error.message())).label("not TOML from here"),
-        );
+        let message = one_line(error.message());
+        let label = match message.as_ref() {
+            "duplicate key" => "written once already",
+            _ => "not TOML from here",
+        };
+        findings.push(Diagnostic::new("syntax", span, message).label(label));
     }
     if broken {
         return Node { span: Span::whole(file), value: Value::Table(Table::default()) };

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::diagnostic::{Diagnostic, nearest};
-use crate::keys::{Fields, Key, Table as _, keys, unknown_key};
+use crate::keys::{Fields, Key, Table as _, Value as _, keys, unknown_key};
 use crate::kinds::{Kind, KindName};
 use crate::name::UnitName;
 use crate::source::Span;
-use crate::tree::{Node, Table, Value};
+use crate::tree::{Entry, Node, Table, Value};
 use crate::value::{Line, Timespan};
 use crate::words::{Condition, Failure, Reference, References};
 
@@ -193,15 +193,22 @@ pub(crate) fn decode(
     span: Span,
     findings: &mut Vec<Diagnostic>,
 ) -> Option<Unit> {
+    let tree = in_place(tree, kind);
     let table = tree.get(kind.as_str())?;
     let before = findings.len();
-    let words = Words::read(&mut Fields::new(&tree, span, findings));
-    let known = Node { span: table.span, value: Value::Table(only_known(table, kind)) };
-    let decoded = match table.as_table() {
-        Some(_) => Kind::decode(kind, &known, findings),
-        None => Kind::decode(kind, table, findings),
-    };
+    let words = Words::read(&mut Fields::new(&tree, span, Words::known(), findings));
+    let decoded = Kind::decode(kind, table, findings);
     let (words, decoded) = (words?, decoded?);
+    if decoded.deadline().is_some_and(|d| d.is_zero()) {
+        let at = table.at(&["timeout"]).map_or(table.span, |node| node.span);
+        let found =
+            Diagnostic::new("out-of-range", at, "the deadline is over before anything begins");
+        findings.push(
+            found
+                .label("expected more than 0s")
+                .help("0 does not stand for endless; say how long it may take"),
+        );
+    }
     if findings.len() != before {
         return None;
     }
@@ -226,8 +233,55 @@ pub(crate) fn decode(
     })
 }
 
-/// The table without keys that [`check_keys`] has reported.
-fn only_known(node: &Node, kind: KindName) -> Table {
-    let entries = node.as_table().into_iter().flat_map(Table::iter);
-    entries.filter(|e| kind.keys().iter().any(|k| k.name == e.key)).cloned().collect()
+/// What the words of a unit refer to, each with its word, as far as that can be read before references are replaced.
+pub(crate) fn references(tree: &Table) -> Vec<(&'static str, Reference)> {
+    const WORDS: [&str; 7] =
+        ["requires", "wants", "binds-to", "after", "before", "conflicts", "part-of"];
+    let nodes = WORDS.iter().filter_map(|word| Some((*word, tree.get(word)?)));
+    let single = nodes.flat_map(|(word, node)| {
+        let items = match &node.value {
+            Value::Array(items) => items.as_slice(),
+            _ => std::slice::from_ref(node),
+        };
+        items.iter().map(move |item| (word, item))
+    });
+    // What is wrong with one of them is reported where the unit is decoded.
+    single.filter_map(|(w, item)| Some((w, Reference::decode(item, &mut Vec::new())?))).collect()
+}
+
+/// The unit with each key in the table where [`check_keys`] has said that it belongs, so that a misplaced key does not look as if
+/// it were missing too.
+fn in_place(mut tree: Table, kind: KindName) -> Table {
+    let known = |keys: &[Key], e: &Entry| keys.iter().any(|k| k.name == e.key);
+    let Some(inner) = tree.get(kind.as_str()).and_then(Node::as_table) else { return tree };
+    let up: Table = inner
+        .iter()
+        .filter(|e| known(Words::known(), e) && !known(kind.keys(), e))
+        .cloned()
+        .collect();
+    let down: Table = tree
+        .iter()
+        .filter(|e| known(kind.keys(), e) && !known(Words::known(), e))
+        .cloned()
+        .collect();
+    if up.is_empty() && down.is_empty() {
+        return tree;
+    }
+    let moved = |inner: &Table| {
+        let mut moved = down.clone();
+        moved.merge(inner);
+        moved
+    };
+    let lower = tree.iter().cloned().map(|mut entry| {
+        if entry.key == kind.as_str()
+            && let Value::Table(inner) = &mut entry.node.value
+        {
+            *inner = moved(inner);
+        }
+        entry
+    });
+    let lower: Table = lower.collect();
+    tree = up;
+    tree.merge(&lower);
+    tree
 }

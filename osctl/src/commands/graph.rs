@@ -89,11 +89,21 @@ impl From<Failure> for Fault {
 
 fn planned(inputs: &Inputs, goal: &str) -> Result<(BootGraph, Transaction), Fault> {
     present(&inputs.units, "--units")?;
+    if inputs.units.is_file() {
+        let failure = Failure::usage(format!("{} is a file", inputs.units.display()));
+        return Err(failure.next("name the folder that it lies in with --units").into());
+    }
     if let Some(config) = &inputs.config {
         present(config, "--config")?;
     }
     compile(load(&inputs.units, inputs.config.as_deref()), goal).map_err(|error| match error {
         PlanError::Invalid(report) => Fault::Findings(report),
+        // Units that lack the goal of every boot are not whole; another goal was typed.
+        PlanError::UnknownGoal { .. } if goal == BOOT => {
+            let failure = Failure::new(error.to_string());
+            let units = inputs.units.display();
+            Fault::Other(failure.next(format!("give {units} a boot.toml with [target]")))
+        }
         PlanError::UnknownGoal { .. } => Fault::Other(Failure::usage(error.to_string())),
         other => Fault::Other(Failure::new("cannot plan the boot").because(other)),
     })

@@ -1,5 +1,6 @@
 //! The machine config: the one file that says how this machine differs from any other.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::diagnostic::Diagnostic;
@@ -113,20 +114,28 @@ keys! {
 }
 
 fn distinct_interfaces(network: &Network, fields: &mut Fields<'_>) {
-    let at = fields.span_of("interfaces");
-    for (i, interface) in network.interfaces.iter().enumerate() {
-        let before = &network.interfaces[..i];
-        if before.iter().any(|b| b.name == interface.name) {
-            let message = format!("two interfaces are called `{}`", interface.name);
-            fields.report(Diagnostic::new("named-twice", at, message));
+    let mut names = HashMap::new();
+    let mut devices = HashMap::new();
+    let mut addresses = HashMap::new();
+    let mut twice = |code, key: &str, i, first: Option<usize>, message: String| {
+        if let Some(first) = first {
+            let at = fields.span_in("interfaces", i, key);
+            let found = Diagnostic::new(code, at, message).label("the second");
+            let before = fields.span_in("interfaces", first, key);
+            fields.report(found.also(before, "the first"));
         }
-        let same = |a: &Interface| a.device.is_some() && a.device == interface.device;
-        if let Some(device) = interface.device.as_ref().filter(|_| before.iter().any(same)) {
-            fields.report(Diagnostic::new(
-                "claimed-twice",
-                at,
-                format!("two interfaces claim the link `{device}`"),
-            ));
+    };
+    for (i, interface) in network.interfaces.iter().enumerate() {
+        let name = &interface.name;
+        let message = format!("two interfaces are called `{name}`");
+        twice("named-twice", "name", i, names.insert(name, i), message);
+        if let Some(device) = &interface.device {
+            let message = format!("two interfaces claim the link `{device}`");
+            twice("claimed-twice", "device", i, devices.insert(device, i), message);
+        }
+        if let Some(mac) = interface.mac {
+            let message = format!("two interfaces claim the link with the address {mac}");
+            twice("claimed-twice", "mac", i, addresses.insert(mac, i), message);
         }
     }
 }

@@ -22,7 +22,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::diagnostic::Diagnostic;
-use crate::keys::{Key, Table, decode_table, keys};
+use crate::keys::{Key, Table, keys, read_table};
 use crate::tree::Node;
 use crate::value::Timespan;
 
@@ -54,10 +54,10 @@ macro_rules! kinds {
                 }
             }
 
-            /// Reads the table of a kind.
+            /// Reads the table of a kind, whose unknown keys were reported before.
             pub(crate) fn decode(name: KindName, node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Kind> {
                 match name {
-                    $(KindName::$variant => decode_table::<$table>(node, findings).map(Kind::$variant),)*
+                    $(KindName::$variant => read_table::<$table>(node, findings).map(Kind::$variant),)*
                 }
             }
         }

@@ -105,10 +105,26 @@ name! {
 name! {
     /// The name of a kernel parameter below `/proc/sys`: `net.ipv4.ip_forward`.
     SysctlKey, "a sysctl such as \"net.ipv4.ip_forward\"", |text| {
-        plain(text, 255, "-_./@*")?;
+        plain(text, 255, "-_./@")?;
         match text.split(['.', '/']).find(|p| p.is_empty()) {
             Some(_) => Err("an empty part between dots".to_owned()),
             None => Ok(()),
+        }
+    }
+}
+
+impl SysctlKey {
+    /// The one form of all that mean the same, by the rule of sysctl(8): the first separator says which of `.` and `/` separates;
+    /// the other then stands for a `.` inside of a part.
+    pub fn canonical(&self) -> String {
+        let swap = |c: char| match c {
+            '.' => '/',
+            '/' => '.',
+            c => c,
+        };
+        match self.0.find(['.', '/']).is_some_and(|at| self.0[at..].starts_with('/')) {
+            true => self.0.chars().map(swap).collect(),
+            false => self.0.clone(),
         }
     }
 }
@@ -174,6 +190,11 @@ mod tests {
         check::<EnvName>("A=B", false);
         check::<SysctlKey>("net.ipv4.ip_forward", true);
         check::<SysctlKey>("net..ipv4", false);
+        check::<SysctlKey>("net.*.forwarding", false);
+        let canonical = |key| SysctlKey::parse(key).unwrap().canonical();
+        assert_eq!(canonical("net/ipv4/conf/eth0.100/x"), "net.ipv4.conf.eth0/100.x");
+        assert_eq!(canonical("net.ipv4.conf.eth0/100.x"), "net.ipv4.conf.eth0/100.x");
+        assert_ne!(canonical("net.ipv4.conf.eth0.100.x"), "net.ipv4.conf.eth0/100.x");
         check::<SysctlKey>("../etc/passwd", false);
         check::<KernelArgument>("a b", false);
         check::<FsLabel>("keel-data", true);

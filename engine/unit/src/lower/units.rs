@@ -1,0 +1,253 @@
+//! Lowering one unit file: its kind, its name, its drop-ins, and the unit or the instances that it makes.
+
+use std::collections::{HashMap, HashSet};
+
+use super::{Config, Unread, forgive};
+use crate::config::MachineConfig;
+use crate::diagnostic::{Diagnostic, Nearest};
+use crate::keys::{Table as _, Text as _, clip};
+use crate::kinds::KindName;
+use crate::name::UnitName;
+use crate::reference::{Context, Engine, Item, resolve};
+use crate::secret;
+use crate::source::{FileId, Sources, Span};
+use crate::tree::{Node, Table, Value, parse};
+use crate::unit::{Unit, check_keys, decode, kind_of, references};
+use crate::words::Reference;
+
+/// A unit file while it is lowered, with the drop-ins for it laid on top.
+pub(super) struct Written {
+    pub(super) name: UnitName,
+    pub(super) kind: KindName,
+    pub(super) tree: Table,
+    /// The whole file.
+    pub(super) span: Span,
+}
+
+/// The state of lowering: what there is so far, and what is wrong with it.
+pub(super) struct Lowering<'a> {
+    pub(super) config: &'a Config,
+    pub(super) engine: Engine,
+    /// Places in the config's drop-ins, by the unit's name.
+    drop_ins: HashMap<&'a str, (Span, &'a Node)>,
+    used: HashSet<&'a str>,
+    /// Where each name was given first.
+    pub(super) first: HashMap<UnitName, Span>,
+    pub(super) done: Done,
+}
+
+/// What lowering has made.
+pub(super) struct Done {
+    pub(super) units: Vec<Unit>,
+    pub(super) templates: HashMap<UnitName, Vec<UnitName>>,
+    pub(super) idle: Vec<(&'static str, Reference)>,
+    pub(super) findings: Vec<Diagnostic>,
+    pub(super) unread: Unread,
+    /// Where secrets stand.
+    pub(super) secrets: Vec<Span>,
+    /// Files of which it is known whether they hold a secret.
+    pub(super) understood: HashSet<FileId>,
+}
+
+impl<'a> Lowering<'a> {
+    pub(super) fn new(config: &'a Config, findings: Vec<Diagnostic>, unread: Unread) -> Self {
+        let drop_ins = config.drop_ins.iter();
+        let drop_ins = drop_ins.map(|e| (e.key.as_str(), (e.key_span, &e.node))).collect();
+        let mut understood = HashSet::new();
+        if !config.written.is_empty() {
+            understood.insert(config.file);
+        }
+        Lowering {
+            config,
+            engine: Engine::new(&config.effective, MachineConfig::known()),
+            drop_ins,
+            used: HashSet::new(),
+            first: HashMap::new(),
+            done: Done {
+                units: Vec::new(),
+                templates: HashMap::new(),
+                idle: Vec::new(),
+                findings,
+                unread,
+                secrets: Vec::new(),
+                understood,
+            },
+        }
+    }
+
+    /// Lowers one file.
+    pub(super) fn file(&mut self, sources: &Sources, file: FileId, stem: &str) {
+        match self.written(sources, file, stem) {
+            Some(written) => self.unit(written),
+            // Any unit that such a file can name may be in it.
+            None => drop(self.done.unread.stems.insert(stem.to_owned())),
+        }
+    }
+
+    /// Reads a file so far that its kind and its name are known.
+    fn written(&mut self, sources: &Sources, file: FileId, stem: &str) -> Option<Written> {
+        let findings = &mut self.done.findings;
+        let before = findings.len();
+        let node = parse(sources, file, findings);
+        let Value::Table(tree) = node.value else { return None };
+        if findings.len() != before {
+            return None;
+        }
+        let kind = kind_of(&tree, Span::whole(file), findings)?;
+        self.done.understood.insert(file);
+        self.done.secrets.extend(secret::content(kind, &tree));
+        match UnitName::from_stem(kind, stem) {
+            Ok(name) => Some(Written { name, kind, tree, span: node.span }),
+            Err(why) => {
+                let at = tree.entry(kind.as_str()).map_or(node.span, |e| e.key_span);
+                let message = format!("`{}.toml` cannot name a unit: {why}", clip(stem));
+                findings.push(Diagnostic::new("bad-name", at, message));
+                None
+            }
+        }
+    }
+
+    fn unit(&mut self, mut written: Written) {
+        let at = written.tree.entry(written.kind.as_str()).map_or(written.span, |e| e.key_span);
+        if !self.name(&written.name, at) {
+            return;
+        }
+        self.drop_in(&written.name, written.kind, &mut written.tree);
+        check_keys(&written.tree, written.kind, &mut self.done.findings);
+        match written.tree.get("for-each").cloned() {
+            Some(each) => self.template(&written, &each),
+            None => {
+                let Written { name, kind, tree, span } = written;
+                self.instance(name, None, kind, tree, span, Item::None);
+            }
+        }
+    }
+
+    /// Takes a name for a unit; false when another one has it.
+    pub(super) fn name(&mut self, name: &UnitName, at: Span) -> bool {
+        if let Some(first) = self.first.get(name) {
+            let found =
+                Diagnostic::new("named-twice", at, format!("two units are called `{name}`"));
+            self.done.findings.push(found.label("the second").also(*first, "the first"));
+            return false;
+        }
+        self.first.insert(name.clone(), at);
+        true
+    }
+
+    /// Resolves and decodes a unit, or an instance of a template.
+    pub(super) fn instance(
+        &mut self,
+        name: UnitName,
+        template: Option<UnitName>,
+        kind: KindName,
+        tree: Table,
+        span: Span,
+        item: Item<'_>,
+    ) {
+        match self.decoded(name.clone(), template, kind, tree, span, item) {
+            Some(unit) => self.done.units.push(unit),
+            None => drop(self.done.unread.units.insert(name)),
+        }
+    }
+
+    fn decoded(
+        &mut self,
+        name: UnitName,
+        template: Option<UnitName>,
+        kind: KindName,
+        tree: Table,
+        span: Span,
+        item: Item<'_>,
+    ) -> Option<Unit> {
+        let config = &self.config.effective;
+        let context = Context::new(config, MachineConfig::known(), &self.engine, item);
+        let findings = &mut self.done.findings;
+        let before = findings.len();
+        let mut node = Node { span, value: Value::Table(tree) };
+        resolve(&mut node, &context, findings);
+        if self.config.decoded.is_none() {
+            // It may be set in the config that could not be read.
+            let references = findings.split_off(before);
+            findings.extend(references.into_iter().filter(|d| d.code != "unset-reference"));
+        }
+        let unknown = context.unknown();
+        let Value::Table(tree) = node.value else { return None };
+        let resolved = findings.len();
+        let words = references(&tree);
+        // A key that is missing altogether is missing at the top.
+        let top = Span { end: span.start, ..span };
+        let unit = decode(name, template, kind, tree, top, findings);
+        forgive(findings, before, resolved, &unknown);
+        let unit = unit.filter(|_| findings.len() == before && unknown.is_empty());
+        if unit.is_none() {
+            self.done.idle.extend(words);
+        }
+        unit
+    }
+
+    /// Checks a template that makes no instance, as far as it does not depend on the item.
+    pub(super) fn idle(&mut self, written: &Written, item: Item<'_>) {
+        let Written { name, kind, tree, span } = written;
+        let tree = tree.iter().filter(|e| e.key != "for-each").cloned().collect();
+        self.decoded(name.clone(), None, *kind, tree, *span, item);
+    }
+
+    /// Lays the drop-in for a unit over it; false when there is none.
+    pub(super) fn drop_in(&mut self, name: &UnitName, kind: KindName, tree: &mut Table) -> bool {
+        let Some((key, (_, node))) = self.drop_ins.get_key_value(name.as_str()) else {
+            return false;
+        };
+        self.used.insert(key);
+        // What is no table was reported with the config.
+        let Some(over) = node.as_table() else { return false };
+        let other = |key: &str| KindName::from_word(key).filter(|other| *other != kind);
+        for entry in over.iter() {
+            if let Some(other) = other(&entry.key) {
+                let message = format!("`{name}` is a {kind} and cannot be made a {other}");
+                let found = Diagnostic::new("two-kinds", entry.key_span, message);
+                self.done.findings.push(found.label(format!("not [{kind}]")));
+            }
+        }
+        tree.merge(&over.iter().filter(|e| other(&e.key).is_none()).cloned().collect());
+        self.done.secrets.extend(secret::content(kind, tree));
+        true
+    }
+
+    /// Reports drop-ins for units that do not exist.
+    pub(super) fn unused_drop_ins(&mut self) {
+        let units = self.done.units.iter().map(|u| &u.name);
+        let mut nearest = Nearest::new(units.chain(self.first.keys()).map(UnitName::as_str));
+        for entry in self.config.drop_ins.iter().filter(|e| !self.used.contains(e.key.as_str())) {
+            if UnitName::parse(&entry.key).is_ok_and(|name| self.may_exist(&name)) {
+                continue;
+            }
+            let message = format!("unknown unit `{}`", clip(&entry.key));
+            let found = Diagnostic::new("unknown-unit", entry.key_span, message)
+                .label("no unit of this name");
+            self.done.findings.push(match nearest.to(&entry.key) {
+                Some(near) => found.help(format!("did you mean `{near}`?")),
+                None => found,
+            });
+        }
+    }
+
+    fn may_exist(&self, name: &UnitName) -> bool {
+        let base = || name.as_str().split_once('@').and_then(|(b, _)| UnitName::parse(b).ok());
+        // The instances of templates are in the config.
+        let instance = || {
+            self.config.decoded.is_none()
+                && base().is_some_and(|b| self.done.templates.contains_key(&b))
+        };
+        self.done.unread.may_hold(name) || instance()
+    }
+
+    pub(super) fn finish(self) -> Done {
+        let Lowering { first, mut done, .. } = self;
+        let whole: HashSet<&UnitName> =
+            done.units.iter().map(|u| &u.name).chain(done.templates.keys()).collect();
+        let broken: Vec<_> = first.into_keys().filter(|name| !whole.contains(name)).collect();
+        done.unread.units.extend(broken);
+        done
+    }
+}
