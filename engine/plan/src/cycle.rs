@@ -25,59 +25,88 @@ pub(crate) fn cycles(graph: &BootGraph) -> Vec<Diagnostic> {
     findings
 }
 
+/// Most edges that are walked in search of the smallest cycle of one knot. The search is quadratic at worst; a knot of thousands of
+/// units that needs more than this gets the smallest cycle that was found until then.
+const MOST_WALKED: usize = 10_000_000;
+
 /// The smallest cycle within a strongly connected set.
 ///
 /// The smallest cycle through a node is found breadth-first, no deeper than the best so far. That node then needs no
 /// second look, nor does any that leads nowhere without it, so a ring of any length costs one walk.
 fn smallest(ordering: &DiGraph<(), &Edge>, knot: &[NodeIndex]) -> Option<Vec<NodeIndex>> {
-    let mut inside = vec![false; ordering.node_count()];
-    knot.iter().for_each(|n| inside[n.index()] = true);
+    let mut search = Search {
+        ordering,
+        inside: vec![false; ordering.node_count()],
+        reached: vec![(0, NodeIndex::end()); ordering.node_count()],
+        round: 0,
+        left: MOST_WALKED,
+    };
+    knot.iter().for_each(|n| search.inside[n.index()] = true);
     let mut best: Option<Vec<NodeIndex>> = None;
     let mut sorted = knot.to_vec();
     sorted.sort();
     for start in sorted {
-        if !inside[start.index()] {
+        if !search.inside[start.index()] {
             continue;
         }
         let limit = best.as_ref().map_or(usize::MAX, Vec::len);
-        if let Some(cycle) = through(ordering, start, &inside, limit) {
+        if let Some(cycle) = search.through(start, limit) {
             best = Some(cycle);
         }
-        inside[start.index()] = false;
-        peel(ordering, start, &mut inside);
+        if search.left == 0 && best.is_some() {
+            break;
+        }
+        search.inside[start.index()] = false;
+        peel(ordering, start, &mut search.inside);
     }
     best
 }
 
-/// The smallest cycle through `start` that has fewer than `limit` nodes.
-fn through(
-    ordering: &DiGraph<(), &Edge>,
-    start: NodeIndex,
-    inside: &[bool],
-    limit: usize,
-) -> Option<Vec<NodeIndex>> {
-    let mut from = std::collections::HashMap::new();
-    let mut queue = VecDeque::from([(start, 1)]);
-    while let Some((at, length)) = queue.pop_front() {
-        if length >= limit {
-            return None;
-        }
-        for next in ordering.neighbors(at) {
-            if next == start {
-                let mut cycle = vec![at];
-                while let Some(before) = cycle.last().and_then(|n| from.get(n)) {
-                    cycle.push(*before);
+struct Search<'g, 'e> {
+    ordering: &'g DiGraph<(), &'e Edge>,
+    /// Nodes that may still be on a cycle that was not seen.
+    inside: Vec<bool>,
+    /// For each node the round in which it was reached last, and from where.
+    reached: Vec<(u32, NodeIndex)>,
+    round: u32,
+    /// Edges that may still be walked.
+    left: usize,
+}
+
+impl Search<'_, '_> {
+    /// The smallest cycle through `start` that has fewer than `limit` nodes.
+    fn through(&mut self, start: NodeIndex, limit: usize) -> Option<Vec<NodeIndex>> {
+        self.round += 1;
+        let mut queue = VecDeque::from([(start, 1)]);
+        while let Some((at, length)) = queue.pop_front() {
+            if length >= limit || self.left == 0 {
+                return None;
+            }
+            for next in self.ordering.neighbors(at) {
+                self.left = self.left.saturating_sub(1);
+                if next == start {
+                    return Some(self.way(start, at));
                 }
-                cycle.reverse();
-                return Some(cycle);
-            }
-            if inside[next.index()] && !from.contains_key(&next) {
-                from.insert(next, at);
-                queue.push_back((next, length + 1));
+                if self.inside[next.index()] && self.reached[next.index()].0 != self.round {
+                    self.reached[next.index()] = (self.round, at);
+                    queue.push_back((next, length + 1));
+                }
             }
         }
+        None
     }
-    None
+
+    /// The nodes from `start` to `end`, as they were reached in this round.
+    fn way(&self, start: NodeIndex, end: NodeIndex) -> Vec<NodeIndex> {
+        let mut way = vec![end];
+        let mut at = end;
+        while at != start {
+            at = self.reached[at.index()].1;
+            way.push(at);
+        }
+        way.reverse();
+        way
+    }
 }
 
 /// Takes out every node that can be on no cycle any more, now that `gone` is out.
