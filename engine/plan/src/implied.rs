@@ -66,7 +66,16 @@ struct Index {
     device_links: HashMap<String, usize>,
     partitions: HashMap<String, usize>,
     filesystems: HashMap<Source, usize>,
+    modules: HashMap<String, usize>,
     coldplug: Vec<usize>,
+}
+
+/// Where modules are loaded from.
+const MODULES: &str = "/lib/modules";
+
+/// `-` and `_` mean the same in a module's name.
+fn module_name(name: &str) -> String {
+    name.replace('-', "_")
 }
 
 impl Index {
@@ -77,6 +86,7 @@ impl Index {
             device_links: HashMap::new(),
             partitions: HashMap::new(),
             filesystems: HashMap::new(),
+            modules: HashMap::new(),
             coldplug: Vec::new(),
         };
         for (i, unit) in units.iter().enumerate() {
@@ -90,6 +100,9 @@ impl Index {
                 Kind::Partition(p) => index.partitions.extend([(p.label.to_string(), i)]),
                 Kind::Filesystem(f) => index.filesystems.extend([(f.device.clone(), i)]),
                 Kind::Module(m) if m.coldplug => index.coldplug.push(i),
+                Kind::Module(m) => {
+                    index.modules.extend(m.name.iter().map(|n| (module_name(n.as_str()), i)))
+                }
                 _ => {}
             }
         }
@@ -120,7 +133,7 @@ impl Index {
     ) -> Vec<(usize, Span, Strength, String)> {
         let mut found = Vec::new();
         let kind = unit.kind.name().as_str();
-        let coldplug = |found: &mut Vec<_>, key: &str, what: String| {
+        let coldplug = |found: &mut Vec<_>, key: &str, what: &str| {
             for module in &self.coldplug {
                 // Not required: the driver may be built in, and coldplug may fail over another device.
                 let reason = format!("{} may load the driver of {what}", units[*module].name);
@@ -128,15 +141,37 @@ impl Index {
             }
         };
         match &unit.kind {
-            Kind::Mount(m) => {
+            // The modules themselves may be on it. Its drivers are built in then, or it never comes up.
+            Kind::Mount(m) if holds_modules(&m.target) => {
                 let span = unit.span_of(&["mount", "source"]);
                 m.source.iter().for_each(|s| self.source(s, span, units, &mut found));
             }
+            Kind::Mount(m) => {
+                let span = unit.span_of(&["mount", "source"]);
+                if let Some(source) = &m.source {
+                    self.source(source, span, units, &mut found);
+                    // What finds or makes the device has waited for its driver.
+                    if is_device(source) && found.is_empty() {
+                        coldplug(&mut found, "source", &source.to_string());
+                    }
+                }
+                let fstype = m.fstype.as_ref().map(|t| module_name(t.as_str()));
+                if let Some(module) = fstype.and_then(|t| self.modules.get(&t)) {
+                    // No modprobe runs on the node, so the kernel cannot fetch it by itself.
+                    let reason = format!("{} is the driver of its type", units[*module].name);
+                    let span = unit.span_of(&["mount", "fstype"]);
+                    found.push((*module, span, Strength::Looks, reason));
+                }
+            }
             Kind::Filesystem(f) => {
-                self.source(&f.device, unit.span_of(&["filesystem", "device"]), units, &mut found)
+                let span = unit.span_of(&["filesystem", "device"]);
+                self.source(&f.device, span, units, &mut found);
+                if is_device(&f.device) && found.is_empty() {
+                    coldplug(&mut found, "device", &f.device.to_string());
+                }
             }
             Kind::Partition(p) => {
-                coldplug(&mut found, "label", "the disk".to_owned());
+                coldplug(&mut found, "label", "the disk");
                 let path = p.disk.as_ref().and_then(|d| d.path.as_ref());
                 let device = path.and_then(|p| self.devices.get(p.as_str()));
                 let reason = path.map_or(String::new(), |p| format!("it looks at {p}"));
@@ -146,7 +181,7 @@ impl Index {
             }
             Kind::Link(l) if l.name.as_ref().is_none_or(|n| n.as_str() != "lo") => {
                 let what = l.name.as_ref().map_or("the link".to_owned(), |n| n.to_string());
-                coldplug(&mut found, "name", what.clone());
+                coldplug(&mut found, "name", &what);
                 let device = self.device_links.get(&what);
                 let reason = format!("{what} is the link");
                 found
@@ -154,7 +189,7 @@ impl Index {
                         (*d, unit.span_of(&["link", "name"]), Strength::Requires, reason)
                     }));
             }
-            Kind::Device(_) => coldplug(&mut found, "path", "the device".to_owned()),
+            Kind::Device(_) => coldplug(&mut found, "path", "the device"),
             _ => {}
         }
         found
@@ -181,6 +216,19 @@ impl Index {
     }
 }
 
+/// Whether it is a piece of hardware, by its node or by a name that stands on it.
+fn is_device(source: &Source) -> bool {
+    match source {
+        Source::Path(path) => path.as_str().starts_with("/dev/"),
+        Source::PartLabel(_) | Source::PartUuid(_) | Source::Label(_) | Source::Uuid(_) => true,
+        Source::Pseudo(_) => false,
+    }
+}
+
+fn holds_modules(target: &AbsPath) -> bool {
+    AbsPath::parse(MODULES).is_ok_and(|modules| modules.lies_in(target))
+}
+
 /// The paths that a unit uses.
 fn uses(unit: &Unit) -> Vec<Use> {
     let kind = unit.kind.name().as_str();
@@ -192,10 +240,15 @@ fn uses(unit: &Unit) -> Vec<Use> {
     let fixed = |path: &str| AbsPath::parse(path).ok();
     use Strength::{Looks, Requires};
     match &unit.kind {
-        Kind::Target(_) | Kind::Link(_) | Kind::Time(_) | Kind::Module(_) | Kind::Device(_) => {}
+        Kind::Target(_) | Kind::Module(_) | Kind::Device(_) | Kind::Partition(_) => {}
+        Kind::Link(l) => {
+            if l.dhcp || !l.dns.is_empty() {
+                push(&l.resolv_conf, key("resolv-conf"), Requires);
+            }
+        }
+        Kind::Time(t) => t.floor.iter().for_each(|p| push(p, key("floor"), Requires)),
         Kind::Sysctl(_) => fixed("/proc/sys").iter().for_each(|p| push(p, key("key"), Requires)),
         Kind::Hostname(h) => push(&h.machine_id, key("machine-id"), Looks),
-        Kind::Partition(_) => {}
         Kind::Mount(m) => {
             push(&m.target, key("target"), Requires);
             if let Some(Source::Path(path)) = &m.source {
@@ -225,9 +278,11 @@ fn uses(unit: &Unit) -> Vec<Use> {
     }
     // What the kind itself needs, whatever its keys say.
     let needs: &[&str] = match &unit.kind {
-        Kind::Module(m) if m.coldplug => &["/sys"],
-        Kind::Device(_) | Kind::Partition(_) => &["/sys", "/dev"],
-        Kind::Filesystem(_) => &["/sys", "/dev"],
+        Kind::Module(m) if m.coldplug => &["/sys", MODULES],
+        // Parameters stand on the kernel's command line too.
+        Kind::Module(_) => &["/proc", MODULES],
+        Kind::Device(_) | Kind::Partition(_) | Kind::Filesystem(_) => &["/sys", "/dev"],
+        Kind::Mount(m) if m.source.as_ref().is_some_and(is_device) => &["/proc", "/sys", "/dev"],
         Kind::Mount(m) if m.target.as_str() != "/proc" => &["/proc"],
         Kind::Mount(_) | Kind::Target(_) => &[],
         Kind::Link(_) => &["/sys", "/proc"],
@@ -237,18 +292,24 @@ fn uses(unit: &Unit) -> Vec<Use> {
     for path in needs.iter().filter_map(|p| fixed(p)) {
         push(&path, unit.span, Requires);
     }
-    let exec = match &unit.kind {
-        Kind::Oneshot(o) => Some(&o.exec),
-        Kind::Service(s) => Some(&s.exec),
+    let program = match &unit.kind {
+        Kind::Oneshot(o) => Some((&o.exec, &o.environment)),
+        Kind::Service(s) => Some((&s.exec, &s.environment)),
         _ => None,
     };
-    if let Some(exec) = exec {
+    if let Some((exec, environment)) = program {
         let span = span_of_program(unit);
         push(&exec.program, span, Requires);
         for argument in &exec.arguments {
             // `--root /path`, `--root=/path`; a URL such as unix:///run/… is not ours to read.
             let value = argument.split_once('=').map_or(argument.as_str(), |(_, value)| value);
             AbsPath::parse(value).iter().for_each(|p| push(p, span, Requires));
+        }
+        for (name, value) in &environment.0 {
+            // A list of directories, as in PATH, is one to look through.
+            if let (Ok(path), false) = (AbsPath::parse(value), value.contains(':')) {
+                push(&path, unit.span_of(&[kind, "environment", name]), Requires);
+            }
         }
     }
     let looks = unit.condition.path_exists.iter().chain(&unit.condition.path_missing);
