@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use keel_control::{Address, Link};
 use nix::ifaddrs::getifaddrs;
@@ -35,9 +36,11 @@ pub(crate) fn machine_id() -> Option<String> {
     one_line(Path::new(MACHINE_ID))
 }
 
-/// The fingerprint of the node's certificate, once there is one.
-pub(crate) fn fingerprint() -> Option<String> {
-    FINGERPRINTS.iter().find_map(|path| one_line(Path::new(path)))
+/// The fingerprint of the node's certificate, once there is one. It lies on a disk, and a disk that does not answer must not hold
+/// up who decides: it is read on a thread of its own, and done without if that takes longer than `patience`.
+pub(crate) async fn fingerprint(patience: Duration) -> Option<String> {
+    let read = || FINGERPRINTS.iter().find_map(|path| one_line(Path::new(path)));
+    tokio::time::timeout(patience, tokio::task::spawn_blocking(read)).await.ok()?.ok()?
 }
 
 fn one_line(path: &Path) -> Option<String> {

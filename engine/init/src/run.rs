@@ -28,6 +28,9 @@ const LAST_WORDS: usize = 8;
 /// How many events an operator can read back: a boot of 500 units, several times over.
 const EVENTS: usize = 4096;
 
+/// How long the end of the boot waits for the certificate's fingerprint. Only a disk that does not answer takes it.
+const FINGERPRINT_PATIENCE: Duration = Duration::from_secs(1);
+
 /// A machine from its first unit to its last.
 pub(crate) struct Run {
     pub(crate) graph: BootGraph,
@@ -92,7 +95,7 @@ impl Run {
             tokio::select! {
                 happening = self.executor.next() => match happening {
                     Happening::Down(kind) => return kind,
-                    happening => self.hear(happening),
+                    happening => self.hear(happening).await,
                 },
                 Some(question) = self.questions.recv() => self.answer(question),
                 Some(kind) = requests.recv() => self.shut_down(kind),
@@ -105,7 +108,7 @@ impl Run {
         self.executor.now()
     }
 
-    fn hear(&mut self, happening: Happening) {
+    async fn hear(&mut self, happening: Happening) {
         let sentence = |why: &Why| why.describe(&self.transaction).to_string();
         match happening {
             Happening::Transition(transition) => self.announce(&transition),
@@ -121,7 +124,7 @@ impl Run {
                 self.executor.host().going_down();
                 self.goal(GoalState::Stopping, None);
             }
-            Happening::Finished(outcome) => self.finish(&outcome),
+            Happening::Finished(outcome) => self.finish(&outcome).await,
             // The loop has seen to it.
             Happening::Down(_) => {}
         }
@@ -201,11 +204,12 @@ impl Run {
     }
 
     /// The boot is over, one way or another.
-    fn finish(&mut self, outcome: &Outcome) {
+    async fn finish(&mut self, outcome: &Outcome) {
         if self.goal_state == GoalState::Stopping {
             return;
         }
-        let summary = self.summarise(outcome);
+        let fingerprint = about::fingerprint(FINGERPRINT_PATIENCE).await;
+        let summary = self.summarise(outcome, fingerprint);
         for line in summary.render(self.screen.colour()) {
             self.screen.line(line);
         }
@@ -221,7 +225,7 @@ impl Run {
         self.goal(state, None);
     }
 
-    fn summarise(&self, outcome: &Outcome) -> Summary {
+    fn summarise(&self, outcome: &Outcome, fingerprint: Option<String>) -> Summary {
         let emergency = self.goal_state == GoalState::Emergency;
         let path = self.executor.timeline().critical_path(self.transaction.goal());
         let steps =
@@ -246,7 +250,7 @@ impl Run {
             hostname: about::hostname(),
             machine_id: about::machine_id(),
             addresses: addresses.collect(),
-            fingerprint: about::fingerprint(),
+            fingerprint,
         }
     }
 

@@ -373,6 +373,29 @@ fn a_failure_degrades_with_its_last_words_and_a_hang_is_killed() {
     assert_eq!(machine.end(), Some(SIGINT));
 }
 
+/// A FIFO that nobody writes to stands for a disk that does not answer: who opens it waits for ever.
+#[test]
+fn a_disk_that_does_not_answer_does_not_hold_up_pid_1() {
+    let mut machine = Machine::boot(
+        "stuck",
+        &[
+            BOOT,
+            (
+                "stuck.toml",
+                "part-of = \"boot\"\n[oneshot]\n\
+                 exec = [\"/bin/sh\", \"-c\", \"mkdir -p /run/keel/identity && mkfifo /run/keel/identity/node.fingerprint\"]\n\
+                 timeout = \"20s\"\n",
+            ),
+        ],
+    );
+    let report = machine.report();
+    assert_eq!(report["reached"], true, "{report}");
+    assert_eq!(report["degraded"], serde_json::json!([]), "{report}");
+    assert_eq!(report["fingerprint"], serde_json::Value::Null, "{report}");
+    machine.signal("TERM");
+    assert_eq!(machine.end(), Some(SIGINT));
+}
+
 #[test]
 fn readiness_by_notification_and_by_socket() {
     let notify = "import os,socket,time\\ns=socket.socket(socket.AF_UNIX,socket.SOCK_DGRAM)\\ntime.sleep(.2)\\n\
