@@ -27,8 +27,9 @@ pub(crate) fn live(started: Instant) -> ! {
     };
     screen.line(format!("init no longer supervises this machine: {why}"));
     screen.line("What runs keeps running. Ctrl-Alt-Del reboots at once.");
-    nix::unistd::sync();
+    // Ctrl-Alt-Del first: a disk that does not answer holds up a sync for ever.
     let _ = set_cad_enabled(true);
+    nix::unistd::sync();
     reap_forever()
 }
 
@@ -66,7 +67,7 @@ fn whole_life(started: Instant, screen: &Screen) -> Result<std::convert::Infalli
                 requests.recv().await.unwrap_or(ShutdownKind::Halt)
             }
         };
-        let errno = teardown::end(how, &reaper, &inherited, screen).await;
+        let errno = teardown::end(how, &reaper, inherited, screen).await;
         Err(format!("the kernel refuses to end the machine: {}", errno.desc()))
     })
 }

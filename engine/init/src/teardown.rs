@@ -23,6 +23,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a killed process may take to be gone; one in an uninterruptible sleep may never be.
 const KILL_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long writing everything out and unmounting may take. Gigabytes that wait for a slow disk take minutes; a disk that does not
+/// answer any more takes for ever.
+const DISK_PATIENCE: Duration = Duration::from_secs(180);
+
 /// Types of filesystems in which unmounting saves nothing, and which others need to the end.
 const KEPT: [&str; 3] = ["rootfs", "proc", "devtmpfs"];
 
@@ -40,13 +44,19 @@ impl Inherited {
 pub(crate) async fn end(
     kind: ShutdownKind,
     reaper: &Reaper,
-    inherited: &Inherited,
+    inherited: Inherited,
     screen: &Screen,
 ) -> Errno {
     end_processes(reaper, screen).await;
-    sync();
-    unmount_all(inherited, screen);
-    sync();
+    let telling = screen.clone();
+    let write_out = move || {
+        sync();
+        unmount_all(&inherited, &telling);
+        sync();
+    };
+    if !is_done_within(DISK_PATIENCE, write_out).await {
+        screen.line("A disk does not answer; going on without it.");
+    }
     screen.line(match kind {
         ShutdownKind::PowerOff => "Powering off.",
         ShutdownKind::Reboot => "Rebooting.",
@@ -78,6 +88,12 @@ async fn end_processes(reaper: &Reaper, screen: &Screen) {
             screen.line("Some processes cannot be killed; going on without them.");
         }
     }
+}
+
+/// Does what may hang on a thread of its own, and waits for it as long as patience lasts. Whether it was done.
+async fn is_done_within(patience: Duration, work: impl FnOnce() + Send + 'static) -> bool {
+    let done = tokio::task::spawn_blocking(work);
+    tokio::time::timeout(patience, done).await.is_ok_and(|done| done.is_ok())
 }
 
 /// What to unmount, first to last: the newest first, so that what lies on top of something goes before it.
@@ -144,5 +160,20 @@ mod tests {
         };
         check(&[], &["/var/lib/keel/a b", "/var/lib/keel", "/dev/pts"]);
         check(&[30, 26], &["/var/lib/keel/a b"]);
+    }
+    #[test]
+    fn what_hangs_is_left_behind() {
+        let (let_go, held) = std::sync::mpsc::channel::<()>();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let check = |patience, work: Box<dyn FnOnce() + Send>, expect| {
+            assert_eq!(runtime.block_on(is_done_within(patience, work)), expect);
+        };
+        check(Duration::from_secs(60), Box::new(|| {}), true);
+        let hangs = move || {
+            let _ = held.recv();
+        };
+        check(Duration::from_millis(20), Box::new(hangs), false);
+        // Or the runtime would wait for its thread.
+        drop(let_go);
     }
 }
