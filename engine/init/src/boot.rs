@@ -24,8 +24,8 @@ pub(crate) enum Loaded {
     Nothing(String),
 }
 
-/// What a machine comes up with when its config is broken: enough to be reached and asked. No workload, and no disk is written, since
-/// nothing selects one.
+/// What a machine comes up with when its config is broken: enough to be reached and asked. No workload, and no disk is partitioned,
+/// since nothing selects one; a data partition that is there is checked and mounted, because the machine's identity lies on it.
 const RESCUE: &str = "\
 description = \"What keeps a machine reachable whose config is broken\"
 wants = [\"api-filesystems\", \"modules\", \"network\", \"identity\", \"keel-agent\"]
