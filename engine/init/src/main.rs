@@ -9,6 +9,7 @@ mod boot;
 mod console;
 mod control;
 mod life;
+mod limits;
 mod rootfs;
 mod run;
 mod screen;
