@@ -244,6 +244,25 @@ async fn ten_thousand_orphans_are_reaped() {
     assert_eq!(left, "");
 }
 
+/// What is left to do for a PID 1 that decides nothing any more.
+#[test]
+fn the_last_resort_still_buries_children() {
+    std::thread::spawn(|| keel_host::process::reap_forever());
+    for _ in 0..3 {
+        #[expect(
+            clippy::zombie_processes,
+            reason = "somebody else waits for it, which is what this proves"
+        )]
+        let child = std::process::Command::new("true").spawn().unwrap();
+        let zombie = PathBuf::from(format!("/proc/{}", child.id()));
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while zombie.exists() {
+            assert!(std::time::Instant::now() < deadline, "{} is still there", zombie.display());
+            std::thread::yield_now();
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_child_lives_in_its_cgroup_and_dies_with_it() {
     let reaper = Reaper::start().unwrap();

@@ -55,7 +55,8 @@ impl Arguments {
 
 impl Arguments {
     /// `KEEL_UNITS`, `KEEL_CONFIG` and `KEEL_GOAL` in place of what stands on the command line: a PID namespace shares the machine's
-    /// command line, and has an environment of its own. The kernel hands none of these to PID 1 of a machine.
+    /// command line, and has an environment of its own. (On a machine these may stand on the kernel's command line as they are:
+    /// it hands what it does not know to PID 1 as environment.)
     pub(crate) fn with_environment(mut self, variable: impl Fn(&str) -> Option<String>) -> Self {
         if let Some(units) = variable("KEEL_UNITS") {
             self.units = units.into();

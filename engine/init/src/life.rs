@@ -1,5 +1,6 @@
 //! The whole life of PID 1, in order, and what happens when one of its stages cannot.
 
+use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -18,13 +19,9 @@ use crate::{boot, console, limits, rootfs, signals};
 pub(crate) fn live(started: Instant) -> ! {
     let screen = Screen::start();
     hear_of_panics(&screen);
-    let lived = catch_unwind(AssertUnwindSafe(|| whole_life(started, &screen)));
+    let why = survive(|| whole_life(started, &screen));
     // Nothing decides any more, either after a panic or because the kernel refused to end the machine. What runs goes on running:
     // that is worth more than a restart, which an operator can still have from here, with Ctrl-Alt-Del.
-    let why = match lived {
-        Ok(Err(why)) => why,
-        Err(_) => "a defect in keel-init; see above".to_owned(),
-    };
     screen.line(format!("init no longer supervises this machine: {why}"));
     screen.line("What runs keeps running. Ctrl-Alt-Del reboots at once.");
     // Ctrl-Alt-Del first: a disk that does not answer holds up a sync for ever.
@@ -33,8 +30,16 @@ pub(crate) fn live(started: Instant) -> ! {
     reap_forever()
 }
 
+/// Why a life that has no end has ended.
+fn survive(life: impl FnOnce() -> Result<Infallible, String>) -> String {
+    match catch_unwind(AssertUnwindSafe(life)) {
+        Ok(Err(why)) => why,
+        Err(_) => "a defect in keel-init, told above".to_owned(),
+    }
+}
+
 /// Only an error comes back, in words.
-fn whole_life(started: Instant, screen: &Screen) -> Result<std::convert::Infallible, String> {
+fn whole_life(started: Instant, screen: &Screen) -> Result<Infallible, String> {
     let inherited = Inherited::now();
     let arguments = prepare(started, screen);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -119,4 +124,18 @@ fn hear_of_panics(screen: &Screen) {
         screen.line(format!("DEFECT in keel-init: {panic}"));
         screen.flush(Duration::from_millis(200));
     }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_ends_nothing_but_the_deciding() {
+        let check = |life: fn() -> Result<Infallible, String>, expect: &str| {
+            assert_eq!(survive(life), expect)
+        };
+        check(|| Err("the kernel refuses".to_owned()), "the kernel refuses");
+        check(|| panic!("on purpose"), "a defect in keel-init, told above");
+    }
 }

@@ -285,13 +285,8 @@ pub(super) fn wait_any() -> Waited {
     }
 }
 
-/// Collects one child and drops its status, or waits for a signal when there is no child.
-pub(super) fn wait_blocking() {
-    // SAFETY: a null status is allowed; pause takes nothing. An orphan that comes between the two is collected after the next
-    // signal, which its end raises.
-    unsafe {
-        if libc::waitpid(-1, std::ptr::null_mut(), 0) == -1 && Errno::last() == Errno::ECHILD {
-            libc::pause();
-        }
-    }
+/// Waits for one child and drops its status; false if there is none to wait for.
+pub(super) fn wait_blocking() -> bool {
+    // SAFETY: a null status is allowed.
+    unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) != -1 || Errno::last() != Errno::ECHILD }
 }

@@ -18,6 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
@@ -328,6 +329,9 @@ impl Child {
 /// more, and what runs keeps running.
 pub fn reap_forever() -> ! {
     loop {
-        clone::wait_blocking();
+        if !clone::wait_blocking() {
+            // No child at the moment. SIGCHLD may go to any thread, so it is no wakeup for this one.
+            std::thread::sleep(Duration::from_secs(1));
+        }
     }
 }
