@@ -77,7 +77,9 @@ fn without_a_dhcp_server_boot_goes_on_and_says_so() {
     assert!(report.machine_id.is_some(), "storage and identity do not wait for the network");
     let console = shut_down(vm);
     assert!(
-        console.iter().any(|line| line.contains("link@primary") && line.contains("no server answers")),
+        console
+            .iter()
+            .any(|line| line.contains("link@primary") && line.contains("no server answers")),
         "{console:#?}"
     );
 }
