@@ -13,7 +13,7 @@ use crate::boot::Loaded;
 use crate::run::Run;
 use crate::screen::Screen;
 use crate::teardown::{self, Inherited};
-use crate::{boot, console, limits, rootfs, signals};
+use crate::{boot, console, rootfs, signals};
 
 /// Lives until the kernel ends it. The type says so: there is nobody to return to.
 pub(crate) fn live(started: Instant) -> ! {
@@ -82,11 +82,6 @@ fn prepare(started: Instant, screen: &Screen) -> Arguments {
     let note = |text: String| screen.line(console::note(started.elapsed(), &text));
     if let Err(error) = rootfs::leave_rootfs() {
         note(format!("{error}; containers will not start"));
-    }
-    if let Err(errno) = limits::raise()
-        && rootfs::is_machine()
-    {
-        note(format!("programs may open few files: {}", errno.desc()));
     }
     // Ctrl-Alt-Del comes to us as SIGINT instead of rebooting on the spot. In a PID namespace that is not ours to say.
     let _ = set_cad_enabled(false);

@@ -9,7 +9,6 @@ mod boot;
 mod console;
 mod control;
 mod life;
-mod limits;
 mod rootfs;
 mod run;
 mod screen;
