@@ -84,7 +84,6 @@ struct Shared {
 impl Machine {
     /// The machine for these units, which are numbered as in the transaction.
     pub fn new(units: Vec<Arc<Unit>>, places: Places, reaper: Reaper) -> Self {
-        program::raise_limits();
         let (events, happened) = mpsc::unbounded_channel();
         let cgroups = find_cgroups(&places);
         let logs = (0..)

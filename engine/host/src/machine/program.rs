@@ -7,14 +7,11 @@ use keel_plan::{ExitStatus, Report, Token};
 use keel_unit::Kind;
 use keel_unit::kinds::{Oneshot, Ready, Resources, Service};
 use keel_unit::value::SignalName;
-use nix::libc::RLIM_INFINITY;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 
 use super::Shared;
 use crate::process::{
-    Asks, Command, Exit, Life, Limits, LogBounds, LogBuffer, Program, ReadyBy, ResourceLimit,
-    Surroundings, live,
+    Asks, Command, Exit, Life, Limits, LogBounds, LogBuffer, Program, ReadyBy, Surroundings, live,
 };
 
 /// Runs the program of a unit to its end.
@@ -105,7 +102,6 @@ fn of_oneshot(unit: &str, oneshot: &Oneshot) -> Program {
     command.environment =
         environment.0.iter().map(|(name, value)| (name.into(), value.into())).collect();
     command.directory = Some(working_directory.as_path().to_owned());
-    command.limits = process_limits(false);
     Program {
         unit: unit.to_owned(),
         command,
@@ -123,7 +119,6 @@ fn of_service(unit: &str, service: &Service) -> Program {
     command.directory = Some(service.working_directory.as_path().to_owned());
     // 0 is what init itself has, and what a child inherits.
     command.oom_score_adj = Some(service.oom_score_adjust.0).filter(|score| *score != 0);
-    command.limits = process_limits(service.delegate);
     Program {
         unit: unit.to_owned(),
         command,
@@ -135,41 +130,6 @@ fn of_service(unit: &str, service: &Service) -> Program {
             Ready::Socket(path) => ReadyBy::Socket(PathBuf::from(path.as_path())),
         },
         stop_signal: signal(service.stop_signal),
-    }
-}
-
-/// What a program that runs other people's programs may have: what containerd's own unit file asks for.
-const GENEROUS: [(Resource, u64); 3] = [
-    (Resource::RLIMIT_NOFILE, 1 << 20),
-    (Resource::RLIMIT_NPROC, RLIM_INFINITY),
-    (Resource::RLIMIT_CORE, RLIM_INFINITY),
-];
-
-/// An ordinary service starts with 1024 open files, because programs that use select(2) break above that, and may have this many
-/// when it asks for more; both as systemd has it.
-const ORDINARY_FILES: (u64, u64) = (1024, 1 << 19);
-
-/// Raises what children may have. The kernel starts PID 1 with limits from another age (4096 open files), which every container would
-/// inherit. Our own use stays as it is: only the hard limits move.
-pub(super) fn raise_limits() {
-    for (resource, most) in GENEROUS {
-        if let Ok((soft, _)) = getrlimit(resource) {
-            // Refused without CAP_SYS_RESOURCE, in a container: then children have what we have.
-            let _ = setrlimit(resource, soft, most);
-        }
-    }
-}
-
-fn process_limits(delegate: bool) -> Vec<ResourceLimit> {
-    let at_most = |resource, soft: u64, hard: u64| {
-        let (_, most) = getrlimit(resource).ok()?;
-        Some(ResourceLimit { resource, soft: soft.min(most), hard: hard.min(most) })
-    };
-    if delegate {
-        GENEROUS.into_iter().filter_map(|(resource, most)| at_most(resource, most, most)).collect()
-    } else {
-        let (soft, hard) = ORDINARY_FILES;
-        at_most(Resource::RLIMIT_NOFILE, soft, hard).into_iter().collect()
     }
 }
 
