@@ -210,7 +210,7 @@ fn find_cgroups(places: &Places) -> FindCgroups {
     let found = OnceLock::new();
     Arc::new(move || {
         if found.get().is_none()
-            && let Ok(cgroups) = Cgroups::below(&root, &name)
+            && let Ok(cgroups) = Cgroups::at(&root, &name)
         {
             drop(found.set(cgroups));
         }

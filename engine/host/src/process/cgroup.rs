@@ -118,14 +118,9 @@ pub struct Cgroups {
 }
 
 impl Cgroups {
-    /// The hierarchy mounted at `root`, with units in its directory `keel`. Makes that directory and hands the kernel's
-    /// controllers down to it.
-    pub fn at(root: &Path) -> Result<Self, CgroupError> {
-        Self::below(root, "keel")
-    }
-
-    /// As [`Cgroups::at`], with another name for the directory.
-    pub fn below(root: &Path, name: &str) -> Result<Self, CgroupError> {
+    /// The hierarchy mounted at `root`, with units in its directory `name`. Makes that directory and hands the kernel's controllers
+    /// down to it.
+    pub fn at(root: &Path, name: &str) -> Result<Self, CgroupError> {
         let fail = |kind| CgroupError { path: root.to_path_buf(), kind };
         let mounted =
             statfs(root).is_ok_and(|found| found.filesystem_type() == CGROUP2_SUPER_MAGIC);

@@ -35,15 +35,14 @@ const NOT_EXECUTED: c_int = 127;
 pub(super) enum ExecStage {
     Session = 1,
     Output = 2,
-    Limit = 3,
-    OomScore = 4,
-    Directory = 5,
-    Exec = 6,
+    OomScore = 3,
+    Directory = 4,
+    Exec = 5,
 }
 
 impl ExecStage {
     pub(super) fn from_wire(byte: u8) -> Option<Self> {
-        [Self::Session, Self::Output, Self::Limit, Self::OomScore, Self::Directory, Self::Exec]
+        [Self::Session, Self::Output, Self::OomScore, Self::Directory, Self::Exec]
             .into_iter()
             .find(|stage| *stage as u8 == byte)
     }
@@ -63,7 +62,6 @@ pub(super) struct Image {
     _env: Vec<CString>,
     env_pointers: Vec<*const c_char>,
     directory: CString,
-    limits: Vec<(c_int, libc::rlimit64)>,
     oom_score_adj: Option<Vec<u8>>,
 }
 
@@ -73,7 +71,6 @@ impl Image {
         argv: Vec<CString>,
         env: Vec<CString>,
         directory: CString,
-        limits: Vec<(c_int, libc::rlimit64)>,
         oom_score_adj: Option<i16>,
     ) -> Self {
         let argv_pointers = pointers(&argv);
@@ -86,7 +83,6 @@ impl Image {
             _env: env,
             env_pointers,
             directory,
-            limits,
             oom_score_adj,
         }
     }
@@ -164,13 +160,6 @@ unsafe fn become_program(image: &Image, streams: [BorrowedFd<'_>; 3], fault: Raw
             streams.into_iter().zip([libc::STDIN_FILENO, libc::STDOUT_FILENO, libc::STDERR_FILENO])
         {
             check(fault, ExecStage::Output, libc::dup2(source.as_raw_fd(), target));
-        }
-        for (resource, limit) in &image.limits {
-            check(
-                fault,
-                ExecStage::Limit,
-                libc::prlimit64(0, *resource as _, limit, std::ptr::null_mut()),
-            );
         }
         if let Some(score) = &image.oom_score_adj {
             let file =

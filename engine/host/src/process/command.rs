@@ -7,7 +7,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::sys::resource::Resource;
 use thiserror::Error;
 
 use super::clone::{ExecStage, FAULT_LEN, Image};
@@ -26,21 +25,8 @@ pub struct Command {
     pub environment: Vec<(OsString, OsString)>,
     /// The working directory; `/` when there is none.
     pub directory: Option<PathBuf>,
-    /// Limits of setrlimit(2).
-    pub limits: Vec<ResourceLimit>,
     /// How willingly the kernel kills it when memory ends: -1000 (never) to 1000 (first). See proc_pid_oom_score_adj(5).
     pub oom_score_adj: Option<i16>,
-}
-
-/// One limit of setrlimit(2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ResourceLimit {
-    /// Which resource.
-    pub resource: Resource,
-    /// The limit in force.
-    pub soft: u64,
-    /// The limit up to which the process may raise the soft one.
-    pub hard: u64,
 }
 
 impl Command {
@@ -54,7 +40,6 @@ impl Command {
             arguments: arguments.into_iter().map(Into::into).collect(),
             environment: Vec::new(),
             directory: None,
-            limits: Vec::new(),
             oom_score_adj: None,
         }
     }
@@ -89,22 +74,11 @@ impl Command {
         }
 
         let directory = self.directory.as_deref().unwrap_or(Path::new("/"));
-        let limits = self
-            .limits
-            .iter()
-            .map(|limit| {
-                (
-                    limit.resource as i32,
-                    nix::libc::rlimit64 { rlim_cur: limit.soft, rlim_max: limit.hard },
-                )
-            })
-            .collect();
         Ok(Image::new(
             text(program.as_os_str().as_bytes())?,
             argv,
             env,
             text(directory.as_os_str().as_bytes())?,
-            limits,
             self.oom_score_adj,
         ))
     }
@@ -204,7 +178,6 @@ impl ExecFault {
             (Some(ExecStage::Directory), errno) => Self::Directory(errno),
             (Some(ExecStage::Session), errno) => Self::Other("give it a session", errno),
             (Some(ExecStage::Output), errno) => Self::Other("connect its output", errno),
-            (Some(ExecStage::Limit), errno) => Self::Other("set its resource limits", errno),
             (Some(ExecStage::OomScore), errno) => Self::Other("set its oom score", errno),
             (None, errno) => Self::Other("start it", errno),
         }
@@ -238,10 +211,10 @@ mod tests {
             "cannot enter its working directory: No such file or directory",
         );
         check(
-            ExecStage::Limit,
-            Errno::EPERM,
+            ExecStage::OomScore,
+            Errno::EACCES,
             true,
-            "cannot set its resource limits: Operation not permitted",
+            "cannot set its oom score: Permission denied",
         );
     }
 

@@ -39,9 +39,6 @@ pub struct LogLine {
     pub text: String,
 }
 
-/// Somebody who wants each line as it comes. Called on the deciding thread: it must not block.
-pub type Listener = Box<dyn Fn(&LogLine) + Send>;
-
 /// The last output of one unit. Clones share it.
 #[derive(Clone)]
 pub struct LogBuffer {
@@ -54,18 +51,12 @@ struct Kept {
     lines: VecDeque<LogLine>,
     bytes: usize,
     dropped: u64,
-    listener: Option<Listener>,
 }
 
 impl LogBuffer {
     /// An empty buffer.
     pub fn new(bounds: LogBounds) -> Self {
         Self { shared: Arc::default(), bounds }
-    }
-
-    /// Sends every line from now on to `listener` too, in place of the one before.
-    pub fn listen(&self, listener: Option<Listener>) {
-        self.kept().listener = listener;
     }
 
     /// A new pipe into this buffer: the end that a child writes to, for its output and its errors alike, so that their order is
@@ -92,9 +83,6 @@ impl LogBuffer {
     pub fn push(&self, line: &[u8]) {
         let line = LogLine { at: Instant::now(), text: printable(line) };
         let mut kept = self.kept();
-        if let Some(listener) = &kept.listener {
-            listener(&line);
-        }
         kept.bytes += line.text.len();
         kept.lines.push_back(line);
         while kept.lines.len() > self.bounds.lines || kept.bytes > self.bounds.bytes {

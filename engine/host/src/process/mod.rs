@@ -24,8 +24,8 @@ mod tool;
 mod watch;
 
 pub use cgroup::{Cgroup, CgroupError, CgroupErrorKind, Cgroups, Limits, Unapplied};
-pub use command::{Command, ExecFault, ResourceLimit, SEARCH_PATH, SpawnError, SpawnErrorKind};
-pub use log::{Listener, LogBounds, LogBuffer, LogLine};
+pub use command::{Command, ExecFault, SEARCH_PATH, SpawnError, SpawnErrorKind};
+pub use log::{LogBounds, LogBuffer, LogLine};
 pub use notify::{
     Notification, Notifications, NotifyError, NotifySocket, Said, Sender, Subscription,
     parse_notification,

@@ -1,7 +1,8 @@
 //! Ready by `sd_notify`: a service sends `READY=1` to the socket that `NOTIFY_SOCKET` names.
 //!
 //! The protocol is systemd's (sd_notify(3)): a Unix datagram of lines `NAME=value`. Anybody who can open the socket can send, so
-//! the kernel says who did (SO_PASSCRED), and a message counts for a unit only when it came out of the unit's cgroup. One socket serves all units; [`Notifications`] hands each message to the unit that it belongs to. `WATCHDOG=1` and names that we do not know are ignored, as the protocol asks.
+//! the kernel says who did (SO_PASSCRED), and a message counts for a unit only when it came out of the unit's cgroup. One socket serves all units; [`Notifications`] hands each message to the unit that it belongs to. Everything but `READY=1` and `STATUS=` is
+//! ignored, as the protocol allows: stops, reloads and watchdogs are the scheduler's business, and it does not ask the service.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -34,16 +35,8 @@ const SCM_MAX_FD: usize = 253;
 pub struct Notification {
     /// `READY=1`: started up, or done reloading.
     pub ready: bool,
-    /// `STOPPING=1`: on its way down.
-    pub stopping: bool,
-    /// `RELOADING=1`: reading its configuration again.
-    pub reloading: bool,
     /// `STATUS=…`: one line for people.
     pub status: Option<String>,
-    /// `MAINPID=…`: the main process is another one now.
-    pub main_pid: Option<i32>,
-    /// `ERRNO=…`: why it failed.
-    pub errno: Option<i32>,
 }
 
 /// Reads a datagram. Never fails: what is not understood is ignored, as sd_notify(3) asks.
@@ -52,14 +45,10 @@ pub fn parse_notification(datagram: &[u8]) -> Notification {
     for line in String::from_utf8_lossy(datagram).lines() {
         match line.split_once('=') {
             Some(("READY", "1")) => found.ready = true,
-            Some(("STOPPING", "1")) => found.stopping = true,
-            Some(("RELOADING", "1")) => found.reloading = true,
             Some(("STATUS", text)) => {
                 found.status =
                     Some(text.chars().filter(|character| !character.is_control()).collect());
             }
-            Some(("MAINPID", pid)) => found.main_pid = pid.parse().ok().filter(|pid| *pid > 0),
-            Some(("ERRNO", errno)) => found.errno = errno.parse().ok(),
             _ => {}
         }
     }
@@ -285,28 +274,18 @@ mod tests {
 
     #[test]
     fn datagrams() {
-        let check = |text: &[u8], expect: Notification| {
-            assert_eq!(parse_notification(text), expect, "{text:?}")
+        let check = |text: &[u8], ready: bool, status: Option<&str>| {
+            let expect = Notification { ready, status: status.map(str::to_owned) };
+            assert_eq!(parse_notification(text), expect, "{text:?}");
         };
-        let none = Notification::default;
-        check(b"", none());
-        check(b"READY=1", Notification { ready: true, ..none() });
-        check(b"READY=1\n", Notification { ready: true, ..none() });
-        check(b"READY=0\nREADY=yes", none());
-        check(
-            b"READY=1\nSTATUS=serving 3 pods\nMAINPID=42",
-            Notification {
-                ready: true,
-                status: Some("serving 3 pods".into()),
-                main_pid: Some(42),
-                ..none()
-            },
-        );
-        check(b"STATUS=a=b\x1b[2J", Notification { status: Some("a=b[2J".into()), ..none() });
-        check(b"STOPPING=1\nERRNO=2", Notification { stopping: true, errno: Some(2), ..none() });
-        check(b"MAINPID=-1\nMAINPID=x", none());
-        check(b"WATCHDOG=1\nFDSTORE=1\nX_OWN=1\nno equals sign", none());
-        check(b"\xff\xfe=\xff\nREADY=1", Notification { ready: true, ..none() });
-        check(b"RELOADING=1", Notification { reloading: true, ..none() });
+        check(b"", false, None);
+        check(b"READY=1", true, None);
+        check(b"READY=1\n", true, None);
+        check(b"READY=0\nREADY=yes", false, None);
+        check(b"READY=1\nSTATUS=serving 3 pods\nMAINPID=42", true, Some("serving 3 pods"));
+        check(b"STATUS=a=b\x1b[2J", false, Some("a=b[2J"));
+        check(b"STATUS=", false, Some(""));
+        check(b"STOPPING=1\nWATCHDOG=1\nFDSTORE=1\nX_OWN=1\nno equals sign", false, None);
+        check(b"\xff\xfe=\xff\nREADY=1", true, None);
     }
 }
