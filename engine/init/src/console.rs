@@ -94,6 +94,7 @@ impl Line {
         let word = format!("{:<8}", verdict.word());
         let word = if colour { format!("\x1b[{}m{word}\x1b[0m", verdict.colour()) } else { word };
         let took = took.map(millis).unwrap_or_default();
+        let why = printable(why);
         let text = format!("[{:>9}] {word} {unit:<NAME_WIDTH$} {took:>9}  {why}", seconds(*at));
         text.trim_end().to_owned()
     }
@@ -161,7 +162,7 @@ impl Summary {
         };
         field("side by side", format!("{most}, {:.1}x as fast as one after another", self.speedup));
         for (index, (unit, why)) in self.degraded.iter().enumerate() {
-            field(if index == 0 { "degraded" } else { "" }, format!("{unit}: {why}"));
+            field(if index == 0 { "degraded" } else { "" }, format!("{unit}: {}", printable(why)));
         }
         field("graph", self.digest.clone());
         match &self.machine_id {
@@ -221,6 +222,16 @@ fn millis(duration: Duration) -> String {
 
 fn whole_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Text from elsewhere (the model of a disk, what a tool printed) on one line, without an escape sequence that would repaint the
+/// operator's screen.
+fn printable(text: &str) -> std::borrow::Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return text.into();
+    }
+    let escaped = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.into() };
+    text.chars().map(escaped).collect::<String>().into()
 }
 
 /// A message of init's own, in the form of the other lines.
@@ -325,6 +336,21 @@ mod tests {
         let plain = "[   0.007s] FAILED   mount.data                              no such device";
         assert_eq!(line.render(false), plain);
         assert_eq!(line.render(true), plain.replace("FAILED  ", "\x1b[1;31mFAILED  \x1b[0m"));
+    }
+
+    #[test]
+    fn what_a_disk_calls_itself_does_not_repaint_the_screen() {
+        let line = Line {
+            at: millis_of(7),
+            verdict: Verdict::Failed,
+            unit: "partition.data".into(),
+            took: None,
+            why: "model \x1b[2Jé\nx".into(),
+        };
+        assert!(line.render(false).ends_with(r"model \u{1b}[2Jé\nx"), "{}", line.render(false));
+        let degraded = vec![("partition.data".to_owned(), "\x1b[2J".to_owned())];
+        let drawn = Summary { degraded, ..summary() }.render(false).join("\n");
+        assert!(drawn.contains(r"partition.data: \u{1b}[2J"), "{drawn}");
     }
 
     fn summary() -> Summary {
