@@ -108,6 +108,86 @@ fn what_units_do_implies_edges() {
 }
 
 #[test]
+fn a_mount_waits_for_the_driver_of_its_device_and_of_its_type() {
+    let units = "disk.toml\n[mount]\nsource = \"LABEL=d\"\ntarget = \"/disk\"\nfstype = \"squash-fs\"\n---\n\
+                 bind.toml\n[mount]\nsource = \"/disk/a\"\ntarget = \"/b\"\nfstype = \"none\"\n---\n\
+                 modules.toml\n[mount]\nsource = \"/dev/sr0\"\ntarget = \"/lib/modules\"\nfstype = \"squash-fs\"\n---\n\
+                 dev.toml\n[mount]\nsource = \"devtmpfs\"\ntarget = \"/dev\"\nfstype = \"devtmpfs\"\n---\n\
+                 coldplug.toml\n[module]\ncoldplug = true\n---\nsquash.toml\n[module]\nname = \"squash_fs\"\n";
+    check(
+        units,
+        "mount.disk",
+        &[
+            "after module.coldplug (implied: module.coldplug may load the driver of LABEL=d, units/disk.toml:2)",
+            "after module.squash (implied: module.squash is the driver of its type, units/disk.toml:4)",
+            "requires mount.dev (implied: /dev lies on mount.dev, units/disk.toml:1)",
+            "after mount.dev (implied: /dev lies on mount.dev, units/disk.toml:1)",
+        ],
+    );
+    check(
+        units,
+        "mount.bind",
+        &[
+            "requires mount.disk (implied: /disk/a lies on mount.disk, units/bind.toml:2)",
+            "after mount.disk (implied: /disk/a lies on mount.disk, units/bind.toml:2)",
+        ],
+    );
+    // What holds the modules cannot wait for one of them.
+    check(
+        units,
+        "mount.modules",
+        &[
+            "requires mount.dev (implied: /dev/sr0 lies on mount.dev, units/modules.toml:2)",
+            "after mount.dev (implied: /dev/sr0 lies on mount.dev, units/modules.toml:2)",
+        ],
+    );
+    check(
+        units,
+        "module.squash",
+        &[
+            "requires mount.modules (implied: /lib/modules lies on mount.modules, units/squash.toml:1)",
+            "after mount.modules (implied: /lib/modules lies on mount.modules, units/squash.toml:1)",
+        ],
+    );
+}
+
+#[test]
+fn every_path_that_a_unit_uses_lies_on_a_mount() {
+    let mount = |name: &str, target: &str| {
+        format!(
+            "{name}.toml\n[mount]\nsource = \"tmpfs\"\ntarget = \"{target}\"\nfstype = \"tmpfs\"\n---\n"
+        )
+    };
+    let mounts = mount("etc", "/etc") + &mount("proc", "/proc") + &mount("var", "/var");
+    let check_on = |unit: &str, name: &str, expect: &[&str]| {
+        let graph = graph(&format!("{mounts}{unit}"));
+        let id = graph.find(name).unwrap();
+        let required = graph.dependencies(id).filter(|(_, e)| e.kind.as_str() == "requires");
+        let names: Vec<_> = required.map(|(other, _)| graph.unit(other).name.as_str()).collect();
+        assert_eq!(names, expect, "{unit}");
+    };
+    check_on("m.toml\n[module]\nname = \"loop\"\n", "module.m", &["mount.proc"]);
+    check_on("t.toml\n[time]\nfloor = \"/var/clock\"\n", "time.t", &["mount.var"]);
+    check_on("l.toml\n[link]\ndhcp = true\n", "link.l", &["mount.etc", "mount.proc"]);
+    check_on("l.toml\n[link]\nname = \"lo\"\n", "link.l", &["mount.proc"]);
+    check_on(
+        "o.toml\n[oneshot]\nexec = [\"/bin/a\"]\nenvironment = { HOME = \"/var/a\", PATH = \"/etc:/bin\" }\n",
+        "o",
+        &["mount.proc", "mount.var"],
+    );
+}
+
+#[test]
+fn a_parameter_is_claimed_however_it_is_written() {
+    let unit =
+        |name: &str, key: &str| format!("{name}.toml\n[sysctl]\nkey = \"{key}\"\nvalue = 1\n");
+    let both = |one: &str, two: &str| format!("{}---\n{}", unit("a", one), unit("b", two));
+    insta::assert_snapshot!(refused(&both("net/ipv4/conf/eth0.1/x", "net.ipv4.conf.eth0/1.x")),
+        @"units/b.toml:2:7: `sysctl.a` and `sysctl.b` both claim the parameter net.ipv4.conf.eth0/1.x");
+    graph(&both("net/ipv4/conf/eth0.1/x", "net.ipv4.conf.eth0.1.x"));
+}
+
+#[test]
 fn a_contradiction_is_refused_with_both_places() {
     insta::assert_snapshot!(refused("a.toml\nafter = \"strage\"\n[target]\n---\nstorage.toml\n[target]\n"),
         @"units/a.toml:1:9: unknown unit `strage` (did you mean `storage`?)");
@@ -152,6 +232,24 @@ fn a_ring_of_ten_thousand_is_found_in_one_walk() {
     let report = resolve(lower(input).unwrap()).unwrap_err();
     assert!(report.diagnostics[0].message.starts_with("ordering cycle of 10000: "));
     assert!(report.diagnostics[0].message.len() < 300);
+}
+
+/// Layers of units that each wait for some of the next layer, in a ring: the smallest cycle is as long as there are layers, and
+/// every unit is on one. To look through all of them would take minutes.
+#[test]
+fn the_search_for_the_smallest_cycle_ends() {
+    const LAYERS: usize = 100;
+    const WIDTH: usize = 100;
+    let mut input = Input::default();
+    for i in 0..LAYERS * WIDTH {
+        let (layer, place) = (i % LAYERS, i / LAYERS);
+        let next = (layer + 1) % LAYERS;
+        let some = (0..3).map(|k| format!("\"u{}\"", (place * 7 + k * 31) % WIDTH * LAYERS + next));
+        let after = some.collect::<Vec<_>>().join(", ");
+        input.unit(&format!("u{i}.toml"), format!("after = [{after}]\n[target]\n"));
+    }
+    let report = resolve(lower(input).unwrap()).unwrap_err();
+    assert!(report.diagnostics[0].message.starts_with("ordering cycle of 100: "), "{report}");
 }
 
 #[test]
