@@ -57,6 +57,16 @@ fn every_bad_config_is_told_in_full() {
 }
 
 #[test]
+fn every_good_input_is_valid() {
+    for tree in entries("testdata/units/ok") {
+        check(&["--units", &format!("testdata/units/ok/{tree}")], 0);
+    }
+    for config in entries("testdata/configs/ok") {
+        check(&["--config", &format!("testdata/configs/ok/{config}")], 0);
+    }
+}
+
+#[test]
 fn no_output_shows_a_secret() {
     let inputs = [
         ["--units", "testdata/units/err/secret"],

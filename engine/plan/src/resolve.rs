@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use keel_unit::diagnostic::{Diagnostic, Nearest, Report};
+use keel_unit::keys::Text as _;
 use keel_unit::lower::{Lowered, Unread};
 use keel_unit::source::{Sources, Span};
 use keel_unit::words::{Await, Reference};
@@ -46,6 +47,7 @@ pub(crate) fn resolve_partly(lowered: Lowered) -> (BootGraph, Vec<Diagnostic>) {
     resolver.claims();
     resolver.words();
     for (word, reference) in &idle {
+        resolver.misplaced_await(word, reference);
         resolver.meant(reference, word);
     }
     resolver.suggest();
@@ -126,9 +128,28 @@ impl Resolver {
         let known = self.names.keys().chain(self.templates.keys()).map(UnitName::as_str);
         let mut nearest = Nearest::new(known);
         for (finding, name) in &self.unknown {
-            if let Some(near) = nearest.to(name.as_str()) {
+            let near = self.other_form(name).or_else(|| nearest.to(name.as_str()));
+            if let Some(near) = near {
                 self.findings[*finding].help = Some(format!("did you mean `{near}`?"));
             }
+        }
+    }
+
+    /// The unit that is called so without its kind, or as systemd would call it: `data` or `data.mount` for `mount.data`.
+    fn other_form(&self, name: &UnitName) -> Option<&str> {
+        let known = |name: &str| {
+            let name = UnitName::parse(name).ok()?;
+            let unit = self.names.get_key_value(&name).map(|(name, _)| name);
+            let template = || self.templates.get_key_value(&name).map(|(name, _)| name);
+            unit.or_else(template).map(UnitName::as_str)
+        };
+        let name = name.as_str();
+        let kind = |(kind, rest)| KindName::from_word(kind).map(|kind| (kind, rest));
+        let said = name.split_once('.').and_then(kind);
+        let said = said.or_else(|| name.rsplit_once('.').map(|(rest, k)| (k, rest)).and_then(kind));
+        match said {
+            Some((kind, rest)) => known(rest).or_else(|| known(&format!("{kind}.{rest}"))),
+            None => KindName::ALL.iter().find_map(|kind| known(&format!("{kind}.{name}"))),
         }
     }
 
@@ -224,7 +245,7 @@ impl Resolver {
     }
 
     fn misplaced_await(&mut self, word: &'static str, reference: &Reference) {
-        if reference.awaits.is_some() && word != "after" {
+        if reference.awaits.is_some() && !matches!(word, "after" | "before") {
             let message = format!("`{word}` says nothing of order and cannot await");
             let found = Diagnostic::new("misplaced-key", reference.span, message);
             self.findings.push(found.help("put `await` into `after` or `before`"));
@@ -282,6 +303,7 @@ fn claim(unit: &Unit) -> Option<(&'static str, String, &'static [&'static str])>
         Kind::Filesystem(f) => ("filesystem on", f.device.to_string(), &["filesystem", "device"]),
         Kind::File(f) => ("path", f.path.to_string(), &["file", "path"]),
         Kind::Sysctl(s) => ("parameter", s.key.canonical(), &["sysctl", "key"]),
+        Kind::Identity(i) => ("path", i.publish.to_string(), &["identity", "publish"]),
         Kind::Hostname(_) => ("host", "name".to_owned(), &["hostname"]),
         _ => return None,
     })

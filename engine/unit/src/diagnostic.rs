@@ -262,13 +262,16 @@ impl miette::Diagnostic for Finding<'_> {
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = miette::LabeledSpan> + '_>> {
         let file = self.diagnostic.label.span.file;
+        // Behind the last character there is nothing that could be underlined.
+        let text = self.report.sources.shown(file);
+        let last = text.floor_char_boundary(text.len().saturating_sub(1));
         let labels = std::iter::once((&self.diagnostic.label, true)).chain(
             self.diagnostic.others.iter().filter(move |o| o.span.file == file).map(|o| (o, false)),
         );
-        Some(Box::new(labels.map(|(label, primary)| {
+        Some(Box::new(labels.map(move |(label, primary)| {
             let text = (!label.text.is_empty()).then(|| label.text.clone());
-            let (start, end) =
-                (label.span.start as usize, label.span.end.max(label.span.start) as usize);
+            let start = (label.span.start as usize).min(last);
+            let end = (label.span.end as usize).max(start);
             if primary {
                 miette::LabeledSpan::new_primary_with_span(text, start..end)
             } else {

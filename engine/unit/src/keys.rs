@@ -149,6 +149,11 @@ impl<'a> Fields<'a> {
         self.findings.push(finding);
     }
 
+    /// Whether a key is written.
+    pub fn has(&self, key: &str) -> bool {
+        self.tree.entry(key).is_some()
+    }
+
     /// Where a key stands, or the table where it does not.
     pub fn span_of(&self, key: &str) -> Span {
         self.tree.entry(key).map_or(self.span, |e| e.node.span)

@@ -50,8 +50,11 @@ impl Text for UnitName {
     const EXPECTED: &'static str = "the name of a unit such as \"containerd\" or \"mount.data\"";
 
     fn parse(text: &str) -> Result<Self, String> {
-        if text.is_empty() || text.len() > 128 {
-            return Err("not 1 to 128 characters".to_owned());
+        if text.is_empty() {
+            return Err("it is empty".to_owned());
+        }
+        if text.len() > 128 {
+            return Err("more than 128 characters".to_owned());
         }
         // A name becomes the name of a cgroup, so it may hold nothing that a path component may not.
         match text.chars().find(|c| !(c.is_ascii_alphanumeric() || "-_.@:".contains(*c))) {

@@ -40,6 +40,8 @@ pub(crate) struct Context<'a> {
     expressions: Expressions<'a>,
     /// Where values stand that depend on an unknown item.
     unknown: RefCell<Vec<Span>>,
+    /// Keys that went away because they refer to what is not set.
+    unset: RefCell<Vec<Entry>>,
 }
 
 impl<'a> Context<'a> {
@@ -51,12 +53,14 @@ impl<'a> Context<'a> {
         item: Item<'a>,
     ) -> Self {
         let expressions = Expressions::new(engine);
-        Context { config, keys, item, expressions, unknown: RefCell::default() }
+        let (unknown, unset) = (RefCell::default(), RefCell::default());
+        Context { config, keys, item, expressions, unknown, unset }
     }
 
-    /// Where values stand that could not be known, because the item is not.
-    pub(crate) fn unknown(self) -> Vec<Span> {
-        self.unknown.into_inner()
+    /// Where values stand that could not be known, because the item is not; and the keys that went away because they refer to what is
+    /// not set.
+    pub(crate) fn outcome(self) -> (Vec<Span>, Vec<Entry>) {
+        (self.unknown.into_inner(), self.unset.into_inner())
     }
 }
 
@@ -132,7 +136,14 @@ pub(crate) fn resolve(
                 .iter()
                 .cloned()
                 .filter_map(|mut entry| {
-                    resolve(&mut entry.node, context, findings).then_some(entry)
+                    let set = resolve(&mut entry.node, context, findings);
+                    match set {
+                        true => Some(entry),
+                        false => {
+                            context.unset.borrow_mut().push(entry);
+                            None
+                        }
+                    }
                 })
                 .collect();
         }
@@ -247,7 +258,15 @@ fn evaluate(expression: &str, span: Span, context: &Context<'_>) -> Result<Found
         Item::Unknown(_) if names_item(expression) => return Ok(Found::Unknown),
         Item::Unknown(_) | Item::None => None,
     };
-    context.expressions.evaluate(expression, span, item)
+    let value = context.expressions.evaluate(expression, span, item);
+    match context.item {
+        Item::None if value.is_err() && names_item(expression) => Err(Box::new(no_item(span))),
+        _ => value,
+    }
+}
+
+fn no_item(span: Span) -> Diagnostic {
+    Diagnostic::new("unknown-reference", span, "`item` is known only with `for-each`")
 }
 
 /// Whether an expression may ask for `item`; a text that happens to hold the word counts too.
@@ -266,9 +285,7 @@ fn look_up(path: &[&str], span: Span, context: &Context<'_>) -> Result<Found, Bo
             };
         }
         ("item", Item::None) => {
-            let found =
-                Diagnostic::new("unknown-reference", span, "`item` is known only with `for-each`");
-            return Err(Box::new(found));
+            return Err(Box::new(no_item(span)));
         }
         (first, _) => {
             let names = || context.keys.iter().map(|k| k.name);

@@ -155,7 +155,12 @@ pub fn parse(sources: &Sources, file: FileId, findings: &mut Vec<Diagnostic>) ->
             "duplicate key" => "written once already",
             _ => "not TOML from here",
         };
-        findings.push(Diagnostic::new("syntax", span, message).label(label));
+        let zero = message.contains("leading zero");
+        let found = Diagnostic::new("syntax", span, message).label(label);
+        findings.push(match zero {
+            true => found.help("a mode stands in quotes, as in \"0644\""),
+            false => found,
+        });
     }
     if broken {
         return Node { span: Span::whole(file), value: Value::Table(Table::default()) };

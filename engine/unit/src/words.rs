@@ -1,7 +1,7 @@
 //! The words of a unit that are the same for every kind.
 
 use crate::diagnostic::Diagnostic;
-use crate::keys::{Value, keys, mismatch, words};
+use crate::keys::{Fields, Value, keys, mismatch, words};
 use crate::name::UnitName;
 use crate::source::Span;
 use crate::tree::{Node, Value as Raw};
@@ -123,12 +123,26 @@ keys! {
         /// For `retry`: longest pause.
         max_delay "max-delay": Timespan = "\"30s\"",
     }
-    check = |failure, fields| {
-        if failure.attempts == 0 {
-            let at = fields.span_of("attempts");
-            fields.report(Diagnostic::new("out-of-range", at, "`attempts` must be at least 1"));
+    check = retried;
+}
+
+fn retried(failure: &Failure, fields: &mut Fields<'_>) {
+    for key in ["attempts", "delay", "max-delay"] {
+        if failure.on == OnFailure::Retry || !fields.has(key) {
+            continue;
         }
-    };
+        let message = format!("`{key}` says nothing without `on = \"retry\"`");
+        let found = Diagnostic::new("misplaced-key", fields.span_of(key), message);
+        fields.report(found.label(format!("on failure it is `{}`", failure.on)));
+    }
+    if failure.attempts == 0 {
+        let at = fields.span_of("attempts");
+        fields.report(Diagnostic::new("out-of-range", at, "`attempts` must be at least 1"));
+    }
+    if failure.max_delay < failure.delay {
+        let at = fields.span_of("max-delay");
+        fields.report(Diagnostic::new("out-of-range", at, "`max-delay` is below `delay`"));
+    }
 }
 
 impl Condition {

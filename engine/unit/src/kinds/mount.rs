@@ -69,6 +69,14 @@ keys! {
 
 fn complete(mount: &Mount, fields: &mut Fields<'_>) {
     if mount.existing {
+        for key in ["source", "fstype", "options", "mode"] {
+            if !fields.has(key) {
+                continue;
+            }
+            let message = format!("a mount with `existing = true` takes no `{key}`");
+            let found = Diagnostic::new("misplaced-key", fields.span_of(key), message);
+            fields.report(found.label("the mount is there already"));
+        }
         return;
     }
     for (key, missing) in [("source", mount.source.is_none()), ("fstype", mount.fstype.is_none())] {

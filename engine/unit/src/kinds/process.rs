@@ -6,7 +6,7 @@ use crate::diagnostic::Diagnostic;
 use crate::keys::{Fields, Key, Text, Value, keys, mismatch, words};
 use crate::tree::{Node, Value as Raw};
 use crate::value::{
-    AbsPath, Argument, ByteSize, CpuLimit, EnvName, ExitCode, SignalName, Timespan, Weight,
+    AbsPath, Argument, ByteSize, CpuLimit, EnvName, ExitCode, SignalName, Timespan, Weight, ranged,
 };
 
 words! {
@@ -49,7 +49,7 @@ impl Value for Exec {
         let Some((program, arguments)) = items.split_first() else {
             findings.push(
                 Diagnostic::new("bad-value", node.span, "the program is missing")
-                    .label("an empty array"),
+                    .label("no item, or none that is set"),
             );
             return None;
         };
@@ -223,13 +223,7 @@ impl Value for OomScore {
     }
 
     fn decode(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Self> {
-        match node.value {
-            Raw::Integer(i) if (-1000..=1000).contains(&i) => Some(OomScore(i as i16)),
-            _ => {
-                findings.push(mismatch(node, &Self::expected()));
-                None
-            }
-        }
+        ranged(node, &Self::expected(), -1000, 1000, findings).map(|score| OomScore(score as i16))
     }
 }
 

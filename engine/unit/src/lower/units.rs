@@ -4,14 +4,14 @@ use std::collections::{HashMap, HashSet};
 
 use super::{Config, Unread, forgive};
 use crate::config::MachineConfig;
-use crate::diagnostic::{Diagnostic, Nearest};
+use crate::diagnostic::{Diagnostic, Label, Nearest};
 use crate::keys::{Table as _, Text as _, clip};
 use crate::kinds::KindName;
 use crate::name::UnitName;
 use crate::reference::{Context, Engine, Item, resolve};
 use crate::secret;
 use crate::source::{FileId, Sources, Span};
-use crate::tree::{Node, Table, Value, parse};
+use crate::tree::{Entry, Node, Table, Value, parse};
 use crate::unit::{Unit, check_keys, decode, kind_of, references};
 use crate::words::Reference;
 
@@ -47,6 +47,18 @@ pub(super) struct Done {
     pub(super) secrets: Vec<Span>,
     /// Files of which it is known whether they hold a secret.
     pub(super) understood: HashSet<FileId>,
+}
+
+/// A key that is missing because it refers to what is not set: tells of the reference.
+fn blame_reference(found: &mut Diagnostic, unset: &[Entry]) {
+    let of = |entry: &&Entry| found.message == format!("missing key `{}`", entry.key);
+    if let Some(entry) = unset.iter().find(of) {
+        let reference = entry.node.as_str().unwrap_or_default();
+        found.code = "unset-reference";
+        found.message = format!("`{}` is needed, and `{}` is not set", entry.key, clip(reference));
+        found.label = Label { span: entry.node.span, text: "stands for nothing".to_owned() };
+        found.help = Some("set it in the machine config".to_owned());
+    }
 }
 
 impl<'a> Lowering<'a> {
@@ -166,12 +178,7 @@ impl<'a> Lowering<'a> {
         let before = findings.len();
         let mut node = Node { span, value: Value::Table(tree) };
         resolve(&mut node, &context, findings);
-        if self.config.decoded.is_none() {
-            // It may be set in the config that could not be read.
-            let references = findings.split_off(before);
-            findings.extend(references.into_iter().filter(|d| d.code != "unset-reference"));
-        }
-        let unknown = context.unknown();
+        let (unknown, unset) = context.outcome();
         let Value::Table(tree) = node.value else { return None };
         let resolved = findings.len();
         let words = references(&tree);
@@ -179,7 +186,16 @@ impl<'a> Lowering<'a> {
         let top = Span { end: span.start, ..span };
         let unit = decode(name, template, kind, tree, top, findings);
         forgive(findings, before, resolved, &unknown);
-        let unit = unit.filter(|_| findings.len() == before && unknown.is_empty());
+        for found in findings.iter_mut().skip(before).filter(|d| d.code == "missing-key") {
+            blame_reference(found, &unset);
+        }
+        let sound = findings.len() == before;
+        if self.config.decoded.is_none() {
+            // It may be set in the config that could not be read.
+            let found = findings.split_off(before);
+            findings.extend(found.into_iter().filter(|d| d.code != "unset-reference"));
+        }
+        let unit = unit.filter(|_| sound && unknown.is_empty());
         if unit.is_none() {
             self.done.idle.extend(words);
         }

@@ -10,6 +10,7 @@ mod text;
 pub use duration::Timespan;
 pub use id::{Guid, MachineId};
 pub use net::{Cidr, Hostname, LinkName, MacAddr, Mtu, NtpServer};
+pub(crate) use number::ranged;
 pub use number::{ByteSize, CpuLimit, ExitCode, FileMode, SignalName, Weight};
 pub use path::{AbsPath, Source};
 pub use text::{

@@ -71,7 +71,8 @@ impl fmt::Display for FileMode {
     }
 }
 
-fn ranged(
+/// Reads an integer of a range of its own.
+pub(crate) fn ranged(
     node: &Node,
     expected: &str,
     from: i64,
