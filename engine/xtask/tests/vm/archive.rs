@@ -16,8 +16,11 @@ fn the_kernel_unpacks_the_image_as_it_was_meant() {
     assert!(built.success());
 
     let init = init.to_str().unwrap();
-    let more = ["--init", init, "--config", "machine-configs/qemu.toml"];
-    let image = inputs().build(&dir.path().join("image"), &more);
+    // The agent is taken from beside init, and this init has nothing beside it.
+    let inputs = inputs();
+    let agent = format!("keel-agent={}", inputs.osctl.with_file_name("keel-agent").display());
+    let more = ["--init", init, "--payload", &agent, "--config", "machine-configs/qemu.toml"];
+    let image = inputs.build(&dir.path().join("image"), &more);
     let mut vm = Vm::start(&machine(&image)).unwrap();
     vm.wait_for("PROBE done", LONG).unwrap();
     let console = vm.wait_off(LONG).unwrap();
