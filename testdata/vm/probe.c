@@ -29,13 +29,12 @@ static size_t slurp(const char *path, char *buffer, size_t size) {
     return got > 0 ? got : 0;
 }
 
-// What PID 1 has allocated, in KiB. Not VmRSS: that also counts code which runs for the first time, as much as the binary
-// is large and no more.
+// Memory of PID 1 in KiB.
 static long rss(void) {
     char status[4096];
     slurp("/proc/1/status", status, sizeof status);
-    char *line = strstr(status, "RssAnon:");
-    return line ? strtol(line + 8, NULL, 10) : -1;
+    char *line = strstr(status, "VmRSS:");
+    return line ? strtol(line + 6, NULL, 10) : -1;
 }
 
 // The victim's PID, or 0.
