@@ -2,8 +2,9 @@
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::commands::graph::{Graph, Validate};
+use crate::commands::graph::Graph;
 use crate::commands::image::ImageCommand;
+use crate::commands::validate::Validate;
 use crate::commands::{events, status, units};
 use crate::output::Format;
 
