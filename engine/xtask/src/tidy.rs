@@ -54,7 +54,6 @@ pub(crate) fn run(root: &Path) -> Result<(), TidyError> {
 fn findings(root: &Path) -> Result<Vec<Finding>, TidyError> {
     let metadata = MetadataCommand::new()
         .manifest_path(root.join("Cargo.toml"))
-        .other_options(["--offline".to_owned()])
         .exec()
         .map_err(TidyError::Metadata)?;
     let mut findings = crates::findings(&metadata)?;
