@@ -239,7 +239,13 @@ fn add_modules(
 }
 
 fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, BuildError> {
-    fs::read(path).map_err(|source| BuildError::Read { what, path: path.to_owned(), source })
+    let cannot = |source| BuildError::Read { what, path: path.to_owned(), source };
+    let about = fs::metadata(path).map_err(cannot)?;
+    // A FIFO would be waited for without end, and a device read without end.
+    if !about.is_file() && !about.is_dir() {
+        return Err(cannot(io::Error::other("it is a FIFO, socket or device")));
+    }
+    fs::read(path).map_err(cannot)
 }
 
 /// Puts the files into place: all are written whole under other names first, then the old manifest

@@ -235,6 +235,13 @@ fn wrong_inputs_are_named() {
         &|s| s.init = inputs.at("script"),
         &["cannot take init from", "a script, and no shell runs on a node"],
     );
+    assert!(Command::new("mkfifo").arg(inputs.at("fifo")).status().unwrap().success());
+    check(&|s| s.kernel = inputs.at("fifo"), &["cannot read kernel", "it is a FIFO"]);
+    check(&|s| s.kernel = "/dev/zero".into(), &["cannot read kernel /dev/zero", "device"]);
+    check(
+        &|s| s.payload.push(Payload { name: "tool".into(), source: inputs.at("fifo") }),
+        &["cannot read payload", "it is a FIFO"],
+    );
     fs::create_dir(inputs.at("round")).unwrap();
     symlink(inputs.at("round"), inputs.at("round/round")).unwrap();
     check(

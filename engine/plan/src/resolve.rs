@@ -301,6 +301,8 @@ fn claim(unit: &Unit) -> Option<(&'static str, String, &'static [&'static str])>
         Kind::Mount(m) if !m.existing => {
             ("mount point", m.target.to_string(), &["mount", "target"])
         }
+        // Beside the unit that mounts it, one may set what it is like, and not two.
+        Kind::Mount(m) => ("existing mount", m.target.to_string(), &["mount", "target"]),
         Kind::Link(l) => match (&l.name, l.mac) {
             (Some(name), _) => ("link", name.to_string(), &["link", "name"]),
             (None, Some(mac)) => ("link with the address", mac.to_string(), &["link", "mac"]),

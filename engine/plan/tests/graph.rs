@@ -202,6 +202,9 @@ fn a_contradiction_is_refused_with_both_places() {
         refused("a.toml\n[mount]\nsource=\"x\"\nfstype=\"x\"\ntarget=\"/m\"\n---\nb.toml\n[mount]\nsource=\"x\"\nfstype=\"x\"\ntarget=\"/m\"\n"),
         @"units/b.toml:4:8: `mount.a` and `mount.b` both claim the mount point /m");
     insta::assert_snapshot!(
+        refused("a.toml\n[mount]\nexisting=true\ntarget=\"/\"\n---\nb.toml\n[mount]\nexisting=true\ntarget=\"/\"\n"),
+        @"units/b.toml:3:8: `mount.a` and `mount.b` both claim the existing mount /");
+    insta::assert_snapshot!(
         refused("a.toml\n[link]\nname=\"eth0\"\n---\nb.toml\n[link]\nname=\"eth0\"\n"),
         @"units/b.toml:2:6: `link.a` and `link.b` both claim the link eth0");
 }
