@@ -10,7 +10,6 @@ use keel_unit::value::Source;
 
 use super::program::reason;
 use super::{Shared, leftover};
-use crate::disk::inventory::Roots;
 use crate::disk::{filesystem, partition};
 use crate::module::{Modules, Options, hotplug};
 use crate::process::Asks;
@@ -26,17 +25,17 @@ pub(super) async fn run(shared: &Arc<Shared>, token: Token, asks: &mut Asks) -> 
             _ = asks.next() => return Report::Stopped,
         },
         Kind::Partition(unit) => {
-            let (roots, say) = (Roots::default(), shared.say(id));
+            let (roots, say) = (&shared.roots, shared.say(id));
             tokio::select! {
-                located = partition::activate(unit, &roots, &say) => located.map(drop).map_err(|error| reason(&error)),
+                located = partition::activate(unit, roots, &say) => located.map(drop).map_err(|error| reason(&error)),
                 _ = asks.next() => return Report::Stopped,
             }
         }
         // A tool that runs (e2fsck, mke2fs) ends when it is dropped.
         Kind::Filesystem(unit) => {
-            let (roots, say) = (Roots::default(), shared.say(id));
+            let (roots, say) = (&shared.roots, shared.say(id));
             tokio::select! {
-                made = filesystem::activate(unit, &roots, &shared.tools, &say) => made.map(drop).map_err(|error| reason(&error)),
+                made = filesystem::activate(unit, roots, &shared.tools, &say) => made.map(drop).map_err(|error| reason(&error)),
                 _ = asks.next() => return Report::Stopped,
             }
         }
@@ -74,7 +73,7 @@ fn work(shared: &Arc<Shared>, id: UnitId) -> Result<(), String> {
         Kind::Time(unit) => said(clock::apply(unit)),
         Kind::File(unit) => said(file::make(unit)),
         Kind::Identity(unit) => said(identity::activate(unit)),
-        Kind::Mount(unit) => said(mount::activate(unit, &Roots::default())),
+        Kind::Mount(unit) => said(mount::activate(unit, &shared.roots)),
         // A target is reached by the scheduler alone; the others have their own tasks.
         Kind::Target(_)
         | Kind::Device(_)

@@ -23,6 +23,7 @@ use nix::unistd::Pid;
 use tokio::sync::mpsc;
 
 use crate::disk::Say;
+use crate::disk::inventory::Roots;
 use crate::module::{Modules, Options};
 use crate::process::{
     Ask, Asks, Cgroups, FindCgroups, LogBounds, LogBuffer, Notifications, NotifyError, Reaper,
@@ -68,6 +69,7 @@ pub struct Machine {
 struct Shared {
     units: Vec<Arc<Unit>>,
     places: Places,
+    roots: Roots,
     reaper: Reaper,
     tools: ReaperTools,
     cgroups: FindCgroups,
@@ -95,6 +97,7 @@ impl Machine {
             tools: ReaperTools::new(reaper.clone(), cgroups.clone()),
             units,
             places,
+            roots: Roots::default(),
             reaper,
             cgroups,
             notifications: OnceLock::new(),
