@@ -3,6 +3,7 @@
 mod accel;
 mod arguments;
 mod console;
+mod leash;
 mod qmp;
 mod running;
 
