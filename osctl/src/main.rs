@@ -5,6 +5,7 @@
 mod cli;
 mod commands;
 mod error;
+mod findings;
 mod node;
 mod output;
 
