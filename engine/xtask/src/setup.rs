@@ -6,7 +6,7 @@ use crate::payload::{self, Kit};
 use crate::progress::step;
 
 /// Debian packages and what for.
-const TOOLS: [&str; 22] = [
+const TOOLS: [&str; 25] = [
     // builds: the C parts of zstd and ring, a static libc
     "gcc",
     "libc6-dev",
@@ -21,6 +21,10 @@ const TOOLS: [&str; 22] = [
     // the machine
     "qemu-system-x86",
     "qemu-utils",
+    // tests: completions and manual pages
+    "fish",
+    "mandoc",
+    "zsh",
     // tests: networks
     "dnsmasq-base",
     "iproute2",
