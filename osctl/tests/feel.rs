@@ -170,7 +170,7 @@ fn every_command_has_a_page_that_renders() {
     }
     let page = pages.join("osctl-validate.1");
     let shown = stdout(&mut command("mandoc", &["-T", "ascii", page.to_str().unwrap()]));
-    let plain = shown.replace(|c: char| c == '\u{8}', "");
+    let plain = shown.replace('\u{8}', "");
     assert!(plain.contains("osctl validate --config machine-configs/qemu.toml"), "{plain}");
 }
 

@@ -6,7 +6,7 @@ use crate::payload::{self, Kit};
 use crate::progress::step;
 
 /// Debian packages and what for.
-const TOOLS: [&str; 25] = [
+const TOOLS: [&str; 27] = [
     // builds: the C parts of zstd and ring, a static libc
     "gcc",
     "libc6-dev",
@@ -25,6 +25,9 @@ const TOOLS: [&str; 25] = [
     "fish",
     "mandoc",
     "zsh",
+    // bench-offline
+    "systemd",
+    "time",
     // tests: networks
     "dnsmasq-base",
     "iproute2",
