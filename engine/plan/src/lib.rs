@@ -6,9 +6,11 @@
 mod backoff;
 mod cycle;
 mod digest;
+pub mod export;
 mod graph;
 mod implied;
 mod plan;
+mod predict;
 pub mod render;
 mod resolve;
 mod scheduler;
@@ -21,6 +23,7 @@ pub use backoff::Backoff;
 pub use digest::Digest;
 pub use graph::{BootGraph, Edge, EdgeKind, Provenance};
 pub use plan::{BOOT, PlanError, compile, order, plan, pulled_in};
+pub use predict::Prediction;
 pub use resolve::resolve;
 pub use scheduler::{
     Action, Effect, Event, ExitStatus, JobResult, KILL_GRACE, Outcome, Refusal, Report, Scheduler,

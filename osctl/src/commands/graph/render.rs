@@ -31,8 +31,12 @@ enum Drawing {
     Text,
     /// For Graphviz
     Dot,
-    /// For programs
+    /// For comments on GitHub
+    Mermaid,
+    /// For programs, and for `osctl graph diff`
     Json,
+    /// A picture
+    Svg,
 }
 
 impl Render {
@@ -42,7 +46,9 @@ impl Render {
             Ok((graph, transaction)) => {
                 out.text(&match format {
                     Drawing::Text => render::text(&graph, &transaction),
-                    Drawing::Dot => render::dot(&graph),
+                    Drawing::Dot => render::dot(&graph, &transaction),
+                    Drawing::Mermaid => render::mermaid(&graph, &transaction),
+                    Drawing::Svg => render::svg(&graph, &transaction),
                     Drawing::Json => render::json(&graph, &transaction),
                 })?;
                 Ok(Exit::Clean)
