@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
+use crate::forecast::Forecast;
 use crate::graph::BootGraph;
-use crate::predict::Prediction;
 use crate::transaction::Transaction;
 
 /// A graph with what is expected of its boot.
@@ -127,7 +127,7 @@ pub struct Edge {
 impl Export {
     /// Exports a graph and the boot that is expected of it.
     pub fn new(graph: &BootGraph, transaction: &Transaction) -> Export {
-        let prediction = Prediction::new(graph, &Arc::new(transaction.clone()));
+        let forecast = Forecast::new(graph, &Arc::new(transaction.clone()));
         let mut started = vec![false; graph.len()];
         transaction.jobs().iter().for_each(|job| started[job.unit.index()] = true);
         let name = |id| graph.unit(id).name.to_string();
@@ -135,7 +135,7 @@ impl Export {
             let unit = graph.unit(id);
             let at = graph.locate(unit.span);
             let in_boot = started[id.index()];
-            let expected = in_boot.then(|| prediction.takes[id.index()]);
+            let expected = in_boot.then(|| forecast.takes[id.index()]);
             Unit {
                 name: name(id),
                 kind: unit.kind.name().to_string(),
@@ -148,9 +148,9 @@ impl Export {
                 on_failure: unit.failure.on.to_string(),
                 conditional: !unit.condition.is_empty(),
                 expected_ms: expected.filter(|_| !is_target(unit)).map(millis),
-                begins_ms: prediction.begins(id).filter(|_| in_boot).map(millis),
-                up_ms: prediction.spans[id.index()].ended.filter(|_| in_boot).map(millis),
-                critical: prediction.critical(id),
+                begins_ms: forecast.begins(id).filter(|_| in_boot).map(millis),
+                up_ms: forecast.spans[id.index()].ended.filter(|_| in_boot).map(millis),
+                critical: forecast.critical(id),
                 keys: settings(graph, unit),
             }
         });
@@ -172,8 +172,8 @@ impl Export {
             digest: graph.digest().to_string(),
             goal: name(transaction.goal()),
             predicted: Predicted {
-                total_ms: millis(prediction.path.total),
-                critical_path: prediction.path.steps.iter().map(|step| name(step.unit)).collect(),
+                total_ms: millis(forecast.path.total),
+                critical_path: forecast.path.steps.iter().map(|step| name(step.unit)).collect(),
             },
             units: units.collect(),
             edges: edges.collect(),

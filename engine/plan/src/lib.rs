@@ -5,12 +5,14 @@
 
 mod backoff;
 mod cycle;
+pub mod diff;
 mod digest;
+pub mod explain;
 pub mod export;
+mod forecast;
 mod graph;
 mod implied;
 mod plan;
-mod predict;
 pub mod render;
 mod resolve;
 mod scheduler;
@@ -21,9 +23,9 @@ mod transaction;
 
 pub use backoff::Backoff;
 pub use digest::Digest;
+pub use forecast::Forecast;
 pub use graph::{BootGraph, Edge, EdgeKind, Provenance};
 pub use plan::{BOOT, PlanError, compile, order, plan, pulled_in};
-pub use predict::Prediction;
 pub use resolve::resolve;
 pub use scheduler::{
     Action, Effect, Event, ExitStatus, JobResult, KILL_GRACE, Outcome, Refusal, Report, Scheduler,

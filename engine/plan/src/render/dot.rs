@@ -48,7 +48,7 @@ pub fn dot(graph: &BootGraph, transaction: &Transaction) -> String {
 fn node(out: &mut String, scene: &Scene<'_>, id: UnitId, indent: &str) {
     let kind = scene.graph.unit(id).kind.name();
     let shape = if kind == KindName::Target { ", shape=ellipse" } else { "" };
-    let look = match (scene.layer[id.index()], scene.prediction.critical(id)) {
+    let look = match (scene.layer[id.index()], scene.forecast.critical(id)) {
         (None, _) => ", color=gray, fontcolor=gray",
         (_, true) => ", color=\"#c2410c\", penwidth=2.5",
         _ => "",

@@ -40,7 +40,7 @@ fn head(scene: &Scene<'_>, remark: &str) -> String {
         scene.name(scene.goal),
         scene.started(),
         scene.layers,
-        Timespan(scene.prediction.path.total),
+        Timespan(scene.forecast.path.total),
         scene.graph.digest(),
     )
 }
@@ -87,7 +87,7 @@ fn by_unit(scene: &Scene<'_>) -> Drawn {
     let is_conditional = |unit: &UnitId| !scene.graph.unit(*unit).condition.is_empty();
     let started = || scene.stages.iter().flat_map(|stage| &stage.units).copied();
     let conditional = started().filter(is_conditional).collect();
-    let critical = started().filter(|unit| scene.prediction.critical(*unit)).collect();
+    let critical = started().filter(|unit| scene.forecast.critical(*unit)).collect();
     let classes: [(&str, Vec<UnitId>); 2] = [("critical", critical), ("conditional", conditional)];
     for (class, members) in classes {
         let members: Vec<String> =
@@ -137,7 +137,7 @@ fn by_stage(scene: &Scene<'_>) -> Drawn {
 fn critical_path(scene: &Scene<'_>) -> Drawn {
     let mut ids = Ids::default();
     let mut text = head(scene, "; too large for GitHub, so this is the end of its critical path");
-    let steps = &scene.prediction.path.steps;
+    let steps = &scene.forecast.path.steps;
     let steps = &steps[steps.len().saturating_sub(MOST_STEPS)..];
     let ids: Vec<String> = steps.iter().map(|step| ids.of("unit", scene.name(step.unit))).collect();
     for (step, id) in steps.iter().zip(&ids) {

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::forecast::Forecast;
 use crate::graph::{BootGraph, EdgeKind};
-use crate::predict::Prediction;
 use crate::transaction::{Transaction, UnitId};
 
 /// A graph made ready for drawing.
@@ -21,7 +21,7 @@ pub(crate) struct Scene<'a> {
     pub(crate) lines: Vec<Line>,
     /// Units that the goal does not start.
     pub(crate) idle: Vec<UnitId>,
-    pub(crate) prediction: Prediction,
+    pub(crate) forecast: Forecast,
 }
 
 /// A stage and its units, in order of their names.
@@ -98,17 +98,17 @@ impl<'a> Scene<'a> {
             let deepest = before.filter_map(|(other, _)| layer[other.index()]).max();
             layer[job.unit.index()] = Some(deepest.map_or(0, |deepest| deepest + 1));
         }
-        let prediction = Prediction::new(graph, &Arc::new(transaction.clone()));
+        let forecast = Forecast::new(graph, &Arc::new(transaction.clone()));
         let order: Vec<UnitId> = transaction.jobs().iter().map(|job| job.unit).collect();
         Scene {
             graph,
             goal: transaction.goal(),
             layers: layer.iter().flatten().max().map_or(0, |deepest| deepest + 1),
             stages: stages(graph, &layer),
-            lines: lines(graph, &order, &prediction),
+            lines: lines(graph, &order, &forecast),
             idle: graph.ids().filter(|id| layer[id.index()].is_none()).collect(),
             layer,
-            prediction,
+            forecast,
         }
     }
 
@@ -138,10 +138,10 @@ fn stages<'a>(graph: &'a BootGraph, layer: &[Option<usize>]) -> Vec<Stage<'a>> {
 }
 
 /// The lines between started units. An ordering that follows from others is left out: it would hide them.
-fn lines(graph: &BootGraph, order: &[UnitId], prediction: &Prediction) -> Vec<Line> {
+fn lines(graph: &BootGraph, order: &[UnitId], forecast: &Forecast) -> Vec<Line> {
     let mut place: Vec<Option<usize>> = vec![None; graph.len()];
     order.iter().enumerate().for_each(|(at, id)| place[id.index()] = Some(at));
-    let steps = &prediction.path.steps;
+    let steps = &forecast.path.steps;
     let neighbours: BTreeSet<(UnitId, UnitId)> =
         steps.windows(2).map(|pair| (pair[0].unit, pair[1].unit)).collect();
 

@@ -21,7 +21,7 @@ pub fn text(graph: &BootGraph, transaction: &Transaction) -> String {
     }
     let layout = Columns::of(&scene);
     let mut out = String::new();
-    let path = &scene.prediction.path;
+    let path = &scene.forecast.path;
     let _ = writeln!(
         out,
         "goal {}, {} units in {} layers, {}",
@@ -74,7 +74,7 @@ impl Columns {
     fn line(&self, scene: &Scene<'_>, id: UnitId, layer: usize) -> String {
         let unit = scene.graph.unit(id);
         let kind = unit.kind.name();
-        let mark = if scene.prediction.critical(id) { '*' } else { ' ' };
+        let mark = if scene.forecast.critical(id) { '*' } else { ' ' };
         let deadline = match unit.deadline() {
             Some(deadline) if kind != KindName::Target => format!("within {}", Timespan(deadline)),
             _ => String::new(),

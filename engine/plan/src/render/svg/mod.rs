@@ -88,7 +88,7 @@ impl Picture<'_> {
 
     fn title(&self, out: &mut String) {
         let scene = self.scene;
-        let path = &scene.prediction.path;
+        let path = &scene.forecast.path;
         text(out, "title ink", MARGIN, 32.0, scene.name(scene.goal));
         let about = format!(
             "{} units in {} layers · {} predicted, at most {} side by side · sha256:{}",
@@ -159,7 +159,7 @@ impl Picture<'_> {
         let marks = [
             (target, " target"),
             (!unit.condition.is_empty(), " conditional"),
-            (scene.prediction.critical(id), " critical"),
+            (scene.forecast.critical(id), " critical"),
         ];
         marks.iter().filter(|(on, _)| *on).for_each(|(_, mark)| class.push_str(mark));
         let column = &self.layout.columns[place.column];
@@ -193,7 +193,7 @@ impl Picture<'_> {
         if !unit.description.is_empty() {
             let _ = write!(hint, "\n{}", unit.description);
         }
-        let span = &self.scene.prediction.spans[id.index()];
+        let span = &self.scene.forecast.spans[id.index()];
         if let (Some(from), Some(to)) = (span.began, span.ended) {
             let _ = write!(hint, "\nfrom {} to {}", Timespan(from), Timespan(to));
         }
@@ -317,12 +317,12 @@ impl Picture<'_> {
 /// What stands below the name: what the unit is, and how long it takes.
 fn when(scene: &Scene<'_>, id: UnitId) -> String {
     let kind = scene.graph.unit(id).kind.name();
-    let span = &scene.prediction.spans[id.index()];
+    let span = &scene.forecast.spans[id.index()];
     match (kind, span.ended) {
         (KindName::Target, Some(at)) => format!("at {}", Timespan(at)),
         (KindName::Target, None) => kind.to_string(),
         _ if span.began.is_none() => format!("{kind} · skipped"),
-        _ => format!("{kind} · {}", Timespan(scene.prediction.takes[id.index()])),
+        _ => format!("{kind} · {}", Timespan(scene.forecast.takes[id.index()])),
     }
 }
 

@@ -9,11 +9,11 @@ use crate::timeline::{CriticalPath, Span};
 use crate::transaction::{Transaction, UnitId};
 
 /// Seed of every simulation that draws or explains: equal inputs give equal bytes.
-pub(crate) const SEED: u64 = 0;
+pub(crate) const SEED: u64 = 7;
 
 /// A boot without faults.
 #[derive(Debug, Clone)]
-pub struct Prediction {
+pub struct Forecast {
     /// How long each unit's activation takes, by [`UnitId`].
     pub takes: Vec<Duration>,
     /// When each unit begins and is up, by [`UnitId`].
@@ -23,16 +23,16 @@ pub struct Prediction {
     critical: Vec<bool>,
 }
 
-impl Prediction {
+impl Forecast {
     /// Runs the boot once. Every condition that is not a plain `no` is taken to be met.
-    pub fn new(graph: &BootGraph, transaction: &Arc<Transaction>) -> Prediction {
+    pub fn new(graph: &BootGraph, transaction: &Arc<Transaction>) -> Forecast {
         let mut machine = machine(graph, transaction);
         let takes = transaction.ids().map(|id| machine.behaviour(id).takes).collect();
         let run = run(transaction, machine);
         let path = run.timeline.critical_path(transaction.goal());
         let mut critical = vec![false; graph.len()];
         path.steps.iter().for_each(|step| critical[step.unit.index()] = true);
-        Prediction { takes, spans: run.timeline.spans().to_vec(), path, critical }
+        Forecast { takes, spans: run.timeline.spans().to_vec(), path, critical }
     }
 
     /// Whether the unit is on the critical path.
