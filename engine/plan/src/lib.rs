@@ -5,7 +5,11 @@
 
 mod backoff;
 mod cycle;
+pub mod diff;
 mod digest;
+pub mod explain;
+pub mod export;
+mod forecast;
 mod graph;
 mod implied;
 mod plan;
@@ -19,6 +23,7 @@ mod transaction;
 
 pub use backoff::Backoff;
 pub use digest::Digest;
+pub use forecast::Forecast;
 pub use graph::{BootGraph, Edge, EdgeKind, Provenance};
 pub use plan::{BOOT, PlanError, compile, order, plan, pulled_in};
 pub use resolve::resolve;
