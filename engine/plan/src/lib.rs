@@ -8,6 +8,7 @@ mod cycle;
 mod digest;
 mod graph;
 mod implied;
+mod machine;
 mod plan;
 pub mod render;
 mod resolve;
@@ -20,13 +21,14 @@ mod transaction;
 pub use backoff::Backoff;
 pub use digest::Digest;
 pub use graph::{BootGraph, Edge, EdgeKind, Provenance};
+pub use machine::{Behaviour, Fault, FaultKind, Load, Machine, Queued};
 pub use plan::{BOOT, PlanError, compile, order, plan, pulled_in};
 pub use resolve::resolve;
 pub use scheduler::{
     Action, Effect, Event, ExitStatus, JobResult, KILL_GRACE, Outcome, Refusal, Report, Scheduler,
     Shortfall, ShutdownKind, Token, Transition, UnitStatus, Why,
 };
-pub use simulate::{Behaviour, Fault, FaultKind, Machine, Script, Simulation, simulate};
+pub use simulate::{Script, Simulation, drive, simulate};
 pub use state::{Blame, Desired, Illegal, State, UnitEvent, Up, next};
 pub use timeline::{CriticalPath, Span, Step, Timeline};
 pub use transaction::{
