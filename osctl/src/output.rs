@@ -142,6 +142,12 @@ impl Output {
         self.text(&text)
     }
 
+    /// Writes one document as JSON, whatever `--output` says: in formats that are JSON.
+    pub(crate) fn only_json<T: Serialize>(&mut self, value: &T) -> Result<(), Failure> {
+        let text = document(Notation::Json, value)?;
+        self.text(&text)
+    }
+
     /// Writes one document of a stream: one line of JSON, or one document of a YAML stream.
     pub(crate) fn json_line<T: Serialize>(&mut self, value: &T) -> Result<(), Failure> {
         let text = match self.notation {

@@ -3,9 +3,9 @@
 use std::env;
 
 use clap::{Args, ValueEnum};
-use keel_plan::BOOT;
+use keel_plan::{BOOT, BootGraph};
 use keel_unit::Report;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::commands::inputs::{Fault, Inputs};
 use crate::error::{Exit, Failure};
@@ -37,6 +37,9 @@ pub(crate) struct Validate {
 /// For whom a report is.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Style {
+    /// For programs, as `--output` says
+    #[value(skip)]
+    Data,
     /// For people: the text underlined, and what to write instead
     Human,
     /// SARIF 2.1.0, for code scanning and editors
@@ -51,19 +54,14 @@ impl Validate {
     pub(crate) fn run(self, out: &mut Output) -> Result<Exit, Failure> {
         let style = self.format.unwrap_or(match out.format() {
             Format::Table => Style::Human,
-            Format::Json => Style::Json,
+            Format::Json => Style::Data,
         });
         match self.inputs.planned(&self.goal) {
             Ok((graph, transaction)) => {
                 match style {
-                    Style::Json => out.json(&json!({
-                        "valid": true,
-                        "digest": graph.digest().to_string(),
-                        "units": graph.len(),
-                        "edges": graph.edge_count(),
-                        "findings": [],
-                    }))?,
-                    Style::Sarif => out.json(&findings::sarif(None, None))?,
+                    Style::Data => out.json(&valid(&graph))?,
+                    Style::Json => out.only_json(&valid(&graph))?,
+                    Style::Sarif => out.only_json(&findings::sarif(None, None))?,
                     Style::Human | Style::Github => out.text(&format!(
                         "valid: {} units, {} edges, {} started by {}, {}\n",
                         graph.len(),
@@ -84,12 +82,24 @@ impl Validate {
     }
 }
 
+fn valid(graph: &BootGraph) -> Value {
+    json!({
+        "valid": true,
+        "digest": graph.digest().to_string(),
+        "units": graph.len(),
+        "edges": graph.edge_count(),
+        "findings": [],
+    })
+}
+
 fn show(report: &Report, style: Style, out: &mut Output) -> Result<(), Failure> {
     let here = env::current_dir().ok();
+    let invalid = || json!({ "valid": false, "findings": findings::views(report) });
     match style {
         Style::Human => out.text(&report.draw(out.drawing())),
-        Style::Json => out.json(&json!({ "valid": false, "findings": findings::views(report) })),
-        Style::Sarif => out.json(&findings::sarif(Some(report), here.as_deref())),
+        Style::Data => out.json(&invalid()),
+        Style::Json => out.only_json(&invalid()),
+        Style::Sarif => out.only_json(&findings::sarif(Some(report), here.as_deref())),
         Style::Github => out.text(&findings::annotations(report, here.as_deref())),
     }
 }

@@ -1,6 +1,7 @@
 //! `osctl graph render`: the graph as text, as a picture or for programs.
 
 use clap::{Args, ValueEnum};
+use keel_plan::export::Export;
 use keel_plan::{BOOT, render};
 
 use crate::commands::inputs::{Fault, Inputs};
@@ -23,7 +24,7 @@ pub(crate) struct Render {
     #[arg(long, value_name = "UNIT", default_value = BOOT)]
     goal: String,
 
-    /// How to draw; text, if not said otherwise, or JSON with `--output json`
+    /// How to draw; text, if not said otherwise, or data with `--output json` or `yaml`
     #[arg(long, short, value_enum)]
     format: Option<Drawing>,
 }
@@ -47,11 +48,11 @@ impl Render {
         let Render { inputs, goal, format } = self;
         match inputs.planned(&goal) {
             Ok((graph, transaction)) => {
-                let usual = match out.format() {
-                    Format::Table => Drawing::Text,
-                    _ => Drawing::Json,
-                };
-                out.text(&match format.unwrap_or(usual) {
+                if format.is_none() && out.format() == Format::Json {
+                    out.json(&Export::new(&graph, &transaction))?;
+                    return Ok(Exit::Clean);
+                }
+                out.text(&match format.unwrap_or(Drawing::Text) {
                     Drawing::Text => render::text(&graph, &transaction),
                     Drawing::Dot => render::dot(&graph, &transaction),
                     Drawing::Mermaid => render::mermaid(&graph, &transaction),
