@@ -4,14 +4,14 @@
 //! falls on all of them. The table is markdown, as docs/performance.md shows it.
 
 mod graph;
-mod manager;
+mod systemd;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use graph::Graph;
-use manager::Manager;
+use systemd::Systemd;
 
 use crate::command::{self, Failure, command};
 use crate::node::repository;
@@ -88,13 +88,13 @@ fn measure(osctl: &Path, units: usize, options: &Options) -> Result<Vec<Row>, Fa
         verify
     };
     // To be asked, a manager has read everything before: what is timed is the drawing alone.
-    let manager = Manager::start(&systemd);
+    let running = Systemd::start(&systemd);
     let mut contenders =
         vec![on_keel(VALIDATE), on_keel(RENDER), ("systemd-analyze verify", Box::new(verify))];
-    match &manager {
-        Ok(manager) => contenders.push((
+    match &running {
+        Ok(running) => contenders.push((
             "systemd-analyze dot",
-            Box::new(|| manager.inside("systemd-analyze", &["--user", "dot"], &systemd)),
+            Box::new(|| running.inside("systemd-analyze", &["--user", "dot"], &systemd)),
         )),
         Err(failure) => say(&format!("no systemd-analyze dot: {}", failure.chain())),
     }

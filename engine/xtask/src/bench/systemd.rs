@@ -13,9 +13,9 @@ const RUNTIME: &str = "/run/user/0";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The manager; it ends with the value.
-pub(super) struct Manager(Child);
+pub(super) struct Systemd(Child);
 
-impl Manager {
+impl Systemd {
     /// Starts one that has loaded every unit of a folder and started none.
     pub(super) fn start(units: &Path) -> Result<Self, Failure> {
         // systemd runs as a user's manager only where a system's one has left its folder.
@@ -30,9 +30,9 @@ impl Manager {
             .stderr(Stdio::null())
             .spawn()
             .map_err(Failure::because("cannot run unshare"))?;
-        let manager = Self(child);
+        let running = Self(child);
         let asked = Instant::now();
-        while !succeeds(&mut manager.inside(
+        while !succeeds(&mut running.inside(
             "systemctl",
             &["--user", "is-active", "idle.target"],
             units,
@@ -42,7 +42,7 @@ impl Manager {
             }
             thread::sleep(Duration::from_millis(50));
         }
-        Ok(manager)
+        Ok(running)
     }
 
     /// A program beside the manager.
@@ -59,7 +59,7 @@ fn with_units<'a>(command: &'a mut Command, units: &Path) -> &'a mut Command {
     command.env("XDG_RUNTIME_DIR", RUNTIME).env("SYSTEMD_UNIT_PATH", units)
 }
 
-impl Drop for Manager {
+impl Drop for Systemd {
     fn drop(&mut self) {
         // It has started nothing that would outlive it.
         let _gone = self.0.kill();
