@@ -76,7 +76,6 @@ fn by_unit(scene: &Scene<'_>) -> Drawn {
             Look::Order => "-.->",
             Look::Need => "--o",
             Look::Want => "-.-o",
-            Look::Conflict => "x--x",
         };
         let _ = writeln!(text, "  {first} {arrow} {then}");
         if line.critical {
