@@ -26,7 +26,7 @@ const TOP: f64 = 74.0;
 /// Length of an arrow's tip.
 const TIP: f64 = 7.0;
 /// Width of one character of what is no name.
-const CHARACTER: f64 = 6.4;
+const CHARACTER: f64 = 5.4;
 /// Most units that are listed as not started.
 const MOST_IDLE: usize = 12;
 
@@ -270,7 +270,7 @@ impl Picture<'_> {
         let mut out = String::new();
         let (mut x, mut y) = (MARGIN, top);
         let mut entry = |out: &mut String, sample: f64, label: &str| {
-            let wide = sample + 8.0 + CHARACTER * 0.86 * label.chars().count() as f64 + 22.0;
+            let wide = sample + 8.0 + CHARACTER * label.chars().count() as f64 + 24.0;
             if x + wide > width && x > MARGIN {
                 (x, y) = (MARGIN, y + 20.0);
             }
