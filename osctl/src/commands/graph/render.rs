@@ -1,6 +1,7 @@
 //! `osctl graph render`: the graph as text, as a picture or for programs.
 
 use clap::{Args, ValueEnum};
+use keel_plan::export::Export;
 use keel_plan::{BOOT, render};
 
 use crate::commands::inputs::{Fault, Inputs};
@@ -47,11 +48,15 @@ impl Render {
         let Render { inputs, goal, format } = self;
         match inputs.planned(&goal) {
             Ok((graph, transaction)) => {
-                let usual = match out.format() {
-                    Format::Table => Drawing::Text,
-                    _ => Drawing::Json,
+                let drawing = match (format, out.format()) {
+                    (Some(drawing), _) => drawing,
+                    (None, Format::Table) => Drawing::Text,
+                    (None, _) => {
+                        out.json(&Export::new(&graph, &transaction))?;
+                        return Ok(Exit::Clean);
+                    }
                 };
-                out.text(&match format.unwrap_or(usual) {
+                out.text(&match drawing {
                     Drawing::Text => render::text(&graph, &transaction),
                     Drawing::Dot => render::dot(&graph, &transaction),
                     Drawing::Mermaid => render::mermaid(&graph, &transaction),
