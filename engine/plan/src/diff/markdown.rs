@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::text::{line_changes, lines, path, places, sentences, shown, signed, time, toml};
+use super::text::{by_lines, line_changes, path, places, sentences, shown, signed, time, toml};
 use super::{Changed, Diff, Key};
 use crate::export::Setting;
 
@@ -99,7 +99,7 @@ fn change(out: &mut String, unit: &Changed) {
 
 fn key_change(out: &mut String, key: &Key) {
     let (path, places) = (code(&key.key), cell(&places(key)));
-    if let (Some(old), Some(new)) = (lines(key.old.as_ref()), lines(key.new.as_ref())) {
+    if let Some([old, new]) = by_lines(key) {
         let _ = writeln!(out, "  - `{path}` <sub>{places}</sub>\n\n    ~~~~diff");
         for line in line_changes(&old, &new) {
             // Four tildes end the block only where they begin a line.

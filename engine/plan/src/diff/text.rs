@@ -75,7 +75,7 @@ fn changed(out: &mut String, unit: &Changed) {
 
 fn key_change(out: &mut String, key: &Key) {
     let path = shown(&key.key);
-    if let (Some(old), Some(new)) = (lines(key.old.as_ref()), lines(key.new.as_ref())) {
+    if let Some([old, new]) = by_lines(key) {
         let _ = writeln!(out, "      {path}  ({})", places(key));
         for line in line_changes(&old, &new) {
             let _ = writeln!(out, "        {}", shown(&line));
@@ -105,15 +105,19 @@ pub(super) fn places(key: &Key) -> String {
     }
 }
 
-/// A value of several lines: a text that has them, or a list that is too long for one.
-pub(super) fn lines(setting: Option<&Setting>) -> Option<String> {
-    match &setting?.value {
-        Value::String(text) if text.trim_end().contains('\n') => Some(text.clone()),
-        list @ Value::Array(items) if toml(list).chars().count() > LONG => {
-            Some(items.iter().map(|item| format!("{}\n", toml(item))).collect())
+/// Both values by lines, if one of them takes several: a text that has them, or a list that is too long for one.
+pub(super) fn by_lines(key: &Key) -> Option<[String; 2]> {
+    let values = [&key.old.as_ref()?.value, &key.new.as_ref()?.value];
+    let lines = values.map(|value| match value {
+        Value::String(text) => Some((text.clone(), text.trim_end().contains('\n'))),
+        list @ Value::Array(items) => {
+            let lines = items.iter().map(|item| format!("{}\n", toml(item))).collect();
+            Some((lines, toml(list).chars().count() > LONG))
         }
         _ => None,
-    }
+    });
+    let [Some((old, old_long)), Some((new, new_long))] = lines else { return None };
+    (old_long || new_long).then_some([old, new])
 }
 
 /// What differs between two texts, line by line, with what stands around.

@@ -22,7 +22,7 @@ pub enum End {
     Degraded,
     /// The goal is not up.
     Missed,
-    /// Nothing more is started; the machine waits for somebody.
+    /// The goal counts as missed, and the machine waits for somebody.
     Emergency,
     /// The machine reboots.
     Reboot,

@@ -221,7 +221,7 @@ fn on_failure(unit: &keel_unit::Unit) -> String {
             failure.attempts, failure.delay, failure.max_delay
         ),
         OnFailure::Emergency => {
-            "nothing more is started but what keeps the machine reachable".to_owned()
+            "an emergency: the goal counts as missed, and what does not need it is started all the same".to_owned()
         }
         OnFailure::Reboot => "the machine reboots, once its services are stopped".to_owned(),
     }

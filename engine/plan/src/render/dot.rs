@@ -35,7 +35,6 @@ pub fn dot(graph: &BootGraph, transaction: &Transaction) -> String {
             Look::Order => "style=dashed",
             Look::Need => "style=solid, arrowhead=empty",
             Look::Want => "style=dotted, arrowhead=empty",
-            Look::Conflict => "color=red, dir=both, style=dotted",
         };
         let critical = if line.critical { ", color=\"#c2410c\", penwidth=2.5" } else { "" };
         let (first, then) = (scene.name(line.first), scene.name(line.then));

@@ -76,7 +76,6 @@ fn by_unit(scene: &Scene<'_>) -> Drawn {
             Look::Order => "-.->",
             Look::Need => "--o",
             Look::Want => "-.-o",
-            Look::Conflict => "x--x",
         };
         let _ = writeln!(text, "  {first} {arrow} {then}");
         if line.critical {
@@ -110,7 +109,7 @@ fn by_stage(scene: &Scene<'_>) -> Drawn {
     let mut stage_of: HashMap<UnitId, usize> = HashMap::new();
     for (at, stage) in scene.stages.iter().enumerate() {
         stage_of.extend(stage.units.iter().map(|unit| (*unit, at)));
-        let name = stage.name.unwrap_or("no stage");
+        let name = label(scene, at);
         let units = stage.units.len();
         let s = if units == 1 { "" } else { "s" };
         let _ = writeln!(text, "  {}[\"{name}<br>{units} unit{s}\"]", ids.of("stage", name));
@@ -125,13 +124,23 @@ fn by_stage(scene: &Scene<'_>) -> Drawn {
             *critical |= line.critical;
         }
     }
-    let mut id = |stage: usize| ids.of("stage", scene.stages[stage].name.unwrap_or("no stage"));
+    let mut id = |stage: usize| ids.of("stage", label(scene, stage));
     for ((first, then), (count, critical)) in &arrows {
         let arrow = if *critical { "==" } else { "--" };
         let (first, then) = (id(*first), id(*then));
         let _ = writeln!(text, "  {first} {arrow}>|{count}| {then}");
     }
     Drawn { text, edges: arrows.len() }
+}
+
+/// What stands for a stage: its name, or that of the one unit that is of none, which is the goal as a rule.
+fn label<'a>(scene: &Scene<'a>, stage: usize) -> &'a str {
+    let stage = &scene.stages[stage];
+    match (stage.name, stage.units.as_slice()) {
+        (Some(name), _) => name,
+        (None, [only]) => scene.name(*only),
+        (None, _) => "of no stage",
+    }
 }
 
 fn critical_path(scene: &Scene<'_>) -> Drawn {

@@ -53,13 +53,10 @@ pub(crate) enum Look {
     Need,
     /// Starts it too, and does not wait.
     Want,
-    /// Only one of the two can be up.
-    Conflict,
 }
 
 impl Look {
-    pub(crate) const ALL: [Look; 5] =
-        [Look::Firm, Look::Order, Look::Need, Look::Want, Look::Conflict];
+    pub(crate) const ALL: [Look; 4] = [Look::Firm, Look::Order, Look::Need, Look::Want];
 
     /// What a legend says.
     pub(crate) fn meaning(self) -> &'static str {
@@ -68,20 +65,19 @@ impl Look {
             Look::Order => "waits for it, whatever becomes of it",
             Look::Need => "fails without it, does not wait",
             Look::Want => "starts it too, does not wait",
-            Look::Conflict => "only one can be up",
         }
     }
 
-    fn of(kinds: &BTreeSet<EdgeKind>) -> Look {
+    /// What edges of these kinds look like. A conflict looks like nothing: only one of its two ends can be started.
+    fn of(kinds: &BTreeSet<EdgeKind>) -> Option<Look> {
         let has = |wanted: fn(&EdgeKind) -> bool| kinds.iter().any(wanted);
         let strong = has(|k| matches!(k, EdgeKind::Requires | EdgeKind::BindsTo));
         let ordered = has(|k| k.awaits().is_some());
         match (ordered, strong) {
-            (true, true) => Look::Firm,
-            (true, false) => Look::Order,
-            (false, true) => Look::Need,
-            (false, false) if has(|k| *k == EdgeKind::Wants) => Look::Want,
-            (false, false) => Look::Conflict,
+            (true, true) => Some(Look::Firm),
+            (true, false) => Some(Look::Order),
+            (false, true) => Some(Look::Need),
+            (false, false) => has(|k| *k == EdgeKind::Wants).then_some(Look::Want),
         }
     }
 
@@ -153,11 +149,9 @@ fn lines(graph: &BootGraph, order: &[UnitId], forecast: &Forecast) -> Vec<Line> 
                 pairs.entry(first).or_default().insert(edge.kind);
             }
         }
-        lines.extend(pairs.into_iter().map(|(first, kinds)| Line {
-            first,
-            then,
-            look: Look::of(&kinds),
-            critical: neighbours.contains(&(first, then)),
+        lines.extend(pairs.into_iter().filter_map(|(first, kinds)| {
+            let critical = neighbours.contains(&(first, then));
+            Some(Line { first, then, look: Look::of(&kinds)?, critical })
         }));
     }
     let ordering: Vec<(usize, usize)> = lines

@@ -110,6 +110,11 @@ impl Diff {
 
     /// The graph that a path stands for.
     fn side(&self, path: &Path, units: Option<&Path>) -> Result<Export, Fault> {
+        if let Err(error) = path.symlink_metadata() {
+            let failure = Failure::usage(format!("cannot read {}", path.display())).because(error);
+            let next = "name a machine config, a folder of units or an exported graph";
+            return Err(failure.next(next).into());
+        }
         if path.extension().is_some_and(|extension| extension == "json") {
             return Ok(exported(path)?);
         }

@@ -24,7 +24,7 @@ pub(crate) struct Render {
     #[arg(long, value_name = "UNIT", default_value = BOOT)]
     goal: String,
 
-    /// How to draw; text, if not said otherwise, or data with `--output json` or `yaml`
+    /// How to draw; text, if not said otherwise, or JSON with `--output json`
     #[arg(long, short, value_enum)]
     format: Option<Drawing>,
 }
@@ -48,11 +48,15 @@ impl Render {
         let Render { inputs, goal, format } = self;
         match inputs.planned(&goal) {
             Ok((graph, transaction)) => {
-                if format.is_none() && out.format() == Format::Json {
-                    out.json(&Export::new(&graph, &transaction))?;
-                    return Ok(Exit::Clean);
-                }
-                out.text(&match format.unwrap_or(Drawing::Text) {
+                let drawing = match (format, out.format()) {
+                    (Some(drawing), _) => drawing,
+                    (None, Format::Table) => Drawing::Text,
+                    (None, _) => {
+                        out.json(&Export::new(&graph, &transaction))?;
+                        return Ok(Exit::Clean);
+                    }
+                };
+                out.text(&match drawing {
                     Drawing::Text => render::text(&graph, &transaction),
                     Drawing::Dot => render::dot(&graph, &transaction),
                     Drawing::Mermaid => render::mermaid(&graph, &transaction),

@@ -74,15 +74,19 @@ impl Place {
 pub(super) struct Route {
     pub(super) look: Look,
     pub(super) critical: bool,
+    /// Its tip is where it begins: what it says of no order leads back in time.
+    pub(super) back: bool,
     pub(super) places: Vec<usize>,
 }
 
 /// A line before it has its way.
+#[derive(Clone, Copy)]
 struct Link {
     from: usize,
     to: usize,
     look: Look,
     critical: bool,
+    back: bool,
 }
 
 /// A lane: the units of one stage.
@@ -203,21 +207,21 @@ impl Layout {
             let firsts: Vec<usize> = bundle.firsts.iter().map(|unit| boxes[unit]).collect();
             let (column, lane) = (self.places[firsts[0]].column, self.places[firsts[0]].lane);
             let knot = self.push(What::Knot, column + 1, lane, KNOT);
-            let (look, critical) = (bundle.look, false);
-            links.extend(firsts.into_iter().map(|from| Link { from, to: knot, look, critical }));
-            let thens = bundle.thens.iter().map(|unit| boxes[unit]);
-            links.extend(thens.map(|to| Link { from: knot, to, look, critical }));
+            let link =
+                |from, to| Link { from, to, look: bundle.look, critical: false, back: false };
+            links.extend(firsts.into_iter().map(|from| link(from, knot)));
+            links.extend(bundle.thens.iter().map(|unit| link(knot, boxes[unit])));
             for first in &bundle.firsts {
                 bundled.extend(bundle.thens.iter().map(|then| (*first, *then)));
             }
         }
         // What is critical is seen as a line of its own.
         let alone = |line: &&Line| line.critical || !bundled.contains(&(line.first, line.then));
-        links.extend(scene.lines.iter().filter(alone).map(|line| Link {
-            from: boxes[&line.first],
-            to: boxes[&line.then],
-            look: line.look,
-            critical: line.critical,
+        links.extend(scene.lines.iter().filter(alone).map(|line| {
+            let (first, then) = (boxes[&line.first], boxes[&line.then]);
+            let back = self.places[first].column > self.places[then].column;
+            let (from, to) = if back { (then, first) } else { (first, then) };
+            Link { from, to, look: line.look, critical: line.critical, back }
         }));
         links
     }
@@ -229,7 +233,7 @@ impl Layout {
         let straight = links.iter().map(length).sum::<usize>() > MOST_WAYS;
         let mut chains: HashMap<(usize, usize, Look, bool), usize> = HashMap::new();
         let mut shared: HashMap<(usize, usize), usize> = HashMap::new();
-        for &Link { from: first, to: then, look, critical } in links {
+        for &Link { from: first, to: then, look, critical, back } in links {
             let (from, to) = (self.places[first].column, self.places[then].column);
             // Behind the lanes there is only the goal: what leads to it stays in its own lane until then.
             let own = self.lanes[self.places[then].lane].stage.is_none();
@@ -254,7 +258,7 @@ impl Layout {
                     }
                 }
             }
-            self.routes.push(Route { look, critical, places });
+            self.routes.push(Route { look, critical, back, places });
         }
     }
 

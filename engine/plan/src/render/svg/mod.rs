@@ -26,7 +26,7 @@ const TOP: f64 = 74.0;
 /// Length of an arrow's tip.
 const TIP: f64 = 7.0;
 /// Width of one character of what is no name.
-const CHARACTER: f64 = 6.4;
+const CHARACTER: f64 = 5.4;
 /// Most units that are listed as not started.
 const MOST_IDLE: usize = 12;
 
@@ -209,13 +209,17 @@ impl Picture<'_> {
         let (first, then) = (&self.layout.places[first], &self.layout.places[then]);
         let class = class(route.look, route.critical);
         let columns = &self.layout.columns;
-        if first.column >= then.column {
-            self.backward(out, route, first, then);
+        if first.column == then.column {
+            self.beside(out, route, first, then);
             return;
         }
         let begin = (columns[first.column].right, first.y);
-        let mut path = format!("M{} {}", tenth(begin.0), tenth(begin.1));
         let mut from = begin;
+        if route.back {
+            arrow(out, route.look, &class, begin, -TIP);
+            from.0 += TIP;
+        }
+        let mut path = format!("M{} {}", tenth(from.0), tenth(from.1));
         for way in &route.places[1..route.places.len() - 1] {
             let way = &self.layout.places[*way];
             let column = &columns[way.column];
@@ -224,27 +228,23 @@ impl Picture<'_> {
             from = (column.right, way.y);
         }
         let tip = (columns[then.column].left, self.port(route, then));
-        let has_tip = then.what != What::Knot;
+        let has_tip = then.what != What::Knot && !route.back;
         curve(&mut path, from, (tip.0 - if has_tip { TIP } else { 0.0 }, tip.1));
         let _ = writeln!(out, "<path class=\"line {class}\" d=\"{path}\"/>");
         if has_tip {
             arrow(out, route.look, &class, tip, TIP);
         }
-        if route.look == Look::Conflict {
-            arrow(out, route.look, &class, begin, -TIP);
-        }
     }
 
-    /// A line that says nothing of order may lead back, or to its own column: it leaves and enters on the right.
-    fn backward(&self, out: &mut String, route: &Route, first: &Place, then: &Place) {
-        let right = |place: &Place| self.layout.columns[place.column].right;
-        let (from, to) = ((right(first), first.y), (right(then) + TIP, then.y));
-        let bend = tenth(from.0.max(to.0) + 26.0);
+    /// A line that says nothing of order may lead to its own column: it leaves and enters on the right.
+    fn beside(&self, out: &mut String, route: &Route, first: &Place, then: &Place) {
+        let right = self.layout.columns[first.column].right;
         let class = class(route.look, route.critical);
-        let (x, y, end, at) = (tenth(from.0), tenth(from.1), tenth(to.0), tenth(to.1));
-        let path = format!("M{x} {y}C{bend} {y} {bend} {at} {end} {at}");
+        let (bend, end) = (tenth(right + 26.0), tenth(right + TIP));
+        let (from, to, edge) = (tenth(first.y), tenth(then.y), tenth(right));
+        let path = format!("M{edge} {from}C{bend} {from} {bend} {to} {end} {to}");
         let _ = writeln!(out, "<path class=\"line {class}\" d=\"{path}\"/>");
-        arrow(out, route.look, &class, (right(then), then.y), -TIP);
+        arrow(out, route.look, &class, (right, then.y), -TIP);
     }
 
     /// Where a line enters a box: those that come from above enter above.
@@ -270,7 +270,7 @@ impl Picture<'_> {
         let mut out = String::new();
         let (mut x, mut y) = (MARGIN, top);
         let mut entry = |out: &mut String, sample: f64, label: &str| {
-            let wide = sample + 8.0 + CHARACTER * 0.86 * label.chars().count() as f64 + 22.0;
+            let wide = sample + 8.0 + CHARACTER * label.chars().count() as f64 + 24.0;
             if x + wide > width && x > MARGIN {
                 (x, y) = (MARGIN, y + 20.0);
             }
@@ -332,7 +332,6 @@ fn class(look: Look, critical: bool) -> String {
         Look::Order => "order",
         Look::Need => "need",
         Look::Want => "want",
-        Look::Conflict => "conflict",
     };
     if critical { format!("{look} critical") } else { look.to_owned() }
 }

@@ -19,7 +19,7 @@ const STAGES: [[&str; 4]; HUES] = [
 ];
 
 /// Everything else: selector, property, light, dark.
-const RULES: [(&str, &str, &str, &str); 15] = [
+const RULES: [(&str, &str, &str, &str); 13] = [
     (".page", "fill", "#ffffff", "#0d1117"),
     (".ink", "fill", "#1b2230", "#e8edf4"),
     (".faint", "fill", "#5c6778", "#93a0b2"),
@@ -29,8 +29,6 @@ const RULES: [(&str, &str, &str, &str); 15] = [
     (".tip", "fill", "#7a8699", "#8090a6"),
     (".tip.hollow", "stroke", "#7a8699", "#8090a6"),
     (".tip.hollow", "fill", "#ffffff", "#0d1117"),
-    (".line.conflict", "stroke", "#c81e4a", "#ff7a9c"),
-    (".tip.conflict", "fill", "#c81e4a", "#ff7a9c"),
     (".line.critical", "stroke", "#dd4b12", "#ff8a4c"),
     (".tip.critical", "fill", "#dd4b12", "#ff8a4c"),
     (".critical .box", "stroke", "#dd4b12", "#ff8a4c"),
@@ -50,7 +48,6 @@ text{font-family:system-ui,-apple-system,'Segoe UI','Liberation Sans','DejaVu Sa
 .line{fill:none;stroke-width:1.2}
 .line.order{stroke-dasharray:5 3.5}
 .line.want{stroke-dasharray:1.5 3}
-.line.conflict{stroke-dasharray:2 3}
 .line.critical{stroke-width:2.6}
 .line.order.critical{stroke-dasharray:9 4}
 .tip.hollow{stroke-width:1.2}
