@@ -42,7 +42,7 @@ impl Plan {
     }
 }
 
-/// The stages in the order in which their first unit began, each with its units in the order in which they did.
+/// The stages in the order in which they were reached, each with its units in the order in which they began.
 fn lanes(trace: &Trace) -> Vec<(&str, Vec<usize>)> {
     let mut lanes: Vec<(&str, Vec<usize>)> = Vec::new();
     for place in in_time(trace) {
@@ -54,7 +54,10 @@ fn lanes(trace: &Trace) -> Vec<(&str, Vec<usize>)> {
         }
     }
     // What no stage waits for comes last: the goal is there.
-    lanes.sort_by_key(|(stage, _)| *stage == trace.goal);
+    lanes.sort_by_key(|(stage, _)| {
+        let reached = trace.find(stage).and_then(UnitTrace::ended).unwrap_or(Duration::MAX);
+        (*stage == trace.goal, reached)
+    });
     lanes
 }
 
@@ -211,11 +214,10 @@ fn row(out: &mut String, plan: &Plan, unit: &UnitTrace, critical: bool, y: f64) 
         let until = plan.x(last.saturating_add(slack));
         let _ = writeln!(
             out,
-            "<rect class=\"slack\" x=\"{to:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"2\"/>",
-            middle - 1.0,
+            "<rect class=\"slack\" x=\"{to:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"1.5\"/>",
+            top + BAR + 0.5,
             (until - to).max(0.5)
         );
-        label = until + 6.0;
     }
     let text = match unit.state {
         StateName::Skipped => "skipped".to_owned(),
@@ -224,7 +226,6 @@ fn row(out: &mut String, plan: &Plan, unit: &UnitTrace, critical: bool, y: f64) 
         _ => people(took),
     };
     if !text.is_empty() {
-        // Beside the bar; inside the picture where the bar reaches its end.
         let _ = writeln!(
             out,
             "<text class=\"faint\" x=\"{label:.1}\" y=\"{:.1}\">{text}</text>",
@@ -339,7 +340,7 @@ fn legend(out: &mut String, trace: &Trace, y: f64) {
     }
     let mut x = 16.0;
     for (class, text) in entries {
-        let (top, height) = if class == "slack" { (y - 5.0, 2.0) } else { (y - 9.0, 10.0) };
+        let (top, height) = if class == "slack" { (y - 5.0, 1.5) } else { (y - 9.0, 10.0) };
         let _ = writeln!(
             out,
             "<rect class=\"{class}\" x=\"{x:.1}\" y=\"{top:.1}\" width=\"18\" height=\"{height}\" rx=\"2\"/>"
