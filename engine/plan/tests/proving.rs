@@ -162,7 +162,14 @@ fn the_shipped_boot_fails_the_same_way_on_any_number_of_threads() {
     let units = fallible(&transaction);
     let trials = |threads| {
         let fault = FaultKind::Fail { why: "injected".into() };
-        each(&transaction, &machine, &units, &fault, NonZeroUsize::new(threads).unwrap())
+        each(
+            &transaction,
+            &machine,
+            &Script::default(),
+            &units,
+            &fault,
+            NonZeroUsize::new(threads).unwrap(),
+        )
     };
     let one = trials(1);
     assert!(one.len() > 25);

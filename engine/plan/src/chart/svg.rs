@@ -136,7 +136,7 @@ fn head(out: &mut String, trace: &Trace) {
         format!("{} side by side at most", busy.side_by_side),
         format!("{:.1} times as fast as one after another", busy.speed_up),
     ];
-    facts.extend(trace.machine.cpus.map(|cpus| format!("{cpus} processors")));
+    facts.extend(trace.machine.cpus.map(processors));
     facts.extend(trace.machine.hostname.clone());
     let short = trace.digest.get(..19).unwrap_or(&trace.digest);
     facts.push(short.to_owned());
@@ -223,7 +223,8 @@ fn row(out: &mut String, plan: &Plan, unit: &UnitTrace, critical: bool, y: f64) 
         StateName::Skipped => "skipped".to_owned(),
         state if is_bad(state) => "failed".to_owned(),
         _ if took.is_zero() => String::new(),
-        _ => people(took),
+        // What it worked, where it waited for a processor first: the bar, and not what stands before it.
+        _ => people(last.saturating_sub(working_from(unit).unwrap_or(last))),
     };
     if !text.is_empty() {
         let _ = writeln!(
@@ -233,6 +234,10 @@ fn row(out: &mut String, plan: &Plan, unit: &UnitTrace, critical: bool, y: f64) 
         );
     }
     out.push_str("</g>\n");
+}
+
+fn processors(count: u32) -> String {
+    if count == 1 { "1 processor".to_owned() } else { format!("{count} processors") }
 }
 
 /// Whether a unit of this kind waits for something outside for most of its time.
