@@ -8,6 +8,7 @@ use keel_unit::{Kind, KindName, Unit};
 
 use crate::graph::BootGraph;
 use crate::machine::{Behaviour, Load, Machine};
+use crate::simulate::Script;
 use crate::trace::{StateName, Trace};
 use crate::transaction::Transaction;
 
@@ -30,7 +31,7 @@ const fn usual(kind: KindName, which: &'static str, millis: u64, load: Load) -> 
 
 /// Every kind. Of several rows of one kind the last is for all units that the others do not name.
 ///
-/// The numbers are those of a small virtual machine with hardware virtualisation, rounded up; a recorded boot beats all of them.
+/// The numbers are guesses for a small machine with hardware virtualisation; a recorded boot beats all of them.
 pub const USUAL: &[Usual] = &[
     usual(KindName::Target, "", 0, Load::Waits),
     usual(KindName::Mount, "", 2, Load::Works),
@@ -91,21 +92,30 @@ pub struct Estimate {
 
 /// How all units of a graph may behave.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Estimates(Vec<Estimate>);
+pub struct Estimates {
+    units: Vec<Estimate>,
+    preparation: Duration,
+}
 
 impl Estimates {
     /// From recorded boots, of which `percentile` in 100 do not exceed what is taken; without them as the units' files hint; and
     /// without that as their kinds usually do. A unit that most of the boots skipped is skipped.
     pub fn new(graph: &BootGraph, traces: &[Trace], percentile: u8) -> Estimates {
         let recorded = Recorded::of(traces);
-        Estimates(graph.ids().map(|id| recorded.estimate(graph, id, percentile)).collect())
+        let mut preparations: Vec<Duration> =
+            traces.iter().filter_map(Trace::preparation).collect();
+        preparations.sort_unstable();
+        Estimates {
+            units: graph.ids().map(|id| recorded.estimate(graph, id, percentile)).collect(),
+            preparation: percentile_of(&preparations, percentile).unwrap_or_default(),
+        }
     }
 
     /// The same, and what this boot skipped is skipped.
     #[must_use]
     pub fn skipping(mut self, graph: &BootGraph, trace: &Trace) -> Estimates {
         let recorded = Recorded::of(std::slice::from_ref(trace));
-        for (id, estimate) in graph.ids().zip(&mut self.0) {
+        for (id, estimate) in graph.ids().zip(&mut self.units) {
             let skipped = recorded.unmet(graph.unit(id));
             estimate.unmet = estimate.unmet.take().or(skipped);
         }
@@ -114,13 +124,18 @@ impl Estimates {
 
     /// By [`UnitId`](crate::UnitId).
     pub fn units(&self) -> &[Estimate] {
-        &self.0
+        &self.units
+    }
+
+    /// What the script of a boot is: it begins when init has read its units, as far as that was recorded.
+    pub fn script(&self) -> Script {
+        Script { begin: self.preparation, ..Script::default() }
     }
 
     /// A machine on which every unit behaves so, and nothing goes wrong.
     pub fn machine(&self, transaction: &Arc<Transaction>) -> Machine {
         let mut machine = Machine::new(Arc::clone(transaction));
-        for (id, estimate) in transaction.ids().zip(&self.0) {
+        for (id, estimate) in transaction.ids().zip(&self.units) {
             *machine.behaviour(id) = Behaviour {
                 takes: estimate.takes,
                 started_in: estimate.takes / 2,

@@ -32,6 +32,11 @@ pub struct Business {
 }
 
 impl Trace {
+    /// When the first unit began: until then, init read its units and its config.
+    pub fn preparation(&self) -> Option<Duration> {
+        self.units.iter().filter_map(UnitTrace::began).min()
+    }
+
     /// Back from a unit along what each last waited for; in the order of time.
     pub fn chain(&self, unit: &str) -> Vec<Link> {
         let places: HashMap<&str, usize> = self

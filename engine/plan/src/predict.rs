@@ -8,7 +8,7 @@ use crate::chart::people;
 use crate::estimate::Estimates;
 use crate::graph::BootGraph;
 use crate::machine::{Fault, FaultKind};
-use crate::simulate::{Script, simulate};
+use crate::simulate::simulate;
 use crate::trace::{StateName, Trace};
 use crate::transaction::Transaction;
 use crate::trial::SEED;
@@ -86,7 +86,7 @@ pub fn predict(
             }
         }
     }
-    let run = simulate(transaction, machine, SEED, &Script::default());
+    let run = simulate(transaction, machine, SEED, &estimates.script());
     let spans = run.timeline.spans();
     let mut units = Vec::new();
     let mut unmatched = Vec::new();

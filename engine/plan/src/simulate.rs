@@ -40,6 +40,8 @@ pub struct Simulation {
 /// What is to happen during a simulated run, and how long it goes on.
 #[derive(Clone, Debug)]
 pub struct Script {
+    /// When the transaction is submitted: what the machine's time counts from may lie before that.
+    pub begin: Duration,
     /// Events beside the machine's own reports, in the order of their instants.
     pub events: Vec<(Duration, Event)>,
     /// Goes on after the transaction has ended, as long as something is to happen.
@@ -52,6 +54,7 @@ impl Default for Script {
     /// One boot, of at most a day.
     fn default() -> Self {
         Script {
+            begin: Duration::ZERO,
             events: Vec::new(),
             keep_running: false,
             horizon: Duration::from_secs(24 * 60 * 60),
@@ -97,7 +100,7 @@ pub fn drive(
     let mut script_events = script.events.iter().peekable();
     let mut wake_at: Option<Duration> = None;
     let mut down = false;
-    let mut next = Some((Duration::ZERO, Event::Submit));
+    let mut next = Some((script.begin, Event::Submit));
     while let Some((now, event)) = next {
         run.ended_at = now;
         for action in scheduler.handle(event, now) {

@@ -287,7 +287,7 @@ pub enum TraceErrorKind {
     Format(String),
     /// It is newer.
     #[error("it has version {0}; this osctl reads up to {VERSION}")]
-    Version(u32),
+    Version(u64),
     /// More units than any machine has.
     #[error("it has {0} units; {MOST_UNITS} at most are read")]
     TooMany(usize),
@@ -335,22 +335,18 @@ impl Trace {
     /// # Errors
     /// If it is none, is newer, or contradicts itself.
     pub fn parse(text: &str) -> Result<Trace, TraceError> {
-        /// Read first, so that another document or a newer one is called that, and not a JSON error.
-        #[derive(Deserialize)]
-        struct Head {
-            format: Option<String>,
-            version: Option<u32>,
-        }
         let error = |kind| TraceError { kind };
-        let head: Head = serde_json::from_str(text).map_err(|e| error(e.into()))?;
-        let format = head.format.unwrap_or_default();
+        // Another document, or a newer one, is to be called that, and not a JSON error.
+        let any: serde_json::Value = serde_json::from_str(text).map_err(|e| error(e.into()))?;
+        let format = any.get("format").and_then(serde_json::Value::as_str).unwrap_or_default();
         if format != FORMAT {
-            return Err(error(TraceErrorKind::Format(format)));
+            return Err(error(TraceErrorKind::Format(format.chars().take(80).collect())));
         }
-        if let Some(version) = head.version.filter(|version| *version > VERSION) {
+        let version = any.get("version").and_then(serde_json::Value::as_u64);
+        if let Some(version) = version.filter(|version| *version > u64::from(VERSION)) {
             return Err(error(TraceErrorKind::Version(version)));
         }
-        let trace: Trace = serde_json::from_str(text).map_err(|e| error(e.into()))?;
+        let trace: Trace = serde_json::from_value(any).map_err(|e| error(e.into()))?;
         trace.check().map_err(error)?;
         Ok(trace)
     }

@@ -74,12 +74,13 @@ pub fn fallible(transaction: &Transaction) -> Vec<UnitId> {
 pub fn each(
     transaction: &Arc<Transaction>,
     machine: &Machine,
+    script: &Script,
     units: &[UnitId],
     fault: &FaultKind,
     threads: NonZeroUsize,
 ) -> Vec<Trial> {
     let boot = |machine: Machine| {
-        let run = drive(transaction, machine, SEED, &Script::default(), |_, _| {});
+        let run = drive(transaction, machine, SEED, script, |_, _| {});
         Ended::of(transaction, &run)
     };
     let sound = boot(machine.clone());

@@ -42,7 +42,7 @@ impl Plan {
     }
 }
 
-/// The stages in the order in which their first unit began, each with its units in the order in which they did.
+/// The stages in the order in which they were reached, each with its units in the order in which they began.
 fn lanes(trace: &Trace) -> Vec<(&str, Vec<usize>)> {
     let mut lanes: Vec<(&str, Vec<usize>)> = Vec::new();
     for place in in_time(trace) {
@@ -54,7 +54,10 @@ fn lanes(trace: &Trace) -> Vec<(&str, Vec<usize>)> {
         }
     }
     // What no stage waits for comes last: the goal is there.
-    lanes.sort_by_key(|(stage, _)| *stage == trace.goal);
+    lanes.sort_by_key(|(stage, _)| {
+        let reached = trace.find(stage).and_then(UnitTrace::ended).unwrap_or(Duration::MAX);
+        (*stage == trace.goal, reached)
+    });
     lanes
 }
 
@@ -133,7 +136,7 @@ fn head(out: &mut String, trace: &Trace) {
         format!("{} side by side at most", busy.side_by_side),
         format!("{:.1} times as fast as one after another", busy.speed_up),
     ];
-    facts.extend(trace.machine.cpus.map(|cpus| format!("{cpus} processors")));
+    facts.extend(trace.machine.cpus.map(processors));
     facts.extend(trace.machine.hostname.clone());
     let short = trace.digest.get(..19).unwrap_or(&trace.digest);
     facts.push(short.to_owned());
@@ -211,20 +214,19 @@ fn row(out: &mut String, plan: &Plan, unit: &UnitTrace, critical: bool, y: f64) 
         let until = plan.x(last.saturating_add(slack));
         let _ = writeln!(
             out,
-            "<rect class=\"slack\" x=\"{to:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"2\"/>",
-            middle - 1.0,
+            "<rect class=\"slack\" x=\"{to:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"1.5\"/>",
+            top + BAR + 0.5,
             (until - to).max(0.5)
         );
-        label = until + 6.0;
     }
     let text = match unit.state {
         StateName::Skipped => "skipped".to_owned(),
         state if is_bad(state) => "failed".to_owned(),
         _ if took.is_zero() => String::new(),
-        _ => people(took),
+        // What it worked, where it waited for a processor first: the bar, and not what stands before it.
+        _ => people(last.saturating_sub(working_from(unit).unwrap_or(last))),
     };
     if !text.is_empty() {
-        // Beside the bar; inside the picture where the bar reaches its end.
         let _ = writeln!(
             out,
             "<text class=\"faint\" x=\"{label:.1}\" y=\"{:.1}\">{text}</text>",
@@ -232,6 +234,10 @@ fn row(out: &mut String, plan: &Plan, unit: &UnitTrace, critical: bool, y: f64) 
         );
     }
     out.push_str("</g>\n");
+}
+
+fn processors(count: u32) -> String {
+    if count == 1 { "1 processor".to_owned() } else { format!("{count} processors") }
 }
 
 /// Whether a unit of this kind waits for something outside for most of its time.
@@ -339,7 +345,7 @@ fn legend(out: &mut String, trace: &Trace, y: f64) {
     }
     let mut x = 16.0;
     for (class, text) in entries {
-        let (top, height) = if class == "slack" { (y - 5.0, 2.0) } else { (y - 9.0, 10.0) };
+        let (top, height) = if class == "slack" { (y - 5.0, 1.5) } else { (y - 9.0, 10.0) };
         let _ = writeln!(
             out,
             "<rect class=\"{class}\" x=\"{x:.1}\" y=\"{top:.1}\" width=\"18\" height=\"{height}\" rx=\"2\"/>"

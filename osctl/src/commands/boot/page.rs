@@ -35,13 +35,19 @@ pub(crate) fn headline(trace: &Trace, palette: Palette) -> String {
     machine.extend(about.hostname.clone());
     machine.extend(about.keel.as_ref().map(|version| format!("keel {version}")));
     machine.extend(about.kernel.as_ref().map(|release| format!("linux {release}")));
-    machine.extend(about.cpus.map(|cpus| format!("{cpus} processors")));
+    machine.extend(about.cpus.map(|cpus| match cpus {
+        1 => "1 processor".to_owned(),
+        cpus => format!("{cpus} processors"),
+    }));
     if !machine.is_empty() {
         field(&mut text, palette, "machine", &printable(&machine.join(", ")));
     }
     if let Some(kernel) = trace.kernel_us {
         let kernel = people(std::time::Duration::from_micros(kernel));
         field(&mut text, palette, "before init", &format!("{kernel} from the kernel's start"));
+    }
+    if let Some(preparation) = trace.preparation().filter(|preparation| !preparation.is_zero()) {
+        field(&mut text, palette, "first unit", &format!("after {}", people(preparation)));
     }
     let path = trace.critical_path();
     let steps: Vec<_> = path.iter().filter(|link| link.to > link.from).collect();

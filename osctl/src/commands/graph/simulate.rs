@@ -142,12 +142,12 @@ impl Simulate {
         let machine = self.machine(&transaction, &estimates)?;
         let assertions = self.assertions(&transaction)?;
 
-        let run = simulate(&transaction, machine.clone(), SEED, &Script::default());
+        let run = simulate(&transaction, machine.clone(), SEED, &estimates.script());
         let slack = slack(&transaction, &machine, &run);
         let trace = Trace::simulated(graph, &transaction, &run, &slack, self.cpus);
         let ended = Ended::of(&transaction, &run);
         let broken = self.broken(&transaction, &assertions, &ended);
-        let trials = self.each(&transaction, &machine, &assertions);
+        let trials = self.each(&transaction, &machine, &estimates.script(), &assertions);
         let report = Report {
             transaction: &transaction,
             estimates: &estimates,
@@ -245,6 +245,7 @@ impl Simulate {
         &self,
         transaction: &Arc<Transaction>,
         machine: &Machine,
+        script: &Script,
         assertions: &[Assertion],
     ) -> Vec<report::Trials> {
         let faults: Vec<(&'static str, FaultKind)> = match self.each_failure {
@@ -259,7 +260,7 @@ impl Simulate {
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let units = fallible(transaction);
         let of = |(does, fault): (&'static str, FaultKind)| {
-            let trials = each(transaction, machine, &units, &fault, threads);
+            let trials = each(transaction, machine, script, &units, &fault, threads);
             let with_broken = |trial: Trial| {
                 let asked = assertions.iter().filter(|assertion| assertion.is_for(trial.unit));
                 let broken = broken(transaction, asked, &trial.ended);
