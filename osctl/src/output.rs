@@ -130,10 +130,12 @@ impl Output {
 
     /// Writes text as it is; callers end their own lines.
     pub(crate) fn text(&mut self, text: &str) -> Result<(), Failure> {
-        self.stdout
-            .write_all(text.as_bytes())
-            .and_then(|()| self.stdout.flush())
-            .map_err(|source| Failure::new("cannot write to stdout").because(source))
+        self.stdout.write_all(text.as_bytes()).and_then(|()| self.stdout.flush()).map_err(
+            |source| {
+                let failure = Failure::new("cannot write to stdout").because(source);
+                failure.next("see whether there is room where the output goes")
+            },
+        )
     }
 
     /// Writes one document for programs, as JSON or as YAML.

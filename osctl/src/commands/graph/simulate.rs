@@ -193,7 +193,8 @@ impl Simulate {
         for name in &self.skip {
             let unit = options::unit(transaction, "--skip", name)?;
             if !transaction.spec(unit).has_condition {
-                return Err(Failure::usage(format!("--skip: {name} has no condition")));
+                let failure = Failure::usage(format!("--skip: {name} has no condition"));
+                return Err(failure.next("only a unit with a [condition] is ever skipped"));
             }
             machine.behaviour(unit).unmet = Some("as asked for with --skip".into());
         }
