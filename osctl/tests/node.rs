@@ -45,6 +45,8 @@ impl Service for Machine {
                 critical_path: vec![CriticalUnit { unit: "containerd".to_owned(), ms: 1_400 }],
                 speed_up: 2.0,
                 max_side_by_side: 4,
+                kernel_us: Some(812_345),
+                processors: Some(2),
             }),
         })
     }
@@ -64,6 +66,13 @@ impl Service for Machine {
             waits_for: vec![],
             pid: Some(77),
             memory_bytes: None,
+            boot: Some(keel_control::UnitBoot {
+                state: UnitState::Running,
+                began_us: Some(100_000),
+                ended_us: Some(1_500_250),
+                waited_for: None,
+                attempts: 1,
+            }),
         };
         Ok(UnitList { now_ms: 61_500, units: vec![unit] })
     }
@@ -261,6 +270,9 @@ fn status_and_units() {
     let json = node.pinned(&["units", "--output=json"]);
     let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!(json["units"][0]["took_ms"], 1_400);
+    let yaml = node.pinned(&["units", "--output", "yaml"]);
+    assert!(yaml.stdout.contains("\n- name: containerd\n  kind: service\n"), "{}", yaml.stdout);
+    assert_eq!(serde_saphyr::from_str::<serde_json::Value>(&yaml.stdout).unwrap(), json);
     drop(init);
 }
 
@@ -286,6 +298,12 @@ fn events_are_told_and_followed() {
     assert_eq!(told.stderr, "note: 1 events before these are forgotten by the node\n");
     assert_eq!(told.stdout.lines().count(), 4);
     assert!(told.stdout.starts_with("     2      1.234  event 2\n"), "{}", told.stdout);
+    let lines = node.pinned(&["events", "--output", "json"]).stdout;
+    let lines: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let yaml = node.pinned(&["events", "--output", "yaml"]).stdout;
+    let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(&yaml).unwrap();
+    assert_eq!((documents.len(), documents), (4, lines), "a document an event");
     let beyond = node.pinned(&["events", "--from", "99"]);
     assert_eq!(beyond.code, Some(1));
     assert!(

@@ -54,8 +54,14 @@ impl Inputs {
                 let units = self.units.display();
                 Fault::Other(failure.next(format!("give {units} a boot.toml with [target]")))
             }
-            PlanError::UnknownGoal { .. } => Fault::Other(Failure::usage(error.to_string())),
-            other => Fault::Other(Failure::new("cannot plan the boot").because(other)),
+            PlanError::UnknownGoal { .. } => {
+                let failure = Failure::usage(error.to_string());
+                Fault::Other(failure.next("`osctl graph list` names all units"))
+            }
+            other => {
+                let failure = Failure::new("cannot plan the boot").because(other);
+                Fault::Other(failure.next("this is a defect of osctl; please report it"))
+            }
         })
     }
 }
