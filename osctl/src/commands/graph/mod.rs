@@ -7,6 +7,7 @@ mod list;
 mod name;
 mod path;
 mod render;
+mod simulate;
 
 use clap::Subcommand;
 
@@ -22,6 +23,7 @@ pub(crate) enum Graph {
     List(list::List),
     Digest(digest::Digest),
     Diff(diff::Diff),
+    Simulate(simulate::Simulate),
 }
 
 impl Graph {
@@ -33,6 +35,7 @@ impl Graph {
             Graph::List(command) => command.run(out),
             Graph::Digest(command) => command.run(out),
             Graph::Diff(command) => command.run(out),
+            Graph::Simulate(command) => command.run(out),
         }
     }
 }
