@@ -82,6 +82,9 @@ pub struct Unit {
     /// When it is expected to be up.
     #[serde(default)]
     pub up_ms: Option<u64>,
+    /// By how much later it could be up without the goal coming later; `null` where the goal does not wait for it.
+    #[serde(default)]
+    pub slack_ms: Option<u64>,
     /// Whether it is on the critical path.
     #[serde(default)]
     pub critical: bool,
@@ -150,6 +153,7 @@ impl Export {
                 expected_ms: expected.filter(|_| !is_target(unit)).map(millis),
                 begins_ms: forecast.begins(id).filter(|_| in_boot).map(millis),
                 up_ms: forecast.spans[id.index()].ended.filter(|_| in_boot).map(millis),
+                slack_ms: forecast.slack[id.index()].filter(|_| in_boot).map(millis),
                 critical: forecast.critical(id),
                 keys: settings(graph, unit),
             }

@@ -3,14 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::estimate::Estimates;
 use crate::graph::BootGraph;
-use crate::machine::Machine;
-use crate::simulate::{Script, Simulation, simulate};
+use crate::simulate::{Simulation, simulate};
+use crate::slack::slack;
 use crate::timeline::{CriticalPath, Span};
 use crate::transaction::{Transaction, UnitId};
-
-/// Seed of every simulation that draws or explains: equal inputs give equal bytes.
-pub(crate) const SEED: u64 = 7;
+use crate::trial::SEED;
 
 /// A boot without faults.
 #[derive(Debug, Clone)]
@@ -19,21 +18,34 @@ pub struct Forecast {
     pub takes: Vec<Duration>,
     /// When each unit begins and is up, by [`UnitId`].
     pub spans: Vec<Span>,
+    /// By how much later each unit could be up without the goal coming later, by [`UnitId`]; none where nothing waits for it.
+    pub slack: Vec<Option<Duration>>,
     /// What decides how long the boot takes.
     pub path: CriticalPath,
     critical: Vec<bool>,
+    run: Simulation,
+    estimates: Estimates,
 }
 
 impl Forecast {
-    /// Runs the boot once. Every condition that is not a plain `no` is taken to be met.
+    /// Runs the boot once, as long as the units' files hint and their kinds usually take. Every condition that is not a plain `no` is
+    /// taken to be met.
     pub fn new(graph: &BootGraph, transaction: &Arc<Transaction>) -> Forecast {
-        let mut machine = machine(graph, transaction);
-        let takes = transaction.ids().map(|id| machine.behaviour(id).takes).collect();
-        let run = run(transaction, machine);
+        let estimates = Estimates::new(graph, &[], 50);
+        let machine = estimates.machine(transaction);
+        let run = simulate(transaction, machine.clone(), SEED, &estimates.script());
         let path = run.timeline.critical_path(transaction.goal());
         let mut critical = vec![false; graph.len()];
         path.steps.iter().for_each(|step| critical[step.unit.index()] = true);
-        Forecast { takes, spans: run.timeline.spans().to_vec(), path, critical }
+        Forecast {
+            takes: estimates.units().iter().map(|estimate| estimate.takes).collect(),
+            spans: run.timeline.spans().to_vec(),
+            slack: slack(transaction, &machine, &run),
+            path,
+            critical,
+            run,
+            estimates,
+        }
     }
 
     /// Whether the unit is on the critical path.
@@ -46,18 +58,14 @@ impl Forecast {
         let span = &self.spans[unit.index()];
         span.began.or(span.ended)
     }
-}
 
-/// The machine on which a boot is predicted.
-pub(crate) fn machine(graph: &BootGraph, transaction: &Arc<Transaction>) -> Machine {
-    let mut machine = Machine::new(Arc::clone(transaction));
-    for id in graph.ids().filter(|id| !graph.unit(*id).condition.when) {
-        machine.behaviour(id).unmet = Some("`when` is false".into());
+    /// The boot itself.
+    pub(crate) fn run(&self) -> &Simulation {
+        &self.run
     }
-    machine
-}
 
-/// Runs a transaction to its end.
-pub(crate) fn run(transaction: &Arc<Transaction>, machine: Machine) -> Simulation {
-    simulate(transaction, machine, SEED, &Script::default())
+    /// What it was made with.
+    pub(crate) fn estimates(&self) -> &Estimates {
+        &self.estimates
+    }
 }

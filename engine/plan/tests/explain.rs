@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use keel_plan::explain::{Chain, End, chains, explain};
-use keel_plan::{BOOT, BootGraph, Transaction, compile};
+use keel_plan::explain::{Chain, chains, explain};
+use keel_plan::{BOOT, BootGraph, Ending, Transaction, compile};
 use keel_unit::Input;
 
 /// Units as `name: words`, one a line; each is a oneshot of `boot` that takes 100 ms.
@@ -26,7 +26,7 @@ fn planned(units: &str) -> (BootGraph, Arc<Transaction>) {
 }
 
 /// How the boot ends if `unit` fails, after how many attempts and when, and what is lost.
-fn check(units: &str, unit: &str, expect: (End, u32, u64, &[&str])) {
+fn check(units: &str, unit: &str, expect: (Ending, u32, u64, &[&str])) {
     let (graph, transaction) = planned(units);
     let said = explain(&graph, &transaction, graph.find(unit).unwrap()).if_it_fails.unwrap();
     let lost: Vec<&str> = said.lost.iter().map(|loss| loss.unit.as_str()).collect();
@@ -36,21 +36,21 @@ fn check(units: &str, unit: &str, expect: (End, u32, u64, &[&str])) {
 #[test]
 fn a_failure_ends_as_its_policy_says() {
     let alone = "a:\nb: after = \"a\"";
-    check(alone, "a", (End::Degraded, 1, 200, &[]));
+    check(alone, "a", (Ending::Degraded, 1, 200, &[]));
     let needed = "a:\nb: requires = \"a\"; after = \"a\"\nc: requires = \"b\"; after = \"b\"\nd:";
-    check(needed, "a", (End::Degraded, 1, 100, &["b", "c"]));
-    check(needed, "c", (End::Degraded, 1, 300, &[]));
+    check(needed, "a", (Ending::Degraded, 1, 100, &["b", "c"]));
+    check(needed, "c", (Ending::Degraded, 1, 300, &[]));
     let again = "a: failure = { on = \"retry\", attempts = 2, delay = \"1s\", max-delay = \"1s\" }";
     let (graph, transaction) = planned(again);
     let said = explain(&graph, &transaction, graph.find("a").unwrap()).if_it_fails.unwrap();
-    assert_eq!((said.end, said.attempts, said.instead_of_ms), (End::Degraded, 2, 100));
+    assert_eq!((said.end, said.attempts, said.instead_of_ms), (Ending::Degraded, 2, 100));
     assert!(said.ends_ms >= 1_000, "{said:?}");
     let emergency = "a: failure = { on = \"emergency\" }\nb: after = \"a\"";
-    check(emergency, "a", (End::Emergency, 1, 200, &["boot"]));
+    check(emergency, "a", (Ending::Emergency, 1, 200, &["boot"]));
     let reboot = "a: failure = { on = \"reboot\" }\nb: after = \"a\"";
     let (graph, transaction) = planned(reboot);
     let said = explain(&graph, &transaction, graph.find("a").unwrap()).if_it_fails.unwrap();
-    assert_eq!(said.end, End::Reboot);
+    assert_eq!(said.end, Ending::Reboot);
 }
 
 #[test]

@@ -5,48 +5,20 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::export::millis;
-use crate::forecast::run;
-use crate::machine::{Fault, FaultKind, Machine};
+use crate::forecast::Forecast;
+use crate::machine::{Fault, FaultKind};
 use crate::scheduler::Action;
-use crate::simulate::Simulation;
+use crate::simulate::{Simulation, simulate};
 use crate::state::State;
+use crate::trace::Ending;
 use crate::transaction::{Transaction, UnitId};
-
-/// How a boot ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum End {
-    /// The goal is up, and nothing is missing.
-    Reached,
-    /// The goal is up, and something is missing.
-    Degraded,
-    /// The goal is not up.
-    Missed,
-    /// The goal counts as missed, and the machine waits for somebody.
-    Emergency,
-    /// The machine reboots.
-    Reboot,
-}
-
-impl End {
-    fn of(run: &Simulation) -> End {
-        let happened =
-            |wanted: fn(&Action) -> bool| run.log.iter().any(|(_, action)| wanted(action));
-        match &run.outcome {
-            _ if happened(|action| matches!(action, Action::Reboot { .. })) => End::Reboot,
-            _ if happened(|action| matches!(action, Action::Emergency { .. })) => End::Emergency,
-            Some(outcome) if outcome.reached && outcome.degraded.is_empty() => End::Reached,
-            Some(outcome) if outcome.reached => End::Degraded,
-            _ => End::Missed,
-        }
-    }
-}
+use crate::trial::{Ended, SEED};
 
 /// What follows from the failure of one unit.
 #[derive(Debug, Clone, Serialize)]
 pub struct Consequence {
     /// How the boot ends.
-    pub end: End,
+    pub end: Ending,
     /// When the goal is up, or when everything has ended without it.
     pub ends_ms: u64,
     /// The same, had the unit not failed.
@@ -66,55 +38,45 @@ pub struct Loss {
     pub why: String,
 }
 
-/// Boots without the fault and with it.
+/// Boots once more, with the fault.
 pub(super) fn consequence(
     transaction: &Arc<Transaction>,
-    machine: Machine,
+    sound: &Forecast,
     unit: UnitId,
 ) -> Consequence {
-    let sound = run(transaction, machine.clone());
-    let mut broken = machine;
+    let mut machine = sound.estimates().machine(transaction);
     let why = "it was made to fail".into();
-    broken.behaviour(unit).fault = Some(Fault::always(FaultKind::Fail { why }));
-    let broken = run(transaction, broken);
+    machine.behaviour(unit).fault = Some(Fault::always(FaultKind::Fail { why }));
+    let broken = simulate(transaction, machine, SEED, &sound.estimates().script());
 
-    let up = states(&sound, transaction);
-    let now = states(&broken, transaction);
-    let is_up = |state: &Option<(State, String)>| matches!(state, Some((State::Active(_), _)));
+    let up = |run: &Simulation, id: UnitId| run.states[id.index()].is_active();
+    let reasons = reasons(&broken, transaction);
     let jobs = transaction.jobs().iter().map(|job| job.unit);
-    let lost = jobs.filter(|id| *id != unit && is_up(&up[id.index()]) && !is_up(&now[id.index()]));
+    let lost = jobs.filter(|id| *id != unit && up(sound.run(), *id) && !up(&broken, *id));
     let loss = |id: UnitId| Loss {
         unit: transaction.spec(id).name.to_string(),
-        why: match &now[id.index()] {
-            Some((State::Waiting | State::Inactive, _)) | None => "not started".to_owned(),
-            Some((_, why)) => why.clone(),
+        why: match (broken.states[id.index()], &reasons[id.index()]) {
+            (State::Waiting | State::Inactive, _) | (_, None) => "not started".to_owned(),
+            (_, Some(why)) => why.clone(),
         },
     };
+    let ends = |run: &Simulation| millis(Ended::of(transaction, run).at());
     Consequence {
-        end: End::of(&broken),
-        ends_ms: ends(&broken, transaction),
-        instead_of_ms: ends(&sound, transaction),
+        end: Ending::of(&broken),
+        ends_ms: ends(&broken),
+        instead_of_ms: ends(sound.run()),
         attempts: broken.timeline.spans()[unit.index()].attempts,
         lost: lost.map(loss).collect(),
     }
 }
 
-/// The last state of each unit, and why it is in it.
-fn states(run: &Simulation, transaction: &Transaction) -> Vec<Option<(State, String)>> {
-    let mut states = vec![None; transaction.units().len()];
+/// Why each unit is in the state that it is in.
+fn reasons(run: &Simulation, transaction: &Transaction) -> Vec<Option<String>> {
+    let mut reasons = vec![None; transaction.units().len()];
     for (_, action) in &run.log {
         if let Action::Announce(change) = action {
-            let why = change.why.describe(transaction).to_string();
-            states[change.unit.index()] = Some((change.to, why));
+            reasons[change.unit.index()] = Some(change.why.describe(transaction).to_string());
         }
     }
-    states
-}
-
-fn ends(run: &Simulation, transaction: &Transaction) -> u64 {
-    let goal = &run.timeline.spans()[transaction.goal().index()];
-    millis(match goal.state {
-        State::Active(_) => goal.ended.unwrap_or(run.ended_at),
-        _ => run.ended_at,
-    })
+    reasons
 }

@@ -13,10 +13,10 @@ use keel_unit::value::Timespan;
 use keel_unit::words::{Condition, OnFailure};
 use serde::Serialize;
 
-pub use self::failure::{Consequence, End, Loss};
+pub use self::failure::{Consequence, Loss};
 pub use self::path::{Chain, Meaning, chains};
 use crate::export::millis;
-use crate::forecast::{Forecast, machine};
+use crate::forecast::Forecast;
 use crate::graph::{BootGraph, Edge, EdgeKind};
 use crate::state::State;
 use crate::transaction::{Transaction, UnitId};
@@ -71,6 +71,8 @@ pub struct Expected {
     pub begins_ms: Option<u64>,
     /// When it is up.
     pub up_ms: Option<u64>,
+    /// By how much later it could be up without the goal coming later; `null` where the goal does not wait for it.
+    pub slack_ms: Option<u64>,
     /// Whether its condition is not met, whatever the machine.
     pub skipped: bool,
     /// Whether it is on the critical path.
@@ -128,6 +130,7 @@ pub fn explain(graph: &BootGraph, transaction: &Arc<Transaction>, id: UnitId) ->
     let expected = started[id.index()].then(|| Expected {
         begins_ms: forecast.begins(id).map(millis),
         up_ms: span.ended.map(millis),
+        slack_ms: forecast.slack[id.index()].map(millis),
         skipped: span.state == State::Skipped,
         critical: forecast.critical(id),
         waits_last_for: span.waited_for.map(|other| name(graph, other)),
@@ -156,8 +159,7 @@ pub fn explain(graph: &BootGraph, transaction: &Arc<Transaction>, id: UnitId) ->
         condition: condition(&unit.condition),
         on_failure: on_failure(unit),
         restart: restart(&unit.kind),
-        if_it_fails: fails
-            .then(|| failure::consequence(transaction, machine(graph, transaction), id)),
+        if_it_fails: fails.then(|| failure::consequence(transaction, &forecast, id)),
     }
 }
 

@@ -7,9 +7,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
 
 use keel_unit::KindName;
-use keel_unit::value::Timespan;
 
 use super::scene::{Look, Scene};
+use crate::chart::people;
 use crate::graph::BootGraph;
 use crate::transaction::{Transaction, UnitId};
 
@@ -40,7 +40,7 @@ fn head(scene: &Scene<'_>, remark: &str) -> String {
         scene.name(scene.goal),
         scene.started(),
         scene.layers,
-        Timespan(scene.forecast.path.total),
+        people(scene.forecast.path.total),
         scene.graph.digest(),
     )
 }

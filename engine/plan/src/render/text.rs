@@ -6,6 +6,7 @@ use keel_unit::KindName;
 use keel_unit::value::Timespan;
 
 use super::scene::Scene;
+use crate::chart::people;
 use crate::graph::BootGraph;
 use crate::transaction::{Transaction, UnitId};
 
@@ -34,7 +35,7 @@ pub fn text(graph: &BootGraph, transaction: &Transaction) -> String {
         out,
         "* the critical path: {} units, {} predicted, {} side by side at most",
         path.steps.len(),
-        Timespan(path.total),
+        people(path.total),
         path.side_by_side
     );
     for (own, members) in layers.iter().enumerate() {

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use keel_plan::BOOT;
-use keel_plan::explain::{Consequence, End, Explanation, Relation, explain};
+use keel_plan::chart::people;
+use keel_plan::explain::{Consequence, Explanation, Relation, explain};
+use keel_plan::{BOOT, Ending};
 use keel_unit::value::Timespan;
 
 use super::name::{said, unit};
@@ -146,8 +147,18 @@ fn when(unit: &Explanation) -> Vec<String> {
             _ => "never, as things stand".to_owned(),
         });
     }
+    let slack = unit.expected.as_ref().filter(|expected| !expected.critical);
+    if let Some(slack) = slack.and_then(|expected| expected.slack_ms).filter(|slack| *slack > 0) {
+        lines.push(format!(
+            "could be up {} later, and {} would be no later",
+            time(slack),
+            unit.goal
+        ));
+    }
     lines.push(match unit.deadline_ms {
-        Some(deadline) => format!("its deadline is {}", time(deadline)),
+        Some(deadline) => {
+            format!("its deadline is {}", Timespan(Duration::from_millis(deadline)))
+        }
         None if unit.kind == "target" => "a target does no work and has no deadline".to_owned(),
         None => "it has no deadline".to_owned(),
     });
@@ -172,11 +183,12 @@ fn failure(unit: &Explanation) -> Vec<String> {
         if *attempts > 1 { format!(" after {attempts} attempts") } else { String::new() };
     let at = time(*ends_ms);
     let end = match end {
-        End::Reached => format!("{goal} is reached"),
-        End::Degraded => format!("{goal} is reached, degraded"),
-        End::Missed => format!("{goal} is not reached; the rest has ended"),
-        End::Emergency => "the boot ends in an emergency".to_owned(),
-        End::Reboot => "the machine goes down to reboot".to_owned(),
+        Ending::Unfinished => "the boot is still going on".to_owned(),
+        Ending::Reached => format!("{goal} is reached"),
+        Ending::Degraded => format!("{goal} is reached, degraded"),
+        Ending::Missed => format!("{goal} is not reached; the rest has ended"),
+        Ending::Emergency => "the boot ends in an emergency".to_owned(),
+        Ending::Reboot => "the machine goes down to reboot".to_owned(),
     };
     let usual = time(*instead_of_ms);
     lines.push(format!("simulated: {end} at {at}{attempts}, instead of {usual}"));
@@ -188,6 +200,6 @@ fn failure(unit: &Explanation) -> Vec<String> {
     lines
 }
 
-fn time(ms: u64) -> Timespan {
-    Timespan(Duration::from_millis(ms))
+fn time(ms: u64) -> String {
+    people(Duration::from_millis(ms))
 }

@@ -16,6 +16,7 @@ use keel_unit::value::Timespan;
 
 use self::layout::{LINE, Layout, Place, Route, What, wrap};
 use super::scene::{Look, Scene};
+use crate::chart::people;
 use crate::graph::BootGraph;
 use crate::transaction::{Transaction, UnitId};
 
@@ -94,7 +95,7 @@ impl Picture<'_> {
             "{} units in {} layers · {} predicted, at most {} side by side · sha256:{}",
             scene.started(),
             scene.layers,
-            Timespan(path.total),
+            people(path.total),
             path.side_by_side,
             scene.graph.digest().short(),
         );
@@ -195,7 +196,7 @@ impl Picture<'_> {
         }
         let span = &self.scene.forecast.spans[id.index()];
         if let (Some(from), Some(to)) = (span.began, span.ended) {
-            let _ = write!(hint, "\nfrom {} to {}", Timespan(from), Timespan(to));
+            let _ = write!(hint, "\nfrom {} to {}", people(from), people(to));
         }
         if let Some(deadline) = unit.deadline() {
             let _ = write!(hint, ", within {}", Timespan(deadline));
@@ -319,10 +320,10 @@ fn when(scene: &Scene<'_>, id: UnitId) -> String {
     let kind = scene.graph.unit(id).kind.name();
     let span = &scene.forecast.spans[id.index()];
     match (kind, span.ended) {
-        (KindName::Target, Some(at)) => format!("at {}", Timespan(at)),
+        (KindName::Target, Some(at)) => format!("at {}", people(at)),
         (KindName::Target, None) => kind.to_string(),
         _ if span.began.is_none() => format!("{kind} · skipped"),
-        _ => format!("{kind} · {}", Timespan(scene.forecast.takes[id.index()])),
+        _ => format!("{kind} · {}", people(scene.forecast.takes[id.index()])),
     }
 }
 
