@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::commands::config::Config;
 use crate::commands::graph::Graph;
 use crate::commands::image::ImageCommand;
 use crate::commands::validate::Validate;
@@ -40,6 +41,9 @@ pub(crate) struct NodeArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Validate(Validate),
+
+    #[command(subcommand)]
+    Config(Config),
 
     #[command(subcommand)]
     Graph(Graph),

@@ -5,7 +5,7 @@
 //! can say anything else than the decoder does.
 
 use crate::diagnostic::{Diagnostic, nearest};
-use crate::source::Span;
+use crate::source::{FileId, Span};
 use crate::tree::{Node, Table as Tree, Value as Raw};
 
 /// A value of a key: how it is read from TOML, and what a person is told when it is not one.
@@ -285,11 +285,8 @@ pub(crate) fn default_node(text: Option<&str>) -> Option<Node> {
     let mut sources = crate::source::Sources::default();
     let file = sources.add("default", format!("v = {}", text?));
     let mut findings = Vec::new();
-    let mut node = crate::tree::parse(&sources, file, &mut findings);
-    match &mut node.value {
-        Raw::Table(table) => table.entry("v").map(|e| e.node.clone()),
-        _ => None,
-    }
+    let node = crate::tree::parse(&sources, file, &mut findings);
+    node.at(&["v"]).map(|node| node.moved(Span::whole(FileId::DEFAULT)))
 }
 
 impl<T: Value> Value for Option<T> {

@@ -10,14 +10,15 @@ pub mod kinds;
 pub mod load;
 pub mod lower;
 pub mod name;
+pub mod secret;
 pub mod source;
 pub mod tree;
 pub mod unit;
 pub mod value;
 pub mod words;
 
+mod patch;
 mod reference;
-mod secret;
 
 pub use diagnostic::{Diagnostic, Report};
 pub use kinds::{Kind, KindName};

@@ -1,16 +1,24 @@
 //! The machine config: the one file that says how this machine differs from any other.
 
+mod read;
+mod text;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::diagnostic::Diagnostic;
 use crate::keys::{Fields, Value, keys, mismatch};
 use crate::kinds::{DiskSelector, FilesystemType, Wipe};
+use crate::secret::Secrets;
 use crate::tree::{Node, Table, Value as Raw};
 use crate::value::{
     Argument, ByteSize, Cidr, Hostname, KernelArgument, LinkName, MacAddr, MachineId, ModuleName,
     Mtu, NtpServer, SysctlKey, SysctlValue,
 };
+
+pub(crate) use self::read::Config;
+pub use self::read::{Effective, effective_config, merged_config};
+pub use self::text::Origin;
 
 keys! {
     /// The machine config.
@@ -29,6 +37,8 @@ keys! {
         agent "agent": Agent = "{}",
         /// The Kubernetes cluster.
         cluster "cluster": Cluster = "{}",
+        /// Texts that are never shown, by name: `{{ secrets.NAME }}`. They belong into a file of their own (`--secrets FILE`).
+        secrets "secrets": Secrets = "{}",
         /// Keys of shipped units that are overridden, by the unit's name.
         units "units": DropIns = "{}",
     }
