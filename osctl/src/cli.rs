@@ -3,6 +3,7 @@
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::config::Config;
+use crate::commands::explain::Explain;
 use crate::commands::graph::Graph;
 use crate::commands::image::ImageCommand;
 use crate::commands::validate::Validate;
@@ -44,6 +45,8 @@ pub(crate) enum Command {
 
     #[command(subcommand)]
     Config(Config),
+
+    Explain(Explain),
 
     #[command(subcommand)]
     Graph(Graph),

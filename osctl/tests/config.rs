@@ -170,3 +170,33 @@ fn no_output_shows_a_secret() {
         }
     }
 }
+
+#[test]
+fn keys_and_kinds_are_explained() {
+    for name in [
+        "storage.data.filesystem",
+        "service",
+        "mount.options",
+        "unit.after",
+        "network.interfaces",
+        "failure.on",
+    ] {
+        let (page, _) = check(&["explain", name], 0);
+        insta::assert_snapshot!(format!("explain-{name}"), page);
+        assert!(page.lines().all(|line| line.chars().count() <= 100), "{page}");
+    }
+    let (json, _) = check(&["explain", "storage.data.wipe", "--output", "json"], 0);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((&json["default"], &json["required"]), (&"\"never\"".into(), &false.into()));
+    assert_eq!(json["words"][1]["word"], "always");
+    assert_eq!(json["example"], "[storage.data]\nwipe = \"never\"\n");
+}
+
+#[test]
+fn a_slip_in_a_key_is_told_what_was_meant() {
+    let told = |name: &str| check(&["explain", name], 2).1;
+    assert!(told("storage.data.filesytem").contains("did you mean `storage.data.filesystem`?"));
+    assert!(told("fstype").contains("there is mount.fstype"));
+    assert!(told("qqq").contains("`osctl explain config` and `osctl explain unit`"));
+    assert!(!told("\u{1b}[31m").contains('\u{1b}'));
+}

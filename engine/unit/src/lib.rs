@@ -5,12 +5,14 @@
 
 pub mod config;
 pub mod diagnostic;
+pub mod explain;
 pub mod keys;
 pub mod kinds;
 pub mod load;
 pub mod lower;
 pub mod name;
 pub mod secret;
+pub mod shape;
 pub mod source;
 pub mod tree;
 pub mod unit;

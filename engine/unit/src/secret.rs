@@ -16,8 +16,10 @@ use crate::diagnostic::{Diagnostic, nearest};
 use crate::keys::{Value as Decoded, clip, mismatch};
 use crate::kinds::KindName;
 use crate::reference::is_reference;
+use crate::shape::Shape;
 use crate::source::{FileId, Sources, Span};
 use crate::tree::{Entry, Node, Table, Value};
+use crate::value::Content;
 
 /// The table of the machine config that holds them.
 pub(crate) const TABLE: &str = "secrets";
@@ -43,6 +45,14 @@ impl Secrets {
 impl Decoded for Secrets {
     fn expected() -> String {
         "a table of texts by name such as { registry-password = \"…\" }".to_owned()
+    }
+
+    fn shape() -> Shape {
+        Shape::Map {
+            example: "registry-password",
+            pattern: r"^[A-Za-z][A-Za-z0-9_-]*$",
+            value: Box::new(Content::shape()),
+        }
     }
 
     fn decode(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Self> {

@@ -10,6 +10,7 @@ use crate::diagnostic::Diagnostic;
 use crate::keys::{Fields, Value, keys, mismatch};
 use crate::kinds::{DiskSelector, FilesystemType, Wipe};
 use crate::secret::Secrets;
+use crate::shape::Shape;
 use crate::tree::{Node, Table, Value as Raw};
 use crate::value::{
     Argument, ByteSize, Cidr, Hostname, KernelArgument, LinkName, MacAddr, MachineId, ModuleName,
@@ -19,6 +20,7 @@ use crate::value::{
 pub(crate) use self::read::Config;
 pub use self::read::{Effective, effective_config, merged_config};
 pub use self::text::Origin;
+pub(crate) use self::text::{key as toml_key, value as toml_value};
 
 keys! {
     /// The machine config.
@@ -159,6 +161,10 @@ impl Value for Schema {
         "1".to_owned()
     }
 
+    fn shape() -> Shape {
+        Shape::Integer { from: 1, to: 1 }
+    }
+
     fn decode(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Self> {
         match node.value {
             Raw::Integer(1) => Some(Schema),
@@ -186,6 +192,10 @@ pub struct Sysctls(pub Vec<(SysctlKey, SysctlValue)>);
 impl Value for Sysctls {
     fn expected() -> String {
         "a table such as { \"net.ipv4.ip_forward\" = 1 }".to_owned()
+    }
+
+    fn shape() -> Shape {
+        Shape::map::<SysctlKey>(SysctlValue::shape())
     }
 
     fn decode(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Self> {
@@ -223,6 +233,10 @@ pub struct DropIns(pub Table);
 impl Value for DropIns {
     fn expected() -> String {
         "a table by unit name such as [units.containerd.service]".to_owned()
+    }
+
+    fn shape() -> Shape {
+        Shape::DropIns
     }
 
     fn decode(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Self> {

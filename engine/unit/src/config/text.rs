@@ -144,7 +144,8 @@ impl Writer<'_> {
     }
 }
 
-fn key(key: &str) -> String {
+/// A key, quoted where it must be.
+pub(crate) fn key(key: &str) -> String {
     let mut out = String::new();
     // Writing into a text cannot fail.
     let _: fmt::Result = out.key(TomlKeyBuilder::new(key).as_default());
