@@ -200,3 +200,50 @@ fn a_slip_in_a_key_is_told_what_was_meant() {
     assert!(told("qqq").contains("`osctl explain config` and `osctl explain unit`"));
     assert!(!told("\u{1b}[31m").contains('\u{1b}'));
 }
+
+const MACHINES: [&str; 4] = ["qemu", "bare-metal", "cloud", "edge"];
+
+#[test]
+fn every_new_config_is_valid_and_so_is_all_that_it_offers() {
+    let folder = tempfile::tempdir().unwrap();
+    for machine in MACHINES {
+        let path = folder.path().join(format!("{machine}.toml"));
+        let path = path.to_str().unwrap();
+        let (printed, _) = check(&["config", "new", "--for", machine], 0);
+        check(&["config", "new", "--for", machine, "-o", path], 0);
+        assert_eq!(fs::read_to_string(path).unwrap(), printed);
+        let (valid, _) = check(&["validate", "--config", path], 0);
+        assert!(valid.starts_with("valid: "), "{valid}");
+        // Every key that is commented out may be taken in, all of them together too.
+        let all = printed.lines().map(|line| match line.strip_prefix('#') {
+            Some(rest)
+                if rest.starts_with(|c: char| {
+                    c == '[' || c.is_ascii_lowercase() || c.is_ascii_uppercase()
+                }) =>
+            {
+                rest
+            }
+            _ => line,
+        });
+        fs::write(path, all.map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+        check(&["validate", "--config", path], 0);
+    }
+}
+
+#[test]
+fn a_new_config_overwrites_nothing_that_it_was_not_told_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("mine.toml");
+    let mine = path.to_str().unwrap();
+    fs::write(mine, "mine").unwrap();
+    let (_, err) = check(&["config", "new", "-o", mine], 1);
+    assert!(err.contains("is there already") && err.contains("--force"), "{err}");
+    assert_eq!(fs::read_to_string(mine).unwrap(), "mine");
+    check(&["config", "new", "-o", mine, "--force"], 0);
+    assert!(fs::read_to_string(mine).unwrap().contains("schema = 1"));
+    let (_, err) =
+        check(&["config", "new", "-o", folder.path().join("no/x.toml").to_str().unwrap()], 1);
+    assert!(err.contains("cannot write"), "{err}");
+    check(&["config", "new", "--force"], 2);
+    check(&["config", "new", "--for", "toaster"], 2);
+}
