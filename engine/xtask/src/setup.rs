@@ -55,7 +55,7 @@ pub(crate) fn node() -> Result<Kit, Failure> {
 
 /// Installs and fetches that, and what the tests need beyond it.
 pub(crate) fn all() -> Result<Kit, Failure> {
-    step("packages", || apt::install(&[NODE, TESTS].concat()))?;
+    step("packages", || apt::install(&[&NODE[..], &TESTS].concat()))?;
     step("cargo-nextest", nextest)?;
     step("kernel and container runtime", payload::fetch)
 }

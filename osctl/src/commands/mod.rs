@@ -2,7 +2,9 @@
 
 pub(crate) mod boot;
 pub(crate) mod completion;
+pub(crate) mod config;
 pub(crate) mod events;
+pub(crate) mod explain;
 pub(crate) mod graph;
 pub(crate) mod image;
 pub(crate) mod inputs;

@@ -19,6 +19,7 @@ use crate::output::{Format, Output};
 #[command(after_help = "Examples:
   osctl validate --config machine-configs/qemu.toml
   osctl validate --config my.toml --units units --output json
+  osctl validate --config site.toml --config rack-7.toml --secrets secrets.toml
   osctl validate --config my.toml --format github             # annotations in a pull request
   osctl validate --config my.toml --format sarif > keel.sarif # for code scanning and editors")]
 pub(crate) struct Validate {
@@ -58,9 +59,10 @@ impl Validate {
         });
         match self.inputs.planned(&self.goal) {
             Ok((graph, transaction)) => {
+                let without = without_secret(&graph);
                 match style {
-                    Style::Data => out.json(&valid(&graph))?,
-                    Style::Json => out.only_json(&valid(&graph))?,
+                    Style::Data => out.json(&valid(&graph, &without))?,
+                    Style::Json => out.only_json(&valid(&graph, &without))?,
                     Style::Sarif => out.only_json(&findings::sarif(None, None))?,
                     Style::Human | Style::Github => out.text(&format!(
                         "valid: {} units, {} edges, {} started by {}, {}\n",
@@ -70,6 +72,12 @@ impl Validate {
                         self.goal,
                         graph.digest(),
                     ))?,
+                }
+                if !without.is_empty() {
+                    let units = without.join(", ");
+                    out.notice(&format!(
+                        "without --secrets, the secrets of {units} were not checked"
+                    ));
                 }
                 Ok(Exit::Clean)
             }
@@ -82,12 +90,13 @@ impl Validate {
     }
 }
 
-fn valid(graph: &BootGraph) -> Value {
+fn valid(graph: &BootGraph, without_secret: &[&str]) -> Value {
     json!({
         "valid": true,
         "digest": graph.digest().to_string(),
         "units": graph.len(),
         "edges": graph.edge_count(),
+        "without_secret": without_secret,
         "findings": [],
     })
 }
@@ -102,4 +111,11 @@ fn show(report: &Report, style: Style, out: &mut Output) -> Result<(), Failure> 
         Style::Sarif => out.only_json(&findings::sarif(Some(report), here.as_deref())),
         Style::Github => out.text(&findings::annotations(report, here.as_deref())),
     }
+}
+
+/// The units whose secrets are elsewhere.
+fn without_secret(graph: &BootGraph) -> Vec<&str> {
+    let units = graph.ids().map(|id| graph.unit(id));
+    let without = units.filter(|unit| unit.secrets.iter().any(|secret| secret.missing));
+    without.map(|unit| unit.name.as_str()).collect()
 }

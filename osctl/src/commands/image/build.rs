@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use keel_image::{ImageSpec, Manifest, Needs, Payload};
 use keel_plan::BOOT;
-use keel_unit::{load, lower};
+use keel_unit::config::merged_config;
+use keel_unit::lower;
 
 use crate::commands::inputs::{Fault, Inputs};
 use crate::error::{Exit, Failure};
@@ -18,13 +19,8 @@ use crate::output::{Format, Ink, Output, Palette};
   osctl image build --config my.toml --kernel VMLINUZ --modules DIR -o image \\
     --payload containerd=/usr/bin/containerd,runc=/usr/sbin/runc")]
 pub(crate) struct BuildArgs {
-    /// The machine config
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-
-    /// The directory of unit files
-    #[arg(long, value_name = "DIR", default_value = "units")]
-    units: PathBuf,
+    #[command(flatten)]
+    inputs: Inputs,
 
     /// The kernel, such as /boot/vmlinuz-6.1.0-56-cloud-amd64
     #[arg(long, value_name = "VMLINUZ")]
@@ -52,12 +48,20 @@ pub(crate) struct BuildArgs {
 }
 
 pub(crate) fn run(args: &BuildArgs, out: &mut Output) -> Result<Exit, Failure> {
-    let inputs = Inputs { config: Some(args.config.clone()), units: args.units.clone() };
+    if args.inputs.config.is_empty() {
+        let failure =
+            Failure::usage("an image is built for a machine, and there is no machine config");
+        return Err(failure.next("name it with --config"));
+    }
+    let mut input = args.inputs.load()?;
+    // The machine needs them all.
+    input.secrets_elsewhere = false;
     // A machine that cannot boot is told here, and not by its own console.
-    let planned = inputs.planned(BOOT).map(drop);
-    let lowered = || lower(load::load(&args.units, Some(&args.config))).map_err(Fault::Findings);
-    let set = match planned.and_then(|()| lowered()) {
-        Ok(set) => set,
+    let planned = args.inputs.plan(input.clone(), BOOT).map(drop);
+    let config = planned.and_then(|()| merged_config(&input).map_err(Fault::Findings));
+    let sound = config.and_then(|config| Ok((config, lower(input).map_err(Fault::Findings)?)));
+    let (config, set) = match sound {
+        Ok(sound) => sound,
         Err(Fault::Findings(report)) => {
             out.findings(&report);
             return Ok(Exit::Findings);
@@ -78,8 +82,8 @@ pub(crate) fn run(args: &BuildArgs, out: &mut Output) -> Result<Exit, Failure> {
     }
     let spec = ImageSpec {
         init,
-        config: args.config.clone(),
-        units: args.units.clone(),
+        config,
+        units: args.inputs.units.clone(),
         kernel: args.kernel.clone(),
         modules: args.modules.clone(),
         needs: Needs::of(&set),
