@@ -5,6 +5,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::commands::graph::Graph;
 use crate::commands::image::ImageCommand;
 use crate::commands::validate::Validate;
+use crate::commands::verify::Verify;
 use crate::commands::{events, status, units};
 use crate::output::Format;
 
@@ -40,6 +41,8 @@ pub(crate) struct NodeArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Validate(Validate),
+
+    Verify(Verify),
 
     #[command(subcommand)]
     Graph(Graph),

@@ -36,6 +36,7 @@ fn main() -> ExitCode {
 fn dispatch(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
     match cli.command {
         Command::Validate(command) => command.run(out),
+        Command::Verify(command) => command.run(out),
         Command::Graph(command) => command.run(out),
         Command::Image(command) => commands::image::run(command, out),
         Command::Status(args) => commands::status::run(&args, &cli.node, out),

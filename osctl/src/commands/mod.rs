@@ -7,3 +7,4 @@ pub(crate) mod inputs;
 pub(crate) mod status;
 pub(crate) mod units;
 pub(crate) mod validate;
+pub(crate) mod verify;

@@ -61,7 +61,8 @@ impl Validate {
     }
 }
 
-fn findings(report: &Report) -> Vec<serde_json::Value> {
+/// Findings as programs read them.
+pub(crate) fn findings(report: &Report) -> Vec<serde_json::Value> {
     let place = |span| {
         let at = report.sources.locate(span);
         (at.file.to_string(), at.line, at.column)

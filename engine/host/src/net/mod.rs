@@ -32,6 +32,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 pub use dhcp::{Lease, Timing};
+pub use keel_unit::select::LinkSelector;
 pub use plan::Route;
 
 /// An address and the length of its network's prefix.
@@ -73,20 +74,6 @@ impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.prefix)
     }
-}
-
-/// Which link is meant.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LinkSelector {
-    /// `lo`.
-    Loopback,
-    /// The link of this name.
-    Name(String),
-    /// The link with this hardware address.
-    Mac([u8; 6]),
-    /// The primary link of a machine whose config names none: hardware before virtual links, the
-    /// one that has a carrier first.
-    FirstEthernetWithCarrier,
 }
 
 /// What a link is to be.
