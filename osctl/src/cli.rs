@@ -6,7 +6,7 @@ use crate::commands::graph::Graph;
 use crate::commands::image::ImageCommand;
 use crate::commands::validate::Validate;
 use crate::commands::verify::Verify;
-use crate::commands::{events, status, units};
+use crate::commands::{events, inventory, status, units};
 use crate::output::Format;
 
 /// Boot graphs, images and nodes of Keel, from your own machine.
@@ -59,4 +59,7 @@ pub(crate) enum Command {
 
     /// Print what happened to a node's units since boot
     Events(events::Args),
+
+    /// Show what a node is made of, or record it for `osctl verify`
+    Inventory(inventory::Args),
 }

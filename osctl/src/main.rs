@@ -42,5 +42,6 @@ fn dispatch(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
         Command::Status(args) => commands::status::run(&args, &cli.node, out),
         Command::Units(args) => commands::units::run(&args, &cli.node, out),
         Command::Events(args) => commands::events::run(&args, &cli.node, out),
+        Command::Inventory(args) => commands::inventory::run(&args, &cli.node, out),
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod events;
 pub(crate) mod graph;
 pub(crate) mod image;
 pub(crate) mod inputs;
+pub(crate) mod inventory;
 pub(crate) mod status;
 pub(crate) mod units;
 pub(crate) mod validate;

@@ -302,3 +302,41 @@ impl Link {
         let _ = self.keeper.await;
     }
 }
+
+/// A link as the kernel shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkSeen {
+    /// Its index in the kernel.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its hardware address; `None` for what is no Ethernet.
+    pub mac: Option<[u8; 6]>,
+    /// Whether it is raised.
+    pub up: bool,
+    /// Whether it has a carrier.
+    pub carrier: bool,
+    /// What software made it; nothing for hardware.
+    pub kind: Option<String>,
+    /// Whether it is a port of a bridge or a bond.
+    pub port: bool,
+}
+
+/// Every link but the loopback.
+///
+/// # Errors
+///
+/// If the kernel does not tell.
+pub async fn links() -> Result<Vec<LinkSeen>, NetError> {
+    let links = apply::Kernel::open()?.links().await?;
+    let links = links.into_iter().filter(|link| !link.loopback).map(|link| LinkSeen {
+        index: link.index,
+        name: link.name,
+        mac: link.mac,
+        up: link.up,
+        carrier: link.carrier,
+        kind: link.kind,
+        port: link.enslaved,
+    });
+    Ok(links.collect())
+}
