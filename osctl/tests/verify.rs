@@ -193,3 +193,31 @@ fn a_wrong_command_line_says_what_to_do() {
     fs::remove_file(bench.at("image/manifest.json")).unwrap();
     check(&[], 1, "cannot look into the image in image");
 }
+
+#[test]
+fn no_secret_is_drawn() {
+    let bench = Bench::new();
+    let secret = "description = \"d\"\n[file]\npath = \"/etc/passwd/token\"\ncontent = \"hunter2\"\nsecret = true\ntimeout = \"1s\"\n";
+    fs::write(bench.at("units/token.toml"), secret).unwrap();
+    let goal =
+        "description = \"d\"\nwants = [\"file.token\"]\nafter = [\"file.token\"]\n[target]\n";
+    fs::write(bench.at("units/boot.toml"), goal).unwrap();
+    bench.image(&ALL);
+    for arguments in [&["--config", "my.toml"] as &[&str], &["--output", "json"]] {
+        let (code, said) = bench.run(arguments);
+        assert_eq!(code, 1);
+        assert!(said.contains("/etc/passwd is no directory in the image"), "{said}");
+        assert!(!said.contains("hunter2"), "{said}");
+    }
+}
+
+/// What the book shows of an inventory is one.
+#[test]
+fn the_inventory_of_the_book_is_read() {
+    let page =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/inventory.md"));
+    let page = page.unwrap();
+    let block = page.split("```json\n").nth(1).unwrap().split("```").next().unwrap();
+    let inventory = keel_image::Inventory::parse(block).unwrap();
+    assert_eq!(inventory.disks[0].content, Some(vec![]));
+}

@@ -18,7 +18,7 @@ pub struct Inventory {
     pub links: Vec<InventoryLink>,
     /// The disks.
     pub disks: Vec<InventoryDisk>,
-    /// How many more links, disks and partitions there are.
+    /// How many more links and disks there are.
     pub left_out: u32,
 }
 

@@ -91,7 +91,7 @@ fn status() -> Status {
     }
 }
 
-/// A machine with that many disks, each as init bounds it.
+/// A machine with that many disks.
 fn inventory(disks: usize) -> Inventory {
     let driver = InventoryDriver {
         name: "virtio_blk".to_owned(),
@@ -239,7 +239,7 @@ fn frame(message: &[u8]) -> Vec<u8> {
     [u32::try_from(message.len()).unwrap().to_be_bytes().as_slice(), message].concat()
 }
 
-/// As many disks as init tells of fit in one frame.
+/// One frame carries many disks; init tells of no more than fits.
 #[tokio::test]
 async fn an_inventory_comes_whole() {
     let server = Server::with_units(Limits::default(), 256, "a unit");

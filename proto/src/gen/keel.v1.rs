@@ -262,13 +262,13 @@ pub struct Inventory {
     /// Memory in bytes.
     #[prost(uint64, tag = "4")]
     pub memory_bytes: u64,
-    /// The network links but for the loopback, hardware first. At most 256.
+    /// The network links but for the loopback, hardware first. At most 256, and fewer with long texts.
     #[prost(message, repeated, tag = "5")]
     pub links: ::prost::alloc::vec::Vec<InventoryLink>,
-    /// The disks. At most 256.
+    /// The disks. At most 256, and fewer with many partitions.
     #[prost(message, repeated, tag = "6")]
     pub disks: ::prost::alloc::vec::Vec<InventoryDisk>,
-    /// How many more links, disks and partitions there are than are told of.
+    /// How many more links and disks there are than are told of.
     #[prost(uint32, tag = "7")]
     pub left_out: u32,
 }

@@ -20,10 +20,10 @@ use crate::disk::inventory::Roots;
 use crate::net;
 
 /// How many links, and how many disks, are told of at most.
-pub const MOST: usize = 256;
-/// How many partitions of all disks together.
-pub const MOST_PARTITIONS: usize = 1024;
-/// Longest text of a device that is told.
+const MOST: usize = 256;
+/// How much is told of at most, in bytes: less than what one frame of keel-control carries.
+const ROOM: usize = 768 << 10;
+/// Longest text of a device that is told, in bytes.
 const LONGEST_TEXT: usize = 256;
 
 /// What a machine is made of.
@@ -35,7 +35,7 @@ pub struct Inventory {
     pub links: Vec<Link>,
     /// Its disks.
     pub disks: Vec<Disk>,
-    /// How many more links, disks and partitions there are.
+    /// How many more links and disks there are.
     pub left_out: u32,
 }
 
@@ -144,14 +144,8 @@ impl Inventories {
         let deadline = Instant::now() + patience;
         let (mut links, (mut disks, mut left_out)) =
             tokio::join!(self.links(deadline), self.disks(deadline));
-        left_out += links.len().saturating_sub(MOST);
-        links.truncate(MOST);
-        let mut room = MOST_PARTITIONS;
-        for disk in &mut disks {
-            left_out += disk.partitions.len().saturating_sub(room);
-            disk.partitions.truncate(room);
-            room -= disk.partitions.len();
-        }
+        let mut room = ROOM;
+        left_out += keep(&mut disks, &mut room, disk_size) + keep(&mut links, &mut room, link_size);
         let left_out = u32::try_from(left_out).unwrap_or(u32::MAX);
         Inventory { machine: machine(), links, disks, left_out }
     }
@@ -191,7 +185,83 @@ fn machine() -> Machine {
     }
 }
 
+/// Keeps of a list what there is room for, and counts the others.
+fn keep<T>(list: &mut Vec<T>, room: &mut usize, size: impl Fn(&T) -> usize) -> usize {
+    let all = list.len();
+    let fits = list.iter().take(MOST).take_while(|item| match room.checked_sub(size(item)) {
+        Some(rest) => {
+            *room = rest;
+            true
+        }
+        None => false,
+    });
+    let kept = fits.count();
+    list.truncate(kept);
+    all - kept
+}
+
+/// What an item takes beside its texts; more than any encoding of its numbers.
+const FIXED: usize = 64;
+
+fn link_size(link: &Link) -> usize {
+    let kind = link.kind.as_ref().map_or(0, String::len);
+    FIXED + link.name.len() + kind + drivers_size(&link.drivers)
+}
+
+fn disk_size(disk: &Disk) -> usize {
+    let texts = [&disk.serial, &disk.model].into_iter().flatten().map(String::len);
+    let marks = disk.content.as_ref().map_or_else(String::len, |marks| marks_size(marks));
+    let partition = |partition: &Partition| {
+        // A GUID as text is shorter than what is fixed.
+        2 * FIXED + partition.label.len() + partition.content.as_deref().map_or(0, marks_size)
+    };
+    FIXED
+        + disk.path.as_os_str().len()
+        + texts.sum::<usize>()
+        + marks_size(&disk.ids)
+        + marks
+        + disk.partitions.iter().map(partition).sum::<usize>()
+        + drivers_size(&disk.drivers)
+}
+
+fn marks_size(texts: &[String]) -> usize {
+    texts.iter().map(|text| FIXED + text.len()).sum()
+}
+
+fn drivers_size(drivers: &[Driver]) -> usize {
+    drivers.iter().map(|driver| FIXED + driver.name.len() + driver.modalias.len()).sum()
+}
+
 /// A text of a device as it may be told: short, and on one line.
 fn clip(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(LONGEST_TEXT).collect()
+    let text = &text[..text.floor_char_boundary(LONGEST_TEXT)];
+    text.chars().filter(|c| !c.is_control()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_there_is_room_for_is_told() {
+        let link = |n: usize| Link { name: "l".repeat(n), ..Link::default() };
+        let check = |links: usize, room: usize, kept: usize| {
+            let mut list = vec![link(36); links];
+            let mut left = room;
+            assert_eq!(keep(&mut list, &mut left, link_size), links - kept);
+            assert_eq!((list.len(), left), (kept, room - kept * 100));
+        };
+        check(3, 1000, 3);
+        check(3, 250, 2);
+        check(3, 0, 0);
+        check(MOST + 5, 1 << 20, MOST);
+    }
+
+    #[test]
+    fn texts_are_short_and_on_one_line() {
+        let check = |text: &str, expect: &str| assert_eq!(clip(text), expect);
+        check("a\nb\x1b[1m", "ab[1m");
+        check(&"ä".repeat(200), &"ä".repeat(128));
+        check(&format!("a{}", "ä".repeat(200)), &format!("a{}", "ä".repeat(127)));
+    }
 }
