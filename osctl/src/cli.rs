@@ -10,7 +10,8 @@ use crate::commands::graph::Graph;
 use crate::commands::image::ImageCommand;
 use crate::commands::man::Man;
 use crate::commands::validate::Validate;
-use crate::commands::{events, status, units};
+use crate::commands::verify::Verify;
+use crate::commands::{events, inventory, status, units};
 use crate::output::Notation;
 
 /// Boot graphs, images and nodes of Keel, from your own machine.
@@ -58,6 +59,8 @@ pub(crate) struct NodeArgs {
 pub(crate) enum Command {
     Validate(Validate),
 
+    Verify(Verify),
+
     #[command(subcommand)]
     Config(Config),
 
@@ -81,6 +84,9 @@ pub(crate) enum Command {
 
     /// Print what happened to a node's units since boot
     Events(events::Args),
+
+    /// Show what a node is made of, or record it for `osctl verify`
+    Inventory(inventory::Args),
 
     Completion(Completion),
 

@@ -110,6 +110,63 @@ fn unit_state(state: control::UnitState) -> v1::UnitState {
     }
 }
 
+/// Init's inventory of the machine.
+pub(crate) fn inventory(inventory: control::Inventory) -> v1::Inventory {
+    v1::Inventory {
+        architecture: inventory.architecture,
+        kernel: inventory.kernel,
+        cpus: inventory.cpus,
+        memory_bytes: inventory.memory,
+        links: inventory.links.into_iter().map(inventory_link).collect(),
+        disks: inventory.disks.into_iter().map(inventory_disk).collect(),
+        left_out: inventory.left_out,
+    }
+}
+
+fn inventory_link(link: control::InventoryLink) -> v1::InventoryLink {
+    let mac = |mac: [u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
+    v1::InventoryLink {
+        name: link.name,
+        mac: link.mac.map(mac),
+        carrier: link.carrier,
+        kind: link.kind,
+        port: link.port,
+        drivers: link.drivers.into_iter().map(inventory_driver).collect(),
+    }
+}
+
+fn inventory_disk(disk: control::InventoryDisk) -> v1::InventoryDisk {
+    v1::InventoryDisk {
+        path: disk.path,
+        by_id: disk.ids,
+        serial: disk.serial,
+        model: disk.model,
+        size_bytes: disk.size,
+        bus: disk.bus,
+        removable: disk.removable,
+        read_only: disk.read_only,
+        content: disk.content,
+        unread: disk.unread,
+        partitions: disk.partitions.into_iter().map(inventory_partition).collect(),
+        drivers: disk.drivers.into_iter().map(inventory_driver).collect(),
+    }
+}
+
+fn inventory_partition(partition: control::InventoryPartition) -> v1::InventoryPartition {
+    v1::InventoryPartition {
+        number: partition.number,
+        label: partition.label,
+        type_guid: partition.type_guid,
+        size_bytes: partition.size,
+        content: partition.content.map(|marks| v1::InventoryContent { marks }),
+    }
+}
+
+fn inventory_driver(driver: control::InventoryDriver) -> v1::InventoryDriver {
+    let control::InventoryDriver { name, modalias, built_in } = driver;
+    v1::InventoryDriver { name, modalias, built_in }
+}
+
 /// Some of init's events.
 pub(crate) fn events(batch: control::Batch) -> v1::WatchEventsResponse {
     v1::WatchEventsResponse {
@@ -195,9 +252,9 @@ mod tests {
             "event 9 has not happened, the next one is 3; has the node rebooted since?",
         );
         check(
-            ControlErrorKind::Version { theirs: 1, software: "keel 0.2.0".to_owned() },
+            ControlErrorKind::Version { theirs: 3, software: "keel 0.2.0".to_owned() },
             Code::Internal,
-            "cannot talk to init at /run/keel/control.sock: init is keel 0.2.0 and speaks version 1, not 2",
+            "cannot talk to init at /run/keel/control.sock: init is keel 0.2.0 and speaks version 3, not 2",
         );
     }
 

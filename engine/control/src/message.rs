@@ -7,6 +7,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::inventory::Inventory;
+
 /// The version of this protocol.
 pub const VERSION: u16 = 2;
 
@@ -43,6 +45,8 @@ pub(crate) enum Request {
     WatchEvents { from_seq: u64, follow: bool },
     /// Answered by [`Reply::ShuttingDown`] before anything stops.
     Shutdown(Shutdown),
+    /// Answered by one [`Reply::Inventory`].
+    Inventory,
 }
 
 /// What init answers.
@@ -63,6 +67,7 @@ pub(crate) enum Reply {
     EventsEnd,
     ShuttingDown,
     Refused(Refusal),
+    Inventory(Box<Inventory>),
 }
 
 /// Why a request was not carried out. The connection stays usable.

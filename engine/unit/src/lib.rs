@@ -13,6 +13,7 @@ pub mod lower;
 pub mod name;
 pub mod rules;
 pub mod secret;
+pub mod select;
 pub mod shape;
 pub mod source;
 pub mod tree;

@@ -22,6 +22,9 @@ words! {
     }
 }
 
+/// Where a node looks for a program that is named without a path, and the PATH of every program that it runs.
+pub const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// A program and its arguments; the program is an absolute path, because no shell and no PATH look-up runs on the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exec {

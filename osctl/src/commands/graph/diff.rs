@@ -125,7 +125,7 @@ impl Diff {
         if path.is_dir() {
             inputs.units = path.to_owned();
         } else {
-            inputs.config = Some(path.to_owned());
+            inputs.config = vec![path.to_owned()];
         }
         let (graph, transaction) = inputs.planned(&self.goal)?;
         Ok(Export::new(&graph, &transaction))
