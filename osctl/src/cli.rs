@@ -3,6 +3,8 @@
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::boot::Boot;
+use crate::commands::config::Config;
+use crate::commands::explain::Explain;
 use crate::commands::graph::Graph;
 use crate::commands::image::ImageCommand;
 use crate::commands::validate::Validate;
@@ -41,6 +43,11 @@ pub(crate) struct NodeArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Validate(Validate),
+
+    #[command(subcommand)]
+    Config(Config),
+
+    Explain(Explain),
 
     #[command(subcommand)]
     Graph(Graph),

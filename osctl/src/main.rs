@@ -36,6 +36,8 @@ fn main() -> ExitCode {
 fn dispatch(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
     match cli.command {
         Command::Validate(command) => command.run(out),
+        Command::Config(command) => command.run(out),
+        Command::Explain(command) => command.run(out),
         Command::Graph(command) => command.run(out),
         Command::Boot(command) => command.run(&cli.node, out),
         Command::Image(command) => commands::image::run(command, out),

@@ -24,8 +24,8 @@ const ZSTD_LEVEL: i32 = 9;
 pub struct ImageSpec {
     /// The static `keel-init` binary; its machine is the image's.
     pub init: PathBuf,
-    /// The machine config, copied to `/etc/keel/config.toml`.
-    pub config: PathBuf,
+    /// The text of the machine config, which becomes `/etc/keel/config.toml`.
+    pub config: String,
     /// The directory of unit files, copied to `/etc/keel/units`.
     pub units: PathBuf,
     /// The kernel.
@@ -141,12 +141,7 @@ fn gather(spec: &ImageSpec, modules: &KernelTree) -> Result<Tree, BuildError> {
         return Err(BuildError::DynamicInit { path: spec.init.clone() });
     }
     tree.file("/init", 0o755, init, "init")?;
-    tree.file(
-        "/etc/keel/config.toml",
-        0o600,
-        read("machine config", &spec.config)?,
-        "machine config",
-    )?;
+    tree.file("/etc/keel/config.toml", 0o600, spec.config.clone().into_bytes(), "machine config")?;
     add_units(&mut tree, &spec.units)?;
     if let Some(path) = &spec.ca_certificates {
         let bytes = read("certificates", path)?;

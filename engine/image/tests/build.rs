@@ -28,7 +28,6 @@ mod inputs {
             }
             let write = |path: &str, text: &str| fs::write(inputs.at(path), text).unwrap();
             write("init.c", "int main(void) { return 0; }");
-            write("config.toml", "schema = 1\n");
             write("units/boot.toml", "description = \"all\"\n[target]\n");
             write("units/storage/data.toml", "description = \"data\"\n[target]\n");
             write("units/README", "not a unit");
@@ -59,7 +58,7 @@ mod inputs {
         pub(super) fn spec(&self) -> ImageSpec {
             ImageSpec {
                 init: self.at("init"),
-                config: self.at("config.toml"),
+                config: "schema = 1\n".to_owned(),
                 units: self.at("units"),
                 kernel: self.at("vmlinuz"),
                 modules: self.dir.path().to_owned(),
@@ -197,7 +196,6 @@ fn wrong_inputs_are_named() {
         &|s| s.init = inputs.at("script"),
         &["cannot take init from", "a script, and no shell runs on a node"],
     );
-    check(&|s| s.config = inputs.at("no.toml"), &["cannot read machine config", "no.toml"]);
     check(&|s| s.modules = inputs.at("units"), &["units", "exactly one lib/modules/RELEASE"]);
     check(
         &|s| s.payload = vec![Payload { name: "tool".into(), source: inputs.at("script") }],

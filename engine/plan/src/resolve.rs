@@ -30,6 +30,7 @@ pub fn resolve(set: UnitSet) -> Result<BootGraph, Report> {
         config: Some(config),
         findings: Vec::new(),
         unread: Unread::default(),
+        secrets: Vec::new(),
     });
     match findings.is_empty() {
         true => Ok(graph),

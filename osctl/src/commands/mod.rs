@@ -1,7 +1,9 @@
 //! One module per command: its arguments, what it does, how its result looks.
 
 pub(crate) mod boot;
+pub(crate) mod config;
 pub(crate) mod events;
+pub(crate) mod explain;
 pub(crate) mod graph;
 pub(crate) mod image;
 pub(crate) mod inputs;

@@ -1,7 +1,7 @@
 //! `osctl validate`: everything that is wrong with units and a machine config, in one report.
 
 use clap::Args;
-use keel_plan::BOOT;
+use keel_plan::{BOOT, BootGraph};
 use keel_unit::Report;
 
 use crate::commands::inputs::{Fault, Inputs};
@@ -13,7 +13,7 @@ use crate::output::{Format, Output};
 /// Exit code 0: the machine can boot from them. 1: there are findings, all shown at once. 2: the command line is wrong.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  osctl validate --config machine-configs/qemu.toml\n  osctl validate --config my.toml --units units --output json"
+    after_help = "Examples:\n  osctl validate --config machine-configs/qemu.toml\n  osctl validate --config my.toml --units units --output json\n  osctl validate --config site.toml --config rack-7.toml --secrets secrets.toml"
 )]
 pub(crate) struct Validate {
     #[command(flatten)]
@@ -28,12 +28,14 @@ impl Validate {
     pub(crate) fn run(self, out: &mut Output) -> Result<Exit, Failure> {
         match self.inputs.planned(&self.goal) {
             Ok((graph, transaction)) => {
+                let without = without_secret(&graph);
                 match out.format() {
                     Format::Json => out.json(&serde_json::json!({
                         "valid": true,
                         "digest": graph.digest().to_string(),
                         "units": graph.len(),
                         "edges": graph.edge_count(),
+                        "without_secret": &without,
                         "findings": [],
                     }))?,
                     Format::Table => out.text(&format!(
@@ -44,6 +46,12 @@ impl Validate {
                         self.goal,
                         graph.digest(),
                     ))?,
+                }
+                if !without.is_empty() {
+                    let units = without.join(", ");
+                    out.notice(&format!(
+                        "without --secrets, the secrets of {units} were not checked"
+                    ));
                 }
                 Ok(Exit::Clean)
             }
@@ -59,6 +67,13 @@ impl Validate {
             Err(Fault::Other(failure)) => Err(failure),
         }
     }
+}
+
+/// The units whose secrets are elsewhere.
+fn without_secret(graph: &BootGraph) -> Vec<&str> {
+    let units = graph.ids().map(|id| graph.unit(id));
+    let without = units.filter(|unit| unit.secrets.iter().any(|secret| secret.missing));
+    without.map(|unit| unit.name.as_str()).collect()
 }
 
 fn findings(report: &Report) -> Vec<serde_json::Value> {

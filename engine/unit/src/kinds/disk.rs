@@ -31,7 +31,7 @@ words! {
 
     /// The filesystems that can be made and checked.
     pub enum FilesystemType {
-        /// ext4.
+        /// Made by mke2fs, checked by e2fsck.
         Ext4 = "ext4",
     }
 }

@@ -73,6 +73,11 @@ macro_rules! kinds {
                 }
             }
 
+            /// The words for all kinds.
+            pub fn words() -> impl Iterator<Item = &'static str> {
+                Self::ALL.iter().map(|kind| kind.as_str())
+            }
+
             /// The kind of that name.
             pub fn from_word(word: &str) -> Option<Self> {
                 match word {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::diagnostic::Diagnostic;
 use crate::keys::{Fields, Key, Text, Value, keys, mismatch, words};
+use crate::shape::Shape;
 use crate::tree::{Node, Value as Raw};
 use crate::value::{
     AbsPath, Argument, ByteSize, CpuLimit, EnvName, ExitCode, SignalName, Timespan, Weight, ranged,
@@ -33,6 +34,13 @@ pub struct Exec {
 impl Value for Exec {
     fn expected() -> String {
         "a program and its arguments such as [\"/usr/bin/containerd\", \"--config\", \"/etc/containerd.toml\"]".to_owned()
+    }
+
+    fn shape() -> Shape {
+        Shape::List {
+            item: Box::new(Shape::OneOf(vec![AbsPath::shape(), Argument::shape()])),
+            least: 1,
+        }
     }
 
     fn decode(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Self> {
@@ -68,6 +76,10 @@ pub struct Environment(pub BTreeMap<String, String>);
 impl Value for Environment {
     fn expected() -> String {
         "a table of strings such as { GOGC = \"50\" }".to_owned()
+    }
+
+    fn shape() -> Shape {
+        Shape::map::<EnvName>(Argument::shape())
     }
 
     fn decode(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Self> {
@@ -107,6 +119,14 @@ impl Value for Ready {
     fn expected() -> String {
         "\"started\", \"notify\" or the path of the Unix socket that answers when it is ready"
             .to_owned()
+    }
+
+    fn shape() -> Shape {
+        const WORDS: Shape = Shape::Words(&[
+            ("started", "It is ready as soon as the program runs."),
+            ("notify", "It says so: `READY=1` by sd_notify(3)."),
+        ]);
+        Shape::OneOf(vec![WORDS, AbsPath::shape()])
     }
 
     fn decode(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Self> {
@@ -220,6 +240,10 @@ pub struct OomScore(pub i16);
 impl Value for OomScore {
     fn expected() -> String {
         "an integer from -1000 to 1000".to_owned()
+    }
+
+    fn shape() -> Shape {
+        Shape::Integer { from: -1000, to: 1000 }
     }
 
     fn decode(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Self> {

@@ -5,20 +5,17 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use keel_image::{ImageSpec, Manifest, Needs, Payload};
-use keel_unit::{load, lower};
+use keel_unit::config::merged_config;
+use keel_unit::{Report, lower};
 
+use crate::commands::inputs::Inputs;
 use crate::error::{Exit, Failure};
 use crate::output::{Format, Ink, Output, Palette};
 
 #[derive(Debug, Args)]
 pub(crate) struct BuildArgs {
-    /// The machine config
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-
-    /// The directory of unit files
-    #[arg(long, value_name = "DIR", default_value = "units")]
-    units: PathBuf,
+    #[command(flatten)]
+    inputs: Inputs,
 
     /// The kernel, such as /boot/vmlinuz-6.1.0-56-cloud-amd64
     #[arg(long, value_name = "VMLINUZ")]
@@ -46,9 +43,17 @@ pub(crate) struct BuildArgs {
 }
 
 pub(crate) fn run(args: &BuildArgs, out: &mut Output) -> Result<Exit, Failure> {
-    let set = lower(load::load(&args.units, Some(&args.config))).map_err(|report| {
+    if args.inputs.config.is_empty() {
+        return Err(Failure::usage("an image is built for a machine: say --config FILE"));
+    }
+    let mut input = args.inputs.load()?;
+    // The machine needs them all.
+    input.secrets_elsewhere = false;
+    let invalid = |report: Report| {
         Failure::new("the units and the machine config do not validate").because(report)
-    })?;
+    };
+    let config = merged_config(&input).map_err(invalid)?;
+    let set = lower(input).map_err(invalid)?;
     let init = match &args.init {
         Some(init) => init.clone(),
         None => beside("keel-init")
@@ -63,8 +68,8 @@ pub(crate) fn run(args: &BuildArgs, out: &mut Output) -> Result<Exit, Failure> {
     }
     let spec = ImageSpec {
         init,
-        config: args.config.clone(),
-        units: args.units.clone(),
+        config,
+        units: args.inputs.units.clone(),
         kernel: args.kernel.clone(),
         modules: args.modules.clone(),
         needs: Needs::of(&set),
