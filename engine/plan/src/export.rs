@@ -4,7 +4,6 @@
 //! every key that is written of it, with the place that won; a secret is there as the beginning of its hash.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +11,6 @@ use keel_unit::tree::{self, Table};
 use keel_unit::{Kind, Unit as Source};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
 use crate::forecast::Forecast;
 use crate::graph::BootGraph;
@@ -193,10 +191,9 @@ pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Every key that is written of a unit, by its path.
+/// Every key that is written of a unit, by its path. The unit's tree shows a secret as it may be shown.
 pub(crate) fn settings(graph: &BootGraph, unit: &Source) -> BTreeMap<String, Setting> {
     let mut settings = BTreeMap::new();
-    let secret = matches!(&unit.kind, Kind::File(file) if file.secret);
     // Recursion would be bounded by the parser's depth; a list of what is open needs no bound.
     let mut open: Vec<(String, &Table)> = vec![(String::new(), unit.tree())];
     while let Some((above, table)) = open.pop() {
@@ -209,9 +206,6 @@ pub(crate) fn settings(graph: &BootGraph, unit: &Source) -> BTreeMap<String, Set
                 tree::Value::Table(inner) if !inner.is_empty() => {
                     open.push((path, inner));
                     continue;
-                }
-                tree::Value::String(content) if secret && entry.key == "content" => {
-                    Value::String(hidden(content))
                 }
                 value => json(value),
             };
@@ -229,16 +223,6 @@ fn quoted(key: &str) -> String {
         true => key.to_owned(),
         false => Value::from(key).to_string(),
     }
-}
-
-/// A secret as it may be shown: two that differ look different, and neither can be read.
-pub(crate) fn hidden(secret: &str) -> String {
-    let mut shown = String::from("<secret sha256:");
-    for byte in &Sha256::digest(secret.as_bytes())[..6] {
-        let _ = write!(shown, "{byte:02x}");
-    }
-    shown.push_str("…>");
-    shown
 }
 
 fn json(value: &tree::Value) -> Value {

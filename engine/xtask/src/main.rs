@@ -9,6 +9,7 @@ mod command;
 mod demo;
 mod node;
 mod payload;
+mod picture;
 mod progress;
 mod reference;
 mod setup;

@@ -32,15 +32,19 @@ fn summary(out: &mut String, diff: &Diff) {
     }
     let _ = writeln!(out, "| units | {} | {} |", old.units, new.units);
     let _ = writeln!(out, "| edges | {} | {} |", old.edges, new.edges);
-    let longer = match diff.longer() {
-        0 => String::new(),
-        longer => format!(" (**{}**)", signed(longer)),
-    };
-    let (before, after) = (time(old.total_ms), time(new.total_ms));
-    let _ = writeln!(out, "| predicted boot | {before} | {after}{longer} |");
+    if diff.timed() {
+        let longer = match diff.longer() {
+            0 => String::new(),
+            longer => format!(" (**{}**)", signed(longer)),
+        };
+        let (before, after) = (time(old.total_ms), time(new.total_ms));
+        let _ = writeln!(out, "| predicted boot | {before} | {after}{longer} |");
+    }
     let short = |digest: &str| code(digest).chars().take(19).collect::<String>();
     let _ = writeln!(out, "| digest | `{}` | `{}` |\n", short(&old.digest), short(&new.digest));
-    if old.critical_path == new.critical_path {
+    if !diff.timed() {
+        out.push_str("One of the two was exported without its times.\n\n");
+    } else if old.critical_path == new.critical_path {
         let _ = writeln!(out, "Critical path, as before: {}\n", steps(&new.critical_path));
     } else {
         let _ = writeln!(out, "Critical path before: {}\n", steps(&old.critical_path));

@@ -156,6 +156,11 @@ impl Diff {
             && (edges_added.is_empty() && edges_removed.is_empty())
     }
 
+    /// Whether both sides say when their units are expected.
+    pub fn timed(&self) -> bool {
+        !self.old.critical_path.is_empty() && !self.new.critical_path.is_empty()
+    }
+
     /// By how much longer the boot takes, in milliseconds; less than 0 is shorter.
     pub fn longer(&self) -> i64 {
         later([self.old.total_ms, self.new.total_ms])

@@ -189,6 +189,10 @@ pub(super) fn sentences(edges: &[Edge]) -> Vec<(String, String)> {
 
 fn follows(out: &mut String, diff: &Diff) {
     out.push_str("\nWhat follows\n");
+    if !diff.timed() {
+        out.push_str("  not known: one of the two was exported without its times\n");
+        return;
+    }
     let (old, new) = (time(diff.old.total_ms), time(diff.new.total_ms));
     let _ = match diff.longer() {
         0 => writeln!(out, "  the boot takes {new}, as before"),

@@ -19,7 +19,8 @@ const LARGEST: u64 = 1 << 30;
 /// Compare two boot graphs: what is added, removed and changed, and what follows for the boot
 ///
 /// OLD and NEW are each a machine config (FILE.toml), a folder of unit files, or an exported graph (FILE.json, as `osctl graph render
-/// --format json` writes it). Machine configs are compared with the units of --units, folders with the machine config of --config.
+/// --format json` writes it). Machine configs are compared with the units of --units, and patch those of --config; folders are compared
+/// with the machine config of --config.
 /// Exit code 0: the two are the same. 1: they differ. 2: one of them cannot be had.
 #[derive(Debug, Args)]
 #[command(
@@ -125,7 +126,7 @@ impl Diff {
         if path.is_dir() {
             inputs.units = path.to_owned();
         } else {
-            inputs.config = vec![path.to_owned()];
+            inputs.config.push(path.to_owned());
         }
         let (graph, transaction) = inputs.planned(&self.goal)?;
         Ok(Export::new(&graph, &transaction))
