@@ -13,12 +13,12 @@ use std::thread::JoinHandle;
 use keel_control::{
     Address, BootReport, ConnectionError, CriticalUnit, Degraded, EventLog, GoalState, Happened,
     Inventory, InventoryDisk, InventoryDriver, InventoryLink, InventoryPartition, Limits, Link,
-    Refusal, Service, Shutdown, Status, Unit, UnitList, UnitState,
+    Refusal, Service, Shutdown, Status, Unit, UnitBoot, UnitList, UnitState,
 };
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-/// A machine with one unit.
+/// A machine with one unit, and the goal that waits for it.
 struct Machine {
     state: GoalState,
     log: EventLog,
@@ -67,7 +67,7 @@ impl Service for Machine {
             waits_for: vec![],
             pid: Some(77),
             memory_bytes: None,
-            boot: Some(keel_control::UnitBoot {
+            boot: Some(UnitBoot {
                 state: UnitState::Running,
                 began_us: Some(100_000),
                 ended_us: Some(1_500_250),
@@ -75,7 +75,25 @@ impl Service for Machine {
                 attempts: 1,
             }),
         };
-        Ok(UnitList { now_ms: 61_500, units: vec![unit] })
+        let goal = Unit {
+            name: "boot".to_owned(),
+            kind: "target".to_owned(),
+            stage: None,
+            description: String::new(),
+            state: UnitState::Exited,
+            took_ms: None,
+            attempts: 0,
+            pid: None,
+            boot: Some(UnitBoot {
+                state: UnitState::Exited,
+                began_us: None,
+                ended_us: Some(1_500_250),
+                waited_for: Some("containerd".to_owned()),
+                attempts: 0,
+            }),
+            ..unit.clone()
+        };
+        Ok(UnitList { now_ms: 61_500, units: vec![unit, goal] })
     }
 
     async fn inventory(&self) -> Result<Inventory, Refusal> {
@@ -343,6 +361,25 @@ fn an_inventory_is_shown_and_recorded() {
     assert_eq!(inventory.disks[1].content, None);
     assert_eq!(inventory.links[0].mac.unwrap().0.0, [0x52, 0x54, 0, 0, 0, 1]);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+}
+
+#[test]
+fn a_nodes_boot_is_recorded() {
+    let node = Node::start();
+    let _init = node.init(GoalState::Reached);
+    let printed = node.pinned(&["boot", "record"]);
+    assert_eq!((printed.code, printed.stderr.as_str()), (Some(0), ""));
+    let file = node.folder.path().join("boot.json");
+    let file = file.to_str().unwrap();
+    assert_eq!(node.pinned(&["boot", "record", "-o", file]).code, Some(0));
+    assert_eq!(fs::read_to_string(file).unwrap(), printed.stdout);
+
+    let trace: serde_json::Value = serde_json::from_str(&printed.stdout).unwrap();
+    assert_eq!((&trace["origin"], &trace["outcome"]), (&"recorded".into(), &"reached".into()));
+    assert_eq!((&trace["total_us"], &trace["kernel_us"]), (&1_500_250.into(), &812_345.into()));
+    assert_eq!(trace["machine"]["cpus"], 2);
+    let shown = osctl(&["boot", "critical-chain", file]);
+    assert_eq!(shown.stdout, "boot @1.50 s\n└─containerd @1.50 s +1.40 s\n", "{shown:?}");
 }
 
 #[test]
