@@ -542,3 +542,40 @@ fn whatever_else_answers_is_named() {
         plain.stderr
     );
 }
+
+/// What the book shows of a node that runs: its lines, with this node's address for the example's.
+#[test]
+fn the_lines_of_the_book_for_a_node_run() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let pages = fs::read_dir(docs).unwrap().map(|entry| entry.unwrap().path());
+    let pages = pages.filter(|page| page.extension().is_some_and(|e| e == "md"));
+    let texts: Vec<_> = pages.map(|page| fs::read_to_string(page).unwrap()).collect();
+    let lines: Vec<_> = texts
+        .iter()
+        .flat_map(|text| text.lines())
+        .filter_map(|line| line.strip_prefix("$ osctl --endpoint 192.0.2.10 "))
+        .map(|line| line.split("  #").next().unwrap())
+        .collect();
+    assert!(lines.len() >= 3, "{lines:?}");
+
+    let node = Node::start();
+    let init = node.init(GoalState::Reached);
+    let folder = TempDir::new().unwrap();
+    for line in lines {
+        let mut osctl =
+            osctl_command(&["--endpoint", &node.endpoint, "--fingerprint", &node.fingerprint()]);
+        osctl.args(shlex::split(line).unwrap()).current_dir(folder.path());
+        if line.contains("--follow") {
+            // It would go on for ever; that it takes the line and waits is what the book says.
+            let mut osctl = osctl.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            init.say("something new");
+            let mut stdout = BufReader::new(osctl.stdout.take().unwrap());
+            assert!(!next_line(&mut stdout).is_empty(), "{line}");
+            osctl.kill().unwrap();
+            osctl.wait().unwrap();
+        } else {
+            let output = osctl.output().unwrap();
+            assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+}
