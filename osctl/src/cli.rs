@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::commands::boot::Boot;
 use crate::commands::graph::Graph;
 use crate::commands::image::ImageCommand;
 use crate::commands::validate::Validate;
@@ -43,6 +44,9 @@ pub(crate) enum Command {
 
     #[command(subcommand)]
     Graph(Graph),
+
+    #[command(subcommand)]
+    Boot(Boot),
 
     /// Build a node's image, and boot it in QEMU
     #[command(subcommand)]

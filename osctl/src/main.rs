@@ -37,6 +37,7 @@ fn dispatch(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
     match cli.command {
         Command::Validate(command) => command.run(out),
         Command::Graph(command) => command.run(out),
+        Command::Boot(command) => command.run(&cli.node, out),
         Command::Image(command) => commands::image::run(command, out),
         Command::Status(args) => commands::status::run(&args, &cli.node, out),
         Command::Units(args) => commands::units::run(&args, &cli.node, out),

@@ -45,6 +45,8 @@ impl Service for Machine {
                 critical_path: vec![CriticalUnit { unit: "containerd".to_owned(), ms: 1_400 }],
                 speed_up: 2.0,
                 max_side_by_side: 4,
+                kernel_us: Some(812_345),
+                processors: Some(2),
             }),
         })
     }
@@ -64,6 +66,13 @@ impl Service for Machine {
             waits_for: vec![],
             pid: Some(77),
             memory_bytes: None,
+            boot: Some(keel_control::UnitBoot {
+                state: UnitState::Running,
+                began_us: Some(100_000),
+                ended_us: Some(1_500_250),
+                waited_for: None,
+                attempts: 1,
+            }),
         };
         Ok(UnitList { now_ms: 61_500, units: vec![unit] })
     }

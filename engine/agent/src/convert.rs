@@ -45,6 +45,8 @@ fn boot_report(boot: control::BootReport) -> v1::BootReport {
         critical_path: boot.critical_path.into_iter().map(critical).collect(),
         speed_up: boot.speed_up,
         max_side_by_side: boot.max_side_by_side,
+        kernel: boot.kernel_us.map(micros),
+        processors: boot.processors,
     }
 }
 
@@ -81,6 +83,17 @@ fn unit(unit: control::Unit) -> v1::Unit {
         waits_for: unit.waits_for,
         pid: unit.pid,
         memory_bytes: unit.memory_bytes,
+        boot: unit.boot.map(unit_boot),
+    }
+}
+
+fn unit_boot(boot: control::UnitBoot) -> v1::UnitBoot {
+    v1::UnitBoot {
+        state: unit_state(boot.state).into(),
+        began: boot.began_us.map(micros),
+        ended: boot.ended_us.map(micros),
+        waited_for: boot.waited_for,
+        attempts: boot.attempts,
     }
 }
 
@@ -141,10 +154,16 @@ pub(crate) fn error(error: &control::ControlError) -> Status {
 }
 
 fn duration(ms: u64) -> prost_types::Duration {
+    on_the_wire(Duration::from_millis(ms))
+}
+
+fn micros(us: u64) -> prost_types::Duration {
+    on_the_wire(Duration::from_micros(us))
+}
+
+fn on_the_wire(duration: Duration) -> prost_types::Duration {
     // Fails only beyond what the protocol can say: 10,000 years.
-    Duration::from_millis(ms)
-        .try_into()
-        .unwrap_or(prost_types::Duration { seconds: i64::MAX, nanos: 0 })
+    duration.try_into().unwrap_or(prost_types::Duration { seconds: i64::MAX, nanos: 0 })
 }
 
 #[cfg(test)]
@@ -176,9 +195,9 @@ mod tests {
             "event 9 has not happened, the next one is 3; has the node rebooted since?",
         );
         check(
-            ControlErrorKind::Version { theirs: 2, software: "keel 0.2.0".to_owned() },
+            ControlErrorKind::Version { theirs: 1, software: "keel 0.2.0".to_owned() },
             Code::Internal,
-            "cannot talk to init at /run/keel/control.sock: init is keel 0.2.0 and speaks version 2, not 1",
+            "cannot talk to init at /run/keel/control.sock: init is keel 0.2.0 and speaks version 1, not 2",
         );
     }
 

@@ -24,7 +24,7 @@ pub use event_log::{Batch, EventLog};
 pub use frame::{FrameError, FrameErrorKind, MAX_FRAME};
 pub use message::{
     Address, BootReport, CriticalUnit, Degraded, Event, GoalState, Happened, Link, Refusal,
-    RefusalKind, Shutdown, Status, Unit, UnitList, UnitState, VERSION,
+    RefusalKind, Shutdown, Status, Unit, UnitBoot, UnitList, UnitState, VERSION,
 };
 pub use server::{ConnectionError, ConnectionErrorKind, Limits, Service, bind, serve};
 

@@ -82,6 +82,8 @@ fn status() -> Status {
             critical_path: vec![CriticalUnit { unit: "network".to_owned(), ms: 1200 }],
             speed_up: 2.5,
             max_side_by_side: 7,
+            kernel_us: Some(812_345),
+            processors: Some(2),
         }),
     }
 }
@@ -101,6 +103,7 @@ fn unit(n: usize, description: &str) -> Unit {
         waits_for: vec![],
         pid: Some(77),
         memory_bytes: Some(1 << 20),
+        boot: None,
     }
 }
 

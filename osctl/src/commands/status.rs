@@ -247,6 +247,8 @@ mod tests {
                 ],
                 speed_up: 2.46,
                 max_side_by_side: 9,
+                kernel: None,
+                processors: None,
             }),
         }
     }

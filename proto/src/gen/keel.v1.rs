@@ -85,6 +85,12 @@ pub struct BootReport {
     /// The most units that were activating at one moment.
     #[prost(uint32, tag = "4")]
     pub max_side_by_side: u32,
+    /// From the kernel's start to init's first instruction.
+    #[prost(message, optional, tag = "5")]
+    pub kernel: ::core::option::Option<::prost_types::Duration>,
+    /// Processors of the machine.
+    #[prost(uint32, optional, tag = "6")]
+    pub processors: ::core::option::Option<u32>,
 }
 /// One unit on the critical path.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -151,6 +157,28 @@ pub struct Unit {
     /// Memory of its whole cgroup, in bytes, where it has one.
     #[prost(uint64, optional, tag = "13")]
     pub memory_bytes: ::core::option::Option<u64>,
+    /// How it came up when the machine booted. Absent if the boot has nothing to do with it.
+    #[prost(message, optional, tag = "14")]
+    pub boot: ::core::option::Option<UnitBoot>,
+}
+/// How one unit came up, or did not. Times count from init's start.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnitBoot {
+    /// What became of it.
+    #[prost(enumeration = "UnitState", tag = "1")]
+    pub state: i32,
+    /// When its first activation began. Absent if it had none.
+    #[prost(message, optional, tag = "2")]
+    pub began: ::core::option::Option<::prost_types::Duration>,
+    /// When it was up, skipped or failed. Absent if that did not come.
+    #[prost(message, optional, tag = "3")]
+    pub ended: ::core::option::Option<::prost_types::Duration>,
+    /// The unit that it waited for last, or that it failed for lack of.
+    #[prost(string, optional, tag = "4")]
+    pub waited_for: ::core::option::Option<::prost::alloc::string::String>,
+    /// Activations until then.
+    #[prost(uint32, tag = "5")]
+    pub attempts: u32,
 }
 /// Asks for events.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -1,6 +1,7 @@
 //! `osctl graph`: what can be said of a machine's boot before there is one.
 
 mod render;
+mod simulate;
 
 use clap::Subcommand;
 
@@ -11,12 +12,14 @@ use crate::output::Output;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Graph {
     Render(render::Render),
+    Simulate(simulate::Simulate),
 }
 
 impl Graph {
     pub(crate) fn run(self, out: &mut Output) -> Result<Exit, Failure> {
         match self {
             Graph::Render(command) => command.run(out),
+            Graph::Simulate(command) => command.run(out),
         }
     }
 }
