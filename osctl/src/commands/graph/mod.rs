@@ -1,5 +1,11 @@
 //! `osctl graph`: what can be said of a machine's boot before there is one.
 
+mod diff;
+mod digest;
+mod explain;
+mod list;
+mod name;
+mod path;
 mod render;
 mod simulate;
 
@@ -13,6 +19,11 @@ use crate::output::Output;
 pub(crate) enum Graph {
     Render(render::Render),
     Simulate(simulate::Simulate),
+    Explain(explain::Explain),
+    Path(path::Path),
+    List(list::List),
+    Digest(digest::Digest),
+    Diff(diff::Diff),
 }
 
 impl Graph {
@@ -20,6 +31,11 @@ impl Graph {
         match self {
             Graph::Render(command) => command.run(out),
             Graph::Simulate(command) => command.run(out),
+            Graph::Explain(command) => command.run(out),
+            Graph::Path(command) => command.run(out),
+            Graph::List(command) => command.run(out),
+            Graph::Digest(command) => command.run(out),
+            Graph::Diff(command) => command.run(out),
         }
     }
 }
