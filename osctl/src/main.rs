@@ -5,6 +5,7 @@
 mod cli;
 mod commands;
 mod error;
+mod findings;
 mod node;
 mod output;
 
@@ -42,5 +43,7 @@ fn dispatch(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
         Command::Status(args) => commands::status::run(&args, &cli.node, out),
         Command::Units(args) => commands::units::run(&args, &cli.node, out),
         Command::Events(args) => commands::events::run(&args, &cli.node, out),
+        Command::Completion(command) => command.run(out),
+        Command::Man(command) => command.run(out),
     }
 }

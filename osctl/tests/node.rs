@@ -270,6 +270,9 @@ fn status_and_units() {
     let json = node.pinned(&["units", "--output=json"]);
     let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!(json["units"][0]["took_ms"], 1_400);
+    let yaml = node.pinned(&["units", "--output", "yaml"]);
+    assert!(yaml.stdout.contains("\n- name: containerd\n  kind: service\n"), "{}", yaml.stdout);
+    assert_eq!(serde_saphyr::from_str::<serde_json::Value>(&yaml.stdout).unwrap(), json);
     drop(init);
 }
 
@@ -295,6 +298,12 @@ fn events_are_told_and_followed() {
     assert_eq!(told.stderr, "note: 1 events before these are forgotten by the node\n");
     assert_eq!(told.stdout.lines().count(), 4);
     assert!(told.stdout.starts_with("     2      1.234  event 2\n"), "{}", told.stdout);
+    let lines = node.pinned(&["events", "--output", "json"]).stdout;
+    let lines: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let yaml = node.pinned(&["events", "--output", "yaml"]).stdout;
+    let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(&yaml).unwrap();
+    assert_eq!((documents.len(), documents), (4, lines), "a document an event");
     let beyond = node.pinned(&["events", "--from", "99"]);
     assert_eq!(beyond.code, Some(1));
     assert!(

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::graph::BootGraph;
-use crate::simulate::{Machine, Script, Simulation, simulate};
+use crate::machine::Machine;
+use crate::simulate::{Script, Simulation, simulate};
 use crate::timeline::{CriticalPath, Span};
 use crate::transaction::{Transaction, UnitId};
 

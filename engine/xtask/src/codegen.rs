@@ -164,7 +164,7 @@ mod tests {
         let stale = Err("not current, run `cargo xtask codegen`: keel.v1.rs".to_owned());
         assert_eq!(
             check(root),
-            Err("not current, run `cargo xtask codegen`: keel.v1.rs, machine-config.md, units.md"
+            Err("not current, run `cargo xtask codegen`: keel.v1.rs, findings.md, machine-config.md, units.md"
                 .to_owned()),
             "nothing is generated yet"
         );

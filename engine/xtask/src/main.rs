@@ -3,6 +3,7 @@
 //! Progress and everything that child programs print goes to stderr; stdout carries results alone.
 
 mod apt;
+mod bench;
 mod codegen;
 mod command;
 mod demo;
@@ -30,6 +31,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Xtask {
+    /// Measure osctl beside systemd-analyze on the same random graphs, and print a table
+    BenchOffline(bench::Options),
     /// Write the generated files, or check that they are current
     Codegen(codegen::Args),
     /// Boot a node in QEMU from machine-configs/qemu.toml and show how it went
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
 
 fn run(command: Xtask) -> Result<ExitCode, Failure> {
     match command {
+        Xtask::BenchOffline(options) => bench::run(&options)?,
         Xtask::Codegen(args) => codegen::run(&node::repository(), args)
             .map_err(Failure::because("the generated files are not right"))?,
         Xtask::Demo(options) => return demo::run(&options),

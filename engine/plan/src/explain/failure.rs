@@ -6,8 +6,9 @@ use serde::Serialize;
 
 use crate::export::millis;
 use crate::forecast::run;
+use crate::machine::{Fault, FaultKind, Machine};
 use crate::scheduler::Action;
-use crate::simulate::{Fault, FaultKind, Machine, Simulation};
+use crate::simulate::Simulation;
 use crate::state::State;
 use crate::transaction::{Transaction, UnitId};
 

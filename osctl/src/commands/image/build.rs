@@ -13,6 +13,10 @@ use crate::error::{Exit, Failure};
 use crate::output::{Format, Ink, Output, Palette};
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  osctl image build --config my.toml --kernel /boot/vmlinuz-6.1.0-56-cloud-amd64 --modules / -o image
+  osctl image build --config my.toml --kernel VMLINUZ --modules DIR -o image \\
+    --payload containerd=/usr/bin/containerd,runc=/usr/sbin/runc")]
 pub(crate) struct BuildArgs {
     /// The machine config
     #[arg(long, value_name = "FILE")]

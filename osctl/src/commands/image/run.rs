@@ -19,6 +19,10 @@ use crate::output::Output;
 const API_PORT: u16 = 50051;
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  osctl image run image
+  osctl image run image --memory 4GiB --cpus 4 --disk /tmp/node-1.img
+  osctl image run image --no-net --append keel.goal=network")]
 pub(crate) struct RunArgs {
     /// A directory that `osctl image build` wrote
     #[arg(value_name = "DIR")]
