@@ -17,6 +17,7 @@ pub mod unit;
 pub mod value;
 pub mod words;
 
+mod addressing;
 mod reference;
 mod secret;
 

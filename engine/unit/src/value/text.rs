@@ -60,6 +60,13 @@ name! {
     ModuleName, "a module name such as \"overlay\"", |text| plain(text, 56, "-_")
 }
 
+impl ModuleName {
+    /// The one form of all that mean the same.
+    pub fn canonical(&self) -> String {
+        self.as_str().replace('-', "_")
+    }
+}
+
 name! {
     /// A line of text without control characters.
     Line, "a line of text", no_control
