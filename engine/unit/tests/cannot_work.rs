@@ -1,5 +1,7 @@
 //! Values that are well written and cannot work: each is refused where it stands, with what to write instead.
 
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::fs;
 
 use keel_unit::load::load;
