@@ -21,6 +21,7 @@ pub mod unit;
 pub mod value;
 pub mod words;
 
+mod addressing;
 mod patch;
 mod reference;
 
