@@ -36,12 +36,14 @@ const PROTO_IN: &str = "proto";
 /// Folders that belong wholly to what is generated: a file in one of them that nothing generates is stale.
 const PROTO_OUT: &str = "proto/src/gen";
 const REFERENCE_OUT: &str = "docs/reference";
+const SCHEMA_OUT: &str = "docs/schema";
 
 /// Writes or checks every generated file of the workspace at `root`.
 pub(crate) fn run(root: &Path, args: Args) -> Result<(), CodegenError> {
     let folders = [
         (root.join(PROTO_OUT), grpc(&root.join(PROTO_IN))?),
         (root.join(REFERENCE_OUT), reference::pages()),
+        (root.join(SCHEMA_OUT), reference::schemas()),
     ];
     let mut all_stale = Vec::new();
     for (folder, wanted) in &folders {
@@ -164,7 +166,7 @@ mod tests {
         let stale = Err("not current, run `cargo xtask codegen`: keel.v1.rs".to_owned());
         assert_eq!(
             check(root),
-            Err("not current, run `cargo xtask codegen`: keel.v1.rs, machine-config.md, units.md"
+            Err("not current, run `cargo xtask codegen`: keel.v1.rs, machine-config.md, units.md, machine-config.json, unit.json"
                 .to_owned()),
             "nothing is generated yet"
         );
