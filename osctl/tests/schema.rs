@@ -222,3 +222,18 @@ fn patches_and_references_fit() {
     unit("[target]\n[mount]\ntarget = \"/x\"", false);
     unit("after = \"x\"", false);
 }
+
+#[test]
+fn every_file_that_ships_names_its_schema() {
+    let of = [("units", json_schema::unit()), ("machine-configs", json_schema::machine_config())];
+    for (folder, schema) in of {
+        for file in files(folder) {
+            let path = root().join(&file);
+            let text = fs::read_to_string(&path).unwrap();
+            let named = text.lines().next().and_then(|line| line.strip_prefix("#:schema "));
+            let named = named.unwrap_or_else(|| panic!("{file} names none"));
+            let found = fs::read_to_string(path.parent().unwrap().join(named)).unwrap();
+            assert_eq!(found, format!("{schema:#}\n"), "{file}");
+        }
+    }
+}
