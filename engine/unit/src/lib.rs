@@ -6,6 +6,7 @@
 pub mod config;
 pub mod diagnostic;
 pub mod explain;
+pub mod json_schema;
 pub mod keys;
 pub mod kinds;
 pub mod load;
