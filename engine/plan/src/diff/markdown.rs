@@ -18,6 +18,9 @@ pub fn markdown(diff: &Diff) -> String {
         return out;
     }
     summary(&mut out, diff);
+    if diff.nothing_found() {
+        out.push_str("Nothing that differs was exported, but the digests do.\n");
+    }
     units(&mut out, diff);
     edges(&mut out, diff);
     shifts(&mut out, diff);

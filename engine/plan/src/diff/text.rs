@@ -32,6 +32,9 @@ pub fn text(diff: &Diff) -> String {
     if diff.old.goal != diff.new.goal {
         let _ = writeln!(out, "~ goal {} -> {}", shown(&diff.old.goal), shown(&diff.new.goal));
     }
+    if diff.nothing_found() {
+        out.push_str("~ nothing that differs was exported, but the digests do\n");
+    }
     units(&mut out, diff);
     edges(&mut out, diff);
     follows(&mut out, diff);

@@ -6,7 +6,7 @@ use keel_plan::{BOOT, render};
 
 use crate::commands::inputs::{Fault, Inputs};
 use crate::error::{Exit, Failure};
-use crate::output::{Format, Output};
+use crate::output::{Format, Ink, Output, Palette};
 
 /// Draw the graph of a machine: what starts side by side, what waits for what, and what decides how long it takes
 ///
@@ -57,7 +57,7 @@ impl Render {
                     }
                 };
                 out.text(&match drawing {
-                    Drawing::Text => render::text(&graph, &transaction),
+                    Drawing::Text => coloured(&render::text(&graph, &transaction), out.palette()),
                     Drawing::Dot => render::dot(&graph, &transaction),
                     Drawing::Mermaid => render::mermaid(&graph, &transaction),
                     Drawing::Svg => render::svg(&graph, &transaction),
@@ -73,4 +73,19 @@ impl Render {
             Err(Fault::Other(failure)) => Err(failure),
         }
     }
+}
+
+/// The layers with their heads and the critical path in colour.
+fn coloured(page: &str, palette: Palette) -> String {
+    let line = |line: &str| {
+        let line = match line {
+            head if head.starts_with("layer ") => palette.paint(Ink::Strong, head),
+            critical if critical.starts_with(['├', '└']) && critical.contains("─* ") => {
+                palette.paint(Ink::Warning, critical)
+            }
+            other => other.to_owned(),
+        };
+        format!("{line}\n")
+    };
+    page.lines().map(line).collect()
 }
