@@ -75,6 +75,8 @@ pub struct Unit {
     pub duration: Option<Duration>,
     /// The template that it is an instance of.
     pub template: Option<UnitName>,
+    /// Where the item stands in the machine config that this instance is made from.
+    pub item: Option<Span>,
     tree: Arc<Table>,
 }
 
@@ -229,6 +231,7 @@ pub(crate) fn decode(
         failure: words.failure,
         duration: words.duration.map(|d| d.0),
         template,
+        item: None,
         tree: Arc::new(tree),
     })
 }

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use keel_image::{ImageSpec, Manifest, Needs, Payload};
+use keel_plan::BOOT;
 use keel_unit::{load, lower};
 
+use crate::commands::inputs::{Fault, Inputs};
 use crate::error::{Exit, Failure};
 use crate::output::{Format, Ink, Output, Palette};
 
@@ -46,9 +48,18 @@ pub(crate) struct BuildArgs {
 }
 
 pub(crate) fn run(args: &BuildArgs, out: &mut Output) -> Result<Exit, Failure> {
-    let set = lower(load::load(&args.units, Some(&args.config))).map_err(|report| {
-        Failure::new("the units and the machine config do not validate").because(report)
-    })?;
+    let inputs = Inputs { config: Some(args.config.clone()), units: args.units.clone() };
+    // A machine that cannot boot is told here, and not by its own console.
+    let planned = inputs.planned(BOOT).map(drop);
+    let lowered = || lower(load::load(&args.units, Some(&args.config))).map_err(Fault::Findings);
+    let set = match planned.and_then(|()| lowered()) {
+        Ok(set) => set,
+        Err(Fault::Findings(report)) => {
+            out.findings(&report);
+            return Ok(Exit::Findings);
+        }
+        Err(Fault::Other(failure)) => return Err(failure),
+    };
     let init = match &args.init {
         Some(init) => init.clone(),
         None => beside("keel-init")
