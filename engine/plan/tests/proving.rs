@@ -8,9 +8,9 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use keel_plan::{
-    Await, BOOT, Basis, BootGraph, Class, Ending, Estimates, FaultKind, Job, JobKind, Load,
+    About, Await, BOOT, Basis, BootGraph, Class, Ending, Estimates, FaultKind, Job, JobKind, Load,
     Machine, SEED, Script, Simulation, Source, Spec, StateName, Trace, Transaction, USUAL, UnitId,
-    chart, compare, compile, each, fallible, predict, simulate, slack,
+    UnitTrace, chart, compare, compile, each, fallible, predict, simulate, slack,
 };
 use keel_unit::load::load;
 use proptest::prelude::*;
@@ -271,6 +271,59 @@ fn a_console_is_read() {
         (read.units, read.total_us, read.outcome),
         (trace.units, trace.total_us, trace.outcome)
     );
+}
+
+/// Whatever stands in a file that is a trace, it is drawn and not stumbled over.
+fn hostile() -> impl Strategy<Value = Trace> {
+    let time = || prop_oneof![Just(None), any::<u64>().prop_map(Some), (0..50u64).prop_map(Some)];
+    let other = || proptest::option::of((0..8u32).prop_map(|unit| format!("u{unit}")));
+    let state = prop_oneof![
+        Just(StateName::Running),
+        Just(StateName::Failed),
+        Just(StateName::Skipped),
+        Just(StateName::Activating),
+        Just(StateName::Unknown),
+    ];
+    let unit = (time(), time(), other(), other(), time(), time(), state);
+    let units = proptest::collection::vec(unit, 1..8);
+    (units, any::<u64>(), proptest::option::of(any::<u64>())).prop_map(|(drawn, total, kernel)| {
+        let units = drawn.into_iter().enumerate().map(
+            |(place, (began, ended, waited_for, queued_behind, queued, slack, state))| UnitTrace {
+                name: format!("u{place}"),
+                kind: "oneshot".into(),
+                stage: (place % 3 == 0).then(|| "u0".into()),
+                state,
+                began_us: began,
+                ended_us: ended.map(|ended| ended.max(began.unwrap_or(0))),
+                waited_for,
+                attempts: 1,
+                why: Some("\u{1b}[2J<&>".into()),
+                queued_us: queued,
+                queued_behind,
+                slack_us: slack,
+            },
+        );
+        let (digest, goal, about) = ("?".to_owned(), "u0".to_owned(), About::default());
+        Trace::recorded(digest, goal, Ending::Missed, total, kernel, about, units.collect())
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_strange_trace_is_drawn(trace in hostile(), width in 0..80usize) {
+        prop_assert_eq!(&Trace::parse(&trace.json()).unwrap(), &trace);
+        prop_assert_eq!(chart::bars(&trace, width).len(), trace.units.len() + 1);
+        let picture = chart::svg(&trace);
+        let raw = picture.contains('\u{1b}') || picture.contains("<&>");
+        prop_assert!(!raw, "{}", picture);
+        prop_assert!(!picture.contains("NaN") && !picture.contains("inf"), "{}", picture);
+        prop_assert!(serde_json::from_str::<serde_json::Value>(&chart::chrome(&trace)).is_ok());
+        prop_assert!(trace.critical_path().len() <= trace.units.len());
+        let compared = compare(std::slice::from_ref(&trace), &trace);
+        prop_assert!(compared.changes.is_empty());
+    }
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub enum Tone {
 ///
 /// `█` on the critical path, `▒` beside it, `·` waiting for a processor, `◆` reached without work, `○` skipped, `✗` failed.
 pub fn bars(trace: &Trace, width: usize) -> Vec<Bar> {
-    let end = horizon(trace);
+    let (end, width) = (horizon(trace), width.max(1));
     let critical = trace.critical();
     let has_slack = trace.units.iter().any(|unit| unit.slack_us.is_some());
     let longest = trace.units.iter().map(|unit| unit.name.len()).max().unwrap_or(0).max(4);
@@ -85,7 +85,9 @@ fn bar(unit: &UnitTrace, critical: bool, end: Duration, width: usize) -> String 
     };
     let mut cells = vec![' '; width];
     if let Some((began, working)) = unit.began().zip(working_from(unit)) {
-        let (from, work, to) = (at(began), at(working), at(last));
+        let (from, to) = (at(began), at(last));
+        // Anybody may have written the file.
+        let work = at(working).clamp(from, to);
         cells[from..work].fill('·');
         // What ends in a cell in which it did not begin fills that cell only if it reaches into it.
         let past = if to > work && at_edge(last, end, width) { to } else { to + 1 };

@@ -35,7 +35,7 @@ fn the_kernel_unpacks_the_image_as_it_was_meant() {
         "PROBE /dev/console device 5 1",
         "PROBE /tmp 41777 uid 0 mtime 0",
         "PROBE /etc/keel/config.toml 100600 uid 0 mtime 0",
-        "PROBE /etc/keel/units/boot.toml 100644 uid 0 mtime 0",
+        "PROBE /etc/keel/units/boot.toml 100600 uid 0 mtime 0",
         "PROBE /sbin/mkfs.ext4 100755 uid 0 mtime 0",
         "mount from util-linux",
         "PROBE mount exits 0",
