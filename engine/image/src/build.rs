@@ -4,6 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use keel_unit::Report;
+use keel_unit::load::load;
 use thiserror::Error;
 
 use crate::elf::{self, Elf, ElfError, Machine};
@@ -55,6 +57,9 @@ pub enum BuildError {
         /// Why.
         source: io::Error,
     },
+    /// A unit file or a folder of them cannot be taken.
+    #[error("cannot take the units")]
+    Units(#[source] Report),
     /// Init is no program.
     #[error("cannot take init from {}", path.display())]
     Init {
@@ -156,25 +161,25 @@ fn gather(spec: &ImageSpec, modules: &KernelTree) -> Result<Tree, BuildError> {
     if absent.is_empty() { Ok(tree) } else { Err(BuildError::MissingPrograms(absent)) }
 }
 
-/// Unit files below a directory, at the same place below `/etc/keel/units`.
+/// Unit files below a directory, at the same place below `/etc/keel/units`: those that `load` finds, as everywhere else.
 fn add_units(tree: &mut Tree, units: &Path) -> Result<(), BuildError> {
-    let cannot = |path: &Path| {
-        let path = path.to_owned();
-        move |source| BuildError::Read { what: "units", path, source }
-    };
+    let input = load(units, None);
+    if !input.findings.is_empty() {
+        return Err(BuildError::Units(Report::new(input.sources.into(), input.findings)));
+    }
     tree.directory("/etc/keel/units", 0o755, "layout")?;
-    let mut dirs = vec![(units.to_owned(), "/etc/keel/units".to_owned())];
-    while let Some((dir, place)) = dirs.pop() {
-        for entry in fs::read_dir(&dir).map_err(cannot(&dir))? {
-            let path = entry.map_err(cannot(&dir))?.path();
-            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-            let place = format!("{place}/{name}");
-            if path.is_dir() {
-                dirs.push((path, place));
-            } else if path.extension().is_some_and(|ext| ext == "toml") {
-                tree.file(&place, 0o644, read("unit", &path)?, "unit")?;
-            }
-        }
+    for (file, _) in input.units {
+        let path = input.sources.name(file);
+        let place =
+            Path::new(&*path).strip_prefix(&*units.to_string_lossy()).unwrap_or(Path::new(&*path));
+        let text = input.sources.text(file);
+        // A unit may hold the content of a secret file.
+        tree.file(
+            &format!("/etc/keel/units/{}", place.display()),
+            0o600,
+            text.as_bytes().to_vec(),
+            "unit",
+        )?;
     }
     Ok(())
 }
@@ -229,7 +234,13 @@ fn add_modules(
 }
 
 fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, BuildError> {
-    fs::read(path).map_err(|source| BuildError::Read { what, path: path.to_owned(), source })
+    let cannot = |source| BuildError::Read { what, path: path.to_owned(), source };
+    let about = fs::metadata(path).map_err(cannot)?;
+    // A FIFO would be waited for without end, and a device read without end.
+    if !about.is_file() && !about.is_dir() {
+        return Err(cannot(io::Error::other("it is a FIFO, socket or device")));
+    }
+    fs::read(path).map_err(cannot)
 }
 
 /// Puts the files into place: all are written whole under other names first, then the old manifest
@@ -245,7 +256,8 @@ fn place(out: &Path, files: &[(&str, &[u8])]) -> Result<(), BuildError> {
     let staging = tempfile::Builder::new().prefix(".new-").tempdir_in(out).map_err(cannot(out))?;
     for (name, bytes) in files {
         let path = staging.path().join(name);
-        let written = fs::File::create(&path).and_then(|mut file| {
+        // The initramfs holds the machine config, and that may hold secrets.
+        let written = creating(*name == INITRAMFS).open(&path).and_then(|mut file| {
             io::Write::write_all(&mut file, bytes)?;
             file.sync_all()
         });
@@ -260,4 +272,15 @@ fn place(out: &Path, files: &[(&str, &[u8])]) -> Result<(), BuildError> {
         fs::rename(staging.path().join(name), out.join(name)).map_err(cannot(&out.join(name)))?;
     }
     Ok(())
+}
+
+/// How a new file is made; one that is private is for its owner alone, from its first moment.
+fn creating(private: bool) -> fs::OpenOptions {
+    let mut options = fs::File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    if private {
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    }
+    options
 }

@@ -6,7 +6,7 @@
 
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::shape::Shape;
-use crate::source::{FileId, Span};
+use crate::source::{FileId, Span, obeyed};
 use crate::tree::{Node, Table as Tree, Value as Raw};
 
 /// A value of a key: how it is read from TOML, and what a person is told when it is not one.
@@ -120,7 +120,7 @@ pub(crate) fn clip(text: &str) -> String {
         Some((end, _)) => (&text[..end], "…"),
         None => (text, ""),
     };
-    let plain = |c: char| match c.is_control() {
+    let plain = |c: char| match obeyed(c) {
         true => c.escape_default().to_string(),
         false => c.to_string(),
     };

@@ -138,7 +138,12 @@ impl Walk<'_> {
 
 impl Input {
     fn unreadable_folder(&mut self, folder: &Path, unreadable: Unreadable) {
-        let finding = unreadable.finding(&mut self.sources, &folder.to_string_lossy());
+        let why = match &unreadable {
+            Unreadable::Io(error) => Some(format!("cannot read the folder: {error}")),
+            _ => None,
+        };
+        let mut finding = unreadable.finding(&mut self.sources, &folder.to_string_lossy());
+        finding.message = why.unwrap_or(finding.message);
         self.findings.push(finding);
         self.unread.folder = true;
     }

@@ -70,7 +70,7 @@ impl fmt::Display for Location {
 }
 
 impl Sources {
-    /// Adds a file. `name` is what diagnostics show.
+    /// Adds a file. `name` is what diagnostics show; what a terminal would obey in it, they do not.
     pub fn add(&mut self, name: &str, text: impl Into<Arc<str>>) -> FileId {
         self.files.push(Arc::new(File::new(name, text.into())));
         FileId(self.files.len() as u32 - 1)
@@ -146,17 +146,20 @@ impl File {
             text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i as u32 + 1);
         let lines = std::iter::once(0).chain(starts).collect();
         let (shown, ascii) = (harmless(&text), text.is_ascii());
-        File { name: name.into(), text, shown, ascii, lines }
+        let name = harmless(&name.replace(['\n', '\t'], "?").into());
+        File { name, text, shown, ascii, lines }
     }
+}
+
+/// Whether a terminal does something else than to show the character: a control character, or one that turns the direction of writing.
+pub(crate) fn obeyed(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// The text with control characters, and those that turn the direction of writing, replaced by others of the same length.
 fn harmless(text: &Arc<str>) -> Arc<str> {
-    let obeyed = |c: char| {
-        (c.is_control() && c != '\n' && c != '\t')
-            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    if !text.contains(obeyed) {
+    let replaced = |c: char| obeyed(c) && c != '\n' && c != '\t';
+    if !text.contains(replaced) {
         return text.clone();
     }
     let stand_in = |c: char| match c.len_utf8() {
@@ -164,7 +167,7 @@ fn harmless(text: &Arc<str>) -> Arc<str> {
         2 => '\u{bf}',
         _ => char::REPLACEMENT_CHARACTER,
     };
-    text.chars().map(|c| if obeyed(c) { stand_in(c) } else { c }).collect::<String>().into()
+    text.chars().map(|c| if replaced(c) { stand_in(c) } else { c }).collect::<String>().into()
 }
 
 #[cfg(test)]

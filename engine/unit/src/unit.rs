@@ -78,6 +78,8 @@ pub struct Unit {
     pub template: Option<UnitName>,
     /// Its texts that are secrets.
     pub secrets: Vec<Secret>,
+    /// Where the item stands in the machine config that this instance is made from.
+    pub item: Option<Span>,
     tree: Arc<Table>,
 }
 
@@ -236,6 +238,7 @@ pub(crate) fn decode(
         duration: words.duration.map(|d| d.0),
         template,
         secrets,
+        item: None,
         tree: Arc::new(tree),
     })
 }

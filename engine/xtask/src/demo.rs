@@ -54,7 +54,7 @@ struct Degraded {
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
-    let (image, programs) = node::vm_image(&setup::run()?)?;
+    let (image, programs) = node::vm_image(&setup::node()?)?;
     let image = ImageDir::open(&image).map_err(Failure::because("the image is not whole"))?;
     let scratch = tempfile::tempdir().map_err(Failure::because("no place for a disk"))?;
     let disk = Disk::at(&scratch.path().join("disk.img"), DISK)

@@ -59,13 +59,13 @@ fn run(command: Xtask) -> Result<ExitCode, Failure> {
         Xtask::Codegen(args) => codegen::run(&node::repository(), args)
             .map_err(Failure::because("the generated files are not right"))?,
         Xtask::Demo(options) => return demo::run(&options),
-        Xtask::Setup => setup::run().map(drop)?,
+        Xtask::Setup => setup::all().map(drop)?,
         Xtask::Test(options) => test::run(&options)?,
         Xtask::Tidy => {
             tidy::run(&node::repository())
                 .map_err(Failure::because("the workspace is not tidy"))?;
         }
-        Xtask::VmImage => node::vm_image(&setup::run()?).map(drop)?,
+        Xtask::VmImage => node::vm_image(&setup::node()?).map(drop)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -5,8 +5,8 @@ use crate::command::{self, Failure, command, succeeds};
 use crate::payload::{self, Kit};
 use crate::progress::step;
 
-/// Debian packages and what for.
-const TOOLS: [&str; 22] = [
+/// Debian packages that a node is built from and boots with, and what for.
+const NODE: [&str; 11] = [
     // builds: the C parts of zstd and ring, a static libc
     "gcc",
     "libc6-dev",
@@ -21,11 +21,15 @@ const TOOLS: [&str; 22] = [
     // the machine
     "qemu-system-x86",
     "qemu-utils",
-    // tests: networks
+];
+
+/// Debian packages that tests need beyond these.
+const TESTS: [&str; 11] = [
+    // networks
     "dnsmasq-base",
     "iproute2",
     "util-linux",
-    // tests: disks and foreign signatures on them
+    // disks and foreign signatures on them
     "gdisk",
     "fdisk",
     "lvm2",
@@ -36,9 +40,15 @@ const TOOLS: [&str; 22] = [
     "dosfstools",
 ];
 
-/// Installs and fetches whatever is missing. Costs a second or two when nothing is.
-pub(crate) fn run() -> Result<Kit, Failure> {
-    step("packages", || apt::install(&TOOLS))?;
+/// Installs and fetches what a node is built from, and boots with. Costs a second or two when nothing is missing.
+pub(crate) fn node() -> Result<Kit, Failure> {
+    step("packages", || apt::install(&NODE))?;
+    step("kernel and container runtime", payload::fetch)
+}
+
+/// Installs and fetches that, and what the tests need beyond it.
+pub(crate) fn all() -> Result<Kit, Failure> {
+    step("packages", || apt::install(&[NODE, TESTS].concat()))?;
     step("cargo-nextest", nextest)?;
     step("kernel and container runtime", payload::fetch)
 }

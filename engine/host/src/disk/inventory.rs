@@ -8,18 +8,29 @@ use std::{fs, io};
 
 use keel_unit::kinds::Bus;
 
-/// Where the kernel shows its devices. Tests show it a few.
-#[derive(Debug, Clone, PartialEq, Eq)]
+use super::source::Located;
+
+/// Where the kernel shows its devices (tests show it a few), and what was found there so far. Clones share that.
+#[derive(Debug, Clone)]
 pub struct Roots {
     /// Where sysfs is mounted.
     pub sys: PathBuf,
     /// Where devtmpfs is mounted.
     pub dev: PathBuf,
+    /// The partitions that partition units have located or made.
+    pub located: Located,
+}
+
+impl Roots {
+    /// The devices that are shown here.
+    pub fn new(sys: impl Into<PathBuf>, dev: impl Into<PathBuf>) -> Self {
+        Self { sys: sys.into(), dev: dev.into(), located: Located::default() }
+    }
 }
 
 impl Default for Roots {
     fn default() -> Self {
-        Self { sys: "/sys".into(), dev: "/dev".into() }
+        Self::new("/sys", "/dev")
     }
 }
 
@@ -303,7 +314,7 @@ mod tests {
         }
 
         fn observe(&self) -> Vec<Disk> {
-            observe(&Roots { sys: self.0.path().to_owned(), dev: "/dev".into() }).unwrap()
+            observe(&Roots::new(self.0.path(), "/dev")).unwrap()
         }
     }
 

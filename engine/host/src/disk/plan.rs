@@ -201,6 +201,14 @@ pub enum PartitionErrorKind {
         /// What is there.
         content: Content,
     },
+    /// Something was written to the disk after it was looked at, and before it was opened for writing.
+    #[error("{} has changed while it was looked at, and now holds {content}; it is left untouched", disk.display())]
+    Changed {
+        /// The disk.
+        disk: PathBuf,
+        /// What is there now.
+        content: Content,
+    },
     /// The selected disk is too small.
     #[error("{} is selected, but too small", disk.display())]
     TooSmall {
@@ -228,9 +236,10 @@ pub enum PartitionErrorKind {
 }
 
 impl PartitionErrorKind {
-    /// Whether it may pass by itself, when a disk appears that is still being probed.
+    /// Whether it may pass by itself: when a disk appears that is still being probed, or when another attempt, which was given up
+    /// and goes on all the same, makes the partition.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::NotFound | Self::NoDisk(_))
+        matches!(self, Self::NotFound | Self::NoDisk(_) | Self::Changed { .. })
     }
 }
 

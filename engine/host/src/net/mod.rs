@@ -260,6 +260,7 @@ enum Progress {
 #[derive(Debug)]
 pub struct Link {
     progress: watch::Receiver<Progress>,
+    awaits: watch::Receiver<String>,
     stop: oneshot::Sender<()>,
     keeper: JoinHandle<()>,
 }
@@ -271,9 +272,11 @@ pub struct Link {
 #[must_use = "the link is given up when this is dropped"]
 pub fn start(spec: LinkSpec, events: mpsc::Sender<NetEvent>) -> Link {
     let (report, progress) = watch::channel(Progress::default());
+    let (tell, awaits) = watch::channel("the link is not there".to_owned());
     let (stop, stopped) = oneshot::channel();
-    let keeper = tokio::spawn(keeper::run(spec, events, report, stopped));
-    Link { progress, stop, keeper }
+    let out = keeper::Out { events, progress: report, awaits: tell };
+    let keeper = tokio::spawn(keeper::run(spec, out, stopped));
+    Link { progress, awaits, stop, keeper }
 }
 
 impl Link {
@@ -295,6 +298,12 @@ impl Link {
                 Err(NetError { kind: NetErrorKind::Stopped, source: Errno::ECANCELED })
             }
         }
+    }
+
+    /// What a link waits for that is not up: the reason why a boot went on without it.
+    #[must_use]
+    pub fn awaits(&self) -> String {
+        self.awaits.borrow().clone()
     }
 
     /// The link as it is configured now; `None` while it is not.

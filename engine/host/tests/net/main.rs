@@ -146,8 +146,9 @@ fn a_server_that_comes_late_heals_the_machine() {
                 NetEvent::Retrying { attempt, why } => Some((*attempt, why.clone())),
                 _ => None,
             });
-            assert_eq!(heard.await, (attempt, "no server answers".to_owned()));
+            assert_eq!(heard.await, (attempt, "no DHCP server answers".to_owned()));
         }
+        assert_eq!(subject.link.awaits(), "no DHCP server answers");
         assert_eq!(subject.link.status(), None);
         let _dnsmasq = Dnsmasq::start(&world, &[]);
         let status = subject.link.up().await.unwrap();
@@ -296,7 +297,7 @@ fn a_server_that_answers_wrongly_is_not_believed() {
         assert_eq!(address.await, "10.77.0.50/24");
         let expect = [
             "refused an answer to another request",
-            "no server answers",
+            "no DHCP server answers",
             "refused an answer that is cut short",
             "refused an answer that is cut short",
             "refused an answer that is cut short",

@@ -47,7 +47,7 @@ keys! {
 
     /// What this machine is called.
     pub struct Machine {
-        /// Host name; else what DHCP says, else one made from the machine id.
+        /// Host name; else what DHCP says, else one made from the machine id (`keel-` and its first eight digits).
         hostname "hostname": Option<Hostname>,
         /// Machine id; else a random one is made on first boot.
         id "id": Option<MachineId>,

@@ -269,4 +269,9 @@ fn delays(service: &Service, fields: &mut Fields<'_>) {
             "`burst` must be at least 1",
         ));
     }
+    if service.start_limit.as_ref().is_some_and(|limit| limit.interval.0.is_zero()) {
+        let at = fields.span_of("start-limit");
+        let found = Diagnostic::new("out-of-range", at, "`interval` must be more than 0s");
+        fields.report(found.label("no two starts lie within it"));
+    }
 }

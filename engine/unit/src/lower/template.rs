@@ -70,7 +70,11 @@ impl Lowering<'_> {
             }
             let before = self.done.findings.len();
             let template = Some(name.clone());
+            let units = self.done.units.len();
             self.instance(instance, template, *kind, tree, *span, Item::Known(&node));
+            if let Some(unit) = self.done.units.get_mut(units) {
+                unit.item = Some(at).filter(|at| *at != each.span);
+            }
             faulty += usize::from(self.done.findings.len() != before);
         }
         self.done.templates.insert(name.clone(), instances);

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use keel_image::{ImageSpec, Manifest, Needs, Payload};
+use keel_plan::BOOT;
 use keel_unit::config::merged_config;
-use keel_unit::{Report, lower};
+use keel_unit::lower;
 
-use crate::commands::inputs::Inputs;
+use crate::commands::inputs::{Fault, Inputs};
 use crate::error::{Exit, Failure};
 use crate::output::{Format, Ink, Output, Palette};
 
@@ -46,14 +47,23 @@ pub(crate) fn run(args: &BuildArgs, out: &mut Output) -> Result<Exit, Failure> {
     if args.inputs.config.is_empty() {
         return Err(Failure::usage("an image is built for a machine: say --config FILE"));
     }
-    let mut input = args.inputs.load()?;
-    // The machine needs them all.
-    input.secrets_elsewhere = false;
-    let invalid = |report: Report| {
-        Failure::new("the units and the machine config do not validate").because(report)
+    // A machine that cannot boot is told here, and not by its own console.
+    let planned = args.inputs.planned(BOOT).map(drop);
+    let lowered = || {
+        let mut input = args.inputs.load()?;
+        // The machine needs them all.
+        input.secrets_elsewhere = false;
+        let config = merged_config(&input).map_err(Fault::Findings)?;
+        Ok((config, lower(input).map_err(Fault::Findings)?))
     };
-    let config = merged_config(&input).map_err(invalid)?;
-    let set = lower(input).map_err(invalid)?;
+    let (config, set) = match planned.and_then(|()| lowered()) {
+        Ok(read) => read,
+        Err(Fault::Findings(report)) => {
+            out.findings(&report);
+            return Ok(Exit::Findings);
+        }
+        Err(Fault::Other(failure)) => return Err(failure),
+    };
     let init = match &args.init {
         Some(init) => init.clone(),
         None => beside("keel-init")
