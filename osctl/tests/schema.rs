@@ -113,6 +113,10 @@ const BEYOND_A_SCHEMA: &[(&str, &str)] = &[
         "`existing` excludes other keys: two keys together",
     ),
     (
+        "testdata/units/err/slips-of-meaning/limit.toml",
+        "0s is a duration; only as an interval it is none",
+    ),
+    (
         "testdata/units/err/slips-of-meaning/retry.toml",
         "a key without `on = \"retry\"`: two keys together",
     ),

@@ -97,7 +97,7 @@ pub(crate) fn lay(below: &mut Table, over: &Table, known: Known, findings: &mut 
                 lay(table, above, known.inside(key), findings);
             }
             // What stands in the table below is not to go unseen for a slip; a reference may stand for a table.
-            (None, Value::Table(_), above) if !is_text(above) => {
+            (None, Value::Table(_), above) if !is_reference(above) => {
                 let found = mismatch(&new.node, "a table");
                 findings.push(found.also(old.key_span, "the table that it would replace"));
             }
@@ -106,8 +106,8 @@ pub(crate) fn lay(below: &mut Table, over: &Table, known: Known, findings: &mut 
     }
 }
 
-fn is_text(value: &Value) -> bool {
-    matches!(value, Value::String(_))
+fn is_reference(value: &Value) -> bool {
+    matches!(value, Value::String(text) if text.contains("{{"))
 }
 
 /// An entry with nothing below it: what it appends goes to the default.
