@@ -27,9 +27,10 @@ fn sources() -> Vec<String> {
     found
 }
 
-/// The codes that `Diagnostic::new` is called with.
+/// The codes that findings are made with.
 fn used(source: &str) -> impl Iterator<Item = &str> {
-    source.split("Diagnostic::new(").skip(1).filter_map(|rest| {
+    let makers = ["Diagnostic::new(", "Trouble::new("];
+    makers.into_iter().flat_map(|maker| source.split(maker).skip(1)).filter_map(|rest| {
         let (code, _) = rest.trim_start().strip_prefix('"')?.split_once('"')?;
         Some(code)
     })

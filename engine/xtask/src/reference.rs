@@ -42,7 +42,7 @@ fn units() -> String {
 
 fn findings() -> String {
     let mut page = format!(
-        "# Findings\n\n{NOTE}\nEach finding of `osctl validate` names one of these rules; `--format sarif`, `github` and `json` carry its code.\n\n"
+        "# Findings\n\n{NOTE}\nEach finding of `osctl validate` and of `osctl verify` names one of these rules; `--format sarif`, `github` and `json` carry its code.\n\n"
     );
     for rule in RULES {
         let _ = write!(page, "## {}\n\n{}. {}\n\n", rule.code, rule.title, rule.text);

@@ -114,7 +114,7 @@ fn show(report: &Report, style: Style, out: &mut Output) -> Result<(), Failure> 
 }
 
 /// The units whose secrets are elsewhere.
-fn without_secret(graph: &BootGraph) -> Vec<&str> {
+pub(crate) fn without_secret(graph: &BootGraph) -> Vec<&str> {
     let units = graph.ids().map(|id| graph.unit(id));
     let without = units.filter(|unit| unit.secrets.iter().any(|secret| secret.missing));
     without.map(|unit| unit.name.as_str()).collect()

@@ -11,6 +11,7 @@ use keel_unit::source::Sources;
 use keel_unit::{Report, Unit};
 
 use crate::commands::inputs::{Fault, Inputs};
+use crate::commands::validate::without_secret;
 use crate::error::{Exit, Failure};
 use crate::findings::views;
 use crate::output::{Format, Ink, Output};
@@ -71,12 +72,19 @@ impl Verify {
                 return Err(failure.because(error));
             }
         };
-        let differences = match &asked {
-            Some((graph, _)) => self.differences(&image, graph.sources())?,
-            None => Vec::new(),
-        };
-        let digests =
-            asked.as_ref().map(|(graph, _)| (graph.digest().to_string(), own.digest().to_string()));
+        let (mut digests, mut differences) = (None, Vec::new());
+        if let Some((graph, _)) = &asked {
+            let without = without_secret(graph);
+            if without.is_empty() {
+                digests = Some((graph.digest().to_string(), own.digest().to_string()));
+                differences = self.differences(&image, graph.sources())?;
+            } else {
+                let units = without.join(", ");
+                out.notice(&format!(
+                    "without --secrets, the secrets of {units} and the graph in the image were not compared"
+                ));
+            }
+        }
         let (graph, plan) = asked.unwrap_or((own, own_plan));
         let units = started(&graph, &plan);
         let verdict = keel_image::verify(&Question {

@@ -74,7 +74,7 @@ fn machine(
             about(unpacked),
             about(room)
         );
-        let finding = Diagnostic::new("too-large", listing.span_of("unpacked"), message);
+        let finding = Diagnostic::new("image-too-large", listing.span_of("unpacked"), message);
         found.push(
             finding
                 .label(format!("a kernel unpacks into half of its memory, {}", about(memory.0)))

@@ -95,24 +95,27 @@ fn kernel(question: &Question<'_>, listing: &Listing<'_>, found: &mut Findings) 
 
 fn init(question: &Question<'_>, listing: &Listing<'_>, found: &mut Findings) {
     let image = question.image;
-    let mut fail = |code, message: String| {
-        found.push(Diagnostic::new(code, listing.span_of("/init"), message));
-    };
+    let at = listing.span_of("/init");
     match image.files.resolve("/init").map(|(_, file)| file) {
-        None => fail("no-init", "there is no /init for the kernel to start".to_owned()),
+        None => {
+            let message = "there is no /init for the kernel to start";
+            found.push(Diagnostic::new("no-init", at, message));
+        }
         Some(file) if file.mode & 0o100 == 0 => {
-            fail("not-executable", format!("/init has mode {:04o}", file.mode));
+            let message = format!("/init has mode {:04o}", file.mode);
+            found.push(Diagnostic::new("not-executable", at, message));
         }
         Some(file) => match &file.kind {
             Kind::Regular { content: Content::Elf(elf), .. } => {
                 if elf.interpreter.is_some() || !elf.needed.is_empty() {
-                    fail(
-                        "dynamic-init",
-                        "/init is a dynamic program, and has to be static".to_owned(),
-                    );
+                    let message = "/init is a dynamic program, and has to be static";
+                    found.push(Diagnostic::new("dynamic-init", at, message));
                 }
             }
-            _ => fail("no-init", "/init is no program that a node can run".to_owned()),
+            _ => {
+                let message = "/init is no program that a node can run";
+                found.push(Diagnostic::new("no-init", at, message));
+            }
         },
     }
     for (path, what) in [(CONFIG, "machine config"), (UNITS, "units")] {
