@@ -124,6 +124,7 @@ pub fn build(spec: &ImageSpec, out: &Path) -> Result<Manifest, BuildError> {
         schema: 1,
         kernel_release: modules.release().to_owned(),
         arguments: spec.needs.arguments.clone(),
+        api_port: spec.needs.api_port,
         kernel: manifest::blob(KERNEL, &kernel),
         initramfs: manifest::blob(INITRAMFS, &initramfs),
         unpacked: archive.len() as u64,

@@ -4,6 +4,7 @@
 mod build;
 mod cpio;
 mod elf;
+mod inventory;
 mod layout;
 mod libraries;
 mod manifest;
@@ -13,14 +14,20 @@ mod payload;
 #[cfg(test)]
 mod testing;
 mod tree;
+mod verify;
 #[cfg(unix)]
 pub mod vm;
 
 pub use build::{BuildError, ImageSpec, build};
 pub use elf::ElfError;
+pub use inventory::{
+    BusName, Disk, Driver, INVENTORY_SCHEMA, Inventory, InventoryError, Link, Mac, Machine,
+    Partition, Size, TypeGuid,
+};
 pub use libraries::{LibraryError, LibraryErrorKind};
 pub use manifest::{Blob, ImageDir, Manifest, OpenError, OpenErrorKind, Taken};
 pub use modules::{ModuleError, ModuleErrorKind, WantedModule};
 pub use needs::{NeededProgram, Needs};
 pub use payload::{Payload, PayloadError};
 pub use tree::{TreeError, TreeErrorKind};
+pub use verify::{Image, ImageError, ImageErrorKind, Question, Verdict, verify};

@@ -11,6 +11,8 @@ pub struct Needs {
     pub modules: Vec<WantedModule>,
     /// Kernel arguments of the machine config.
     pub arguments: Vec<String>,
+    /// The port at which the agent listens.
+    pub api_port: u16,
     /// Programs that units run.
     pub programs: Vec<NeededProgram>,
 }
@@ -38,6 +40,7 @@ impl Needs {
             named.chain(by_unit).map(|(name, by)| WantedModule { name: name.to_owned(), by });
         Self {
             modules: modules.collect(),
+            api_port: set.config.agent.listen.port(),
             arguments: kernel.arguments.iter().map(|a| a.as_str().to_owned()).collect(),
             programs: set.units.iter().filter_map(program).collect(),
         }

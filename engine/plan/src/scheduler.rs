@@ -43,7 +43,10 @@
 //!
 //! **Deadlines** bound every activation, condition, stop and kill; an activation that passes its own is killed, and is
 //! failed or repeated once nothing of it is left. A kill that makes no difference within [`KILL_GRACE`] is given up:
-//! the unit is failed, and is not repeated, because two of it at once are worse than none.
+//! the unit is failed, and is not repeated, because two of it at once are worse than none. The wait for a unit that has no
+//! job and comes back again and again, or may run for ever, is bounded by the waiting unit's own deadline, counted from the
+//! first such wait of this activation: that the other is being killed in between is no new beginning. So a run ends within
+//! the sum of the deadlines, whatever its units do.
 
 mod jobs;
 mod links;
@@ -66,7 +69,7 @@ pub use why::Why;
 
 use crate::state::{self, Desired, Illegal, State, UnitEvent};
 use crate::transaction::{Await, JobKind, Transaction, UnitId};
-use links::Links;
+pub(crate) use links::Links;
 use timers::Timers;
 
 /// How long a kill may take before it is given up.
@@ -75,7 +78,7 @@ pub const KILL_GRACE: Duration = Duration::from_secs(5);
 /// The scheduler of one machine, from boot to power-off.
 pub struct Scheduler {
     transaction: Arc<Transaction>,
-    links: Links,
+    links: Arc<Links>,
     rows: Vec<Row>,
     /// For each unit, the one that holds its start or its stop, or held it last. Not in the rows: this is what is read
     /// most, for every edge of every unit that moves, and it should be small enough to stay at hand.
@@ -172,6 +175,8 @@ struct Row {
     cursor: u32,
     /// Fails by dependency on this unit at the next look.
     doomed_by: Option<UnitId>,
+    /// Since when, and until when, it may be held by what no job bounds: counted from the first such hold of this activation.
+    patience: Option<Patience>,
     /// Waiting for its timer, before anything else.
     paused: bool,
     condition: Condition,
@@ -191,6 +196,12 @@ struct OpenJob {
     kind: JobKind,
     /// Belongs to the transaction, and not to a request.
     counts: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Patience {
+    since: Duration,
+    until: Duration,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -248,6 +259,7 @@ impl Scheduler {
             reached: None,
             cursor: 0,
             doomed_by: None,
+            patience: None,
             paused: false,
             condition: Condition::Unknown,
             failures: 0,
@@ -257,7 +269,7 @@ impl Scheduler {
             leaving: Leaving { why: Why::Nothing, failed: false, killing: false },
         };
         Scheduler {
-            links: Links::new(&transaction),
+            links: transaction.links(),
             rows: std::iter::repeat_with(row).take(units).collect(),
             waiting_for: vec![None; units],
             timers: Timers::new(units),
@@ -324,6 +336,11 @@ impl Scheduler {
             restarts: row.restarts,
             waiting_for: self.waiting_for[id.index()].filter(|_| held),
         }
+    }
+
+    /// What one unit is.
+    pub fn state(&self, id: UnitId) -> State {
+        self.rows[id.index()].state
     }
 
     /// Reports and events that came too late, twice or out of place, and changed nothing.

@@ -6,10 +6,11 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::backoff::Backoff;
+use crate::scheduler::Links;
 
 /// A unit's place in [`Transaction::units`]: dense, from 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -121,6 +122,9 @@ pub struct Restart {
     pub limit: Option<StartLimit>,
 }
 
+/// The deadline of a unit that says none. Every unit has one, a target too: what nothing bounds could hold a boot for ever.
+pub const DEADLINE: Duration = Duration::from_secs(5 * 60);
+
 /// One unit, as the scheduler sees it.
 #[derive(Clone, Debug)]
 pub struct Spec {
@@ -129,8 +133,8 @@ pub struct Spec {
     /// What its activation is made of.
     pub class: Class,
     /// The longest one activation may take, the longest that its condition may take to be decided, and the longest wait for
-    /// what nothing else ends. `None` waits for ever; the planner gives every unit a deadline.
-    pub deadline: Option<Duration>,
+    /// what nothing else ends.
+    pub deadline: Duration,
     /// The longest an orderly stop may take before the unit is killed.
     pub stop_deadline: Duration,
     /// Start after these have come as far as the edge awaits; stop before them.
@@ -154,13 +158,13 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// A unit of this name and class that stands alone: the stop deadline is 10 s, no deadline, no edges, default
+    /// A unit of this name and class that stands alone: [`DEADLINE`], a stop deadline of 10 s, no edges, default
     /// policies. Meant to be filled in with struct update syntax.
     pub fn new(name: impl Into<Arc<str>>, class: Class) -> Spec {
         Spec {
             name: name.into(),
             class,
-            deadline: None,
+            deadline: DEADLINE,
             stop_deadline: Duration::from_secs(10),
             after: Vec::new(),
             requires: Vec::new(),
@@ -201,6 +205,8 @@ pub struct Transaction {
     goal: UnitId,
     jobs: Vec<Job>,
     units: Vec<Spec>,
+    /// The edges backwards, made when the first scheduler asks: thousands of simulated boots share them.
+    links: OnceLock<Arc<Links>>,
 }
 
 impl Transaction {
@@ -208,11 +214,15 @@ impl Transaction {
     /// in topological order (a job stands behind the jobs of the units that its unit is ordered after) and must start
     /// the goal. Linear in units and edges.
     pub fn new(goal: UnitId, jobs: Vec<Job>, units: Vec<Spec>) -> Result<Transaction, Malformed> {
-        let transaction = Transaction { goal, jobs, units };
+        let transaction = Transaction { goal, jobs, units, links: OnceLock::new() };
         transaction.check_references()?;
         transaction.check_acyclic()?;
         transaction.check_jobs()?;
         Ok(transaction)
+    }
+
+    pub(crate) fn links(&self) -> Arc<Links> {
+        self.links.get_or_init(|| Arc::new(Links::new(self))).clone()
     }
 
     /// The unit that the run is for.

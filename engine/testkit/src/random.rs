@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use keel_plan::{
     Await, Backoff, Behaviour, Class, Event, ExitStatus, Failure, Fault, FaultKind, Job, JobKind,
-    Machine, OnFailure, Restart, RestartPolicy, Spec, StartLimit, Transaction, UnitId,
+    Load, Machine, OnFailure, Restart, RestartPolicy, Spec, StartLimit, Transaction, UnitId,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -49,9 +49,18 @@ impl fmt::Debug for Case {
     }
 }
 
-/// Graphs of up to so many units beside the goal: every class, word, policy and fault occurs.
+/// Graphs of up to so many units beside the goal: every class, word, policy and fault occurs, and machines of few processors
+/// and of as many as anybody wants.
 pub fn cases(units: usize) -> impl Strategy<Value = Case> {
-    vec(unit(), 1..=units).prop_map(build)
+    let processors = prop_oneof![Just(None), (1..4usize).prop_map(Some)];
+    (vec(unit(), 1..=units), processors).prop_map(|(drawn, processors)| {
+        let Case { transaction, machine } = build(drawn);
+        let machine = match processors {
+            Some(processors) => machine.with_processors(processors),
+            None => machine,
+        };
+        Case { transaction, machine }
+    })
 }
 
 /// What people might ask for while a graph of so many units runs, in the order of time.
@@ -94,9 +103,11 @@ struct Unit {
     idle: bool,
     failure: (OnFailure, u32),
     restart: Restart,
-    deadline: u64,
+    /// Without one it has that of every unit that says none.
+    deadline: Option<u64>,
     condition: Option<bool>,
     takes: (u64, u64, u64),
+    load: Load,
     fault: Option<Fault>,
 }
 
@@ -111,11 +122,16 @@ fn unit() -> impl Strategy<Value = Unit> {
     let condition = prop_oneof![6 => Just(None), 2 => Just(Some(true)), 1 => Just(Some(false))];
     let fault = prop_oneof![3 => Just(None), 2 => fault().prop_map(Some)];
     let idle = proptest::bool::weighted(0.1);
-    let takes = (1..200u64, 1..200u64, 1..200u64);
-    (class, vec(edge(), 0..4), idle, (on, 0..4u32), restart(), 20..400u64, condition, takes, fault)
-        .prop_map(|(class, edges, idle, failure, restart, deadline, condition, takes, fault)| {
-            Unit { class, edges, idle, failure, restart, deadline, condition, takes, fault }
-        })
+    let takes = (0..200u64, 1..200u64, 1..200u64);
+    let load = prop_oneof![3 => Just(Load::Works), 1 => Just(Load::Waits)];
+    let deadline = prop_oneof![4 => (20..400u64).prop_map(Some), 1 => Just(None)];
+    let work = (takes, load, fault);
+    (class, vec(edge(), 0..4), idle, (on, 0..4u32), restart(), deadline, condition, work).prop_map(
+        |(class, edges, idle, failure, restart, deadline, condition, work)| {
+            let (takes, load, fault) = work;
+            Unit { class, edges, idle, failure, restart, deadline, condition, takes, load, fault }
+        },
+    )
 }
 
 fn edge() -> impl Strategy<Value = Edge> {
@@ -151,13 +167,23 @@ fn backoff() -> Backoff {
 }
 
 fn fault() -> impl Strategy<Value = Fault> {
+    let from = prop_oneof![3 => Just(1), 1 => 2..4u32];
+    let times = prop_oneof![1..4u32, Just(Fault::ALWAYS)];
+    let then = prop_oneof![2 => Just(None), 1 => fault_kind().prop_map(Some)];
+    (fault_kind(), from, times, then).prop_map(|(kind, from, times, then)| {
+        let then = then.map(|kind| Box::new(Fault::always(kind)));
+        Fault { kind, from, times, then }
+    })
+}
+
+fn fault_kind() -> impl Strategy<Value = FaultKind> {
     let status = prop_oneof![
         Just(ExitStatus::Code(0)),
         Just(ExitStatus::Code(1)),
         Just(ExitStatus::Signal(9)),
         Just(ExitStatus::Signal(15))
     ];
-    let kind = prop_oneof![
+    prop_oneof![
         3 => Just(FaultKind::Fail { why: "broken".into() }),
         2 => Just(FaultKind::Hang),
         1 => Just(FaultKind::HangForever),
@@ -166,9 +192,7 @@ fn fault() -> impl Strategy<Value = Fault> {
         1 => (2..6u32).prop_map(FaultKind::Slow),
         3 => (1..600u64, status).prop_map(|(after, status)| FaultKind::Exit { after: ms(after), status }),
         1 => (1..600u64).prop_map(|after| FaultKind::Lose { after: ms(after), why: "lost".into() }),
-    ];
-    (kind, prop_oneof![1..4u32, Just(Fault::ALWAYS)])
-        .prop_map(|(kind, times)| Fault { kind, times })
+    ]
 }
 
 fn build(drawn: Vec<Unit>) -> Case {
@@ -176,13 +200,15 @@ fn build(drawn: Vec<Unit>) -> Case {
     let mut started: Vec<bool> = Vec::new();
     for (index, unit) in drawn.iter().enumerate() {
         let mut spec = Spec {
-            deadline: Some(ms(unit.deadline)),
             stop_deadline: ms(100),
             has_condition: unit.condition.is_some(),
             failure: Failure { on: unit.failure.0, attempts: unit.failure.1, backoff: backoff() },
             restart: unit.restart,
             ..Spec::new(format!("u{index}"), unit.class)
         };
+        if let Some(deadline) = unit.deadline {
+            spec.deadline = ms(deadline);
+        }
         for edge in unit.edges.iter().filter(|_| index > 0) {
             let to = UnitId(edge.to.index(index) as u32);
             if edge.after {
@@ -224,6 +250,7 @@ fn build(drawn: Vec<Unit>) -> Case {
             takes: ms(takes),
             started_in: ms(started_in.min(takes)),
             stops_in: ms(stops_in),
+            load: unit.load,
             unmet: (unit.condition == Some(false)).then(|| "absent".into()),
             fault: unit.fault,
         };

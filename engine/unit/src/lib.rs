@@ -12,7 +12,9 @@ pub mod kinds;
 pub mod load;
 pub mod lower;
 pub mod name;
+pub mod rules;
 pub mod secret;
+pub mod select;
 pub mod shape;
 pub mod source;
 pub mod tree;
@@ -20,6 +22,7 @@ pub mod unit;
 pub mod value;
 pub mod words;
 
+mod addressing;
 mod patch;
 mod reference;
 

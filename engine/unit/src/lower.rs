@@ -34,7 +34,7 @@ pub struct UnitSet {
 }
 
 /// Texts that were read, before anything is known of them.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Input {
     /// The files.
     pub sources: Sources,

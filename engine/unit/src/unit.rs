@@ -76,10 +76,10 @@ pub struct Unit {
     pub duration: Option<Duration>,
     /// The template that it is an instance of.
     pub template: Option<UnitName>,
-    /// Its texts that are secrets.
-    pub secrets: Vec<Secret>,
     /// Where the item stands in the machine config that this instance is made from.
     pub item: Option<Span>,
+    /// Its texts that are secrets.
+    pub secrets: Vec<Secret>,
     tree: Arc<Table>,
 }
 
@@ -237,8 +237,8 @@ pub(crate) fn decode(
         failure: words.failure,
         duration: words.duration.map(|d| d.0),
         template,
-        secrets,
         item: None,
+        secrets,
         tree: Arc::new(tree),
     })
 }

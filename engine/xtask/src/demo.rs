@@ -1,6 +1,7 @@
 //! `cargo xtask demo`: a node boots in QEMU, from this repository's own units, with nothing faked.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,6 +10,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use keel_image::ImageDir;
 use keel_image::vm::{Accel, Disk, Network, Next, Vm, VmSpec};
+use keel_plan::{BOOT as GOAL, Basis, REPORT, SPAN, Trace, compile, predict, predictions};
+use keel_unit::load::load;
 use serde::{Deserialize, Serialize};
 
 use crate::command::Failure;
@@ -24,8 +27,10 @@ const DISK: u64 = 4 << 30;
 const BOOT: Duration = Duration::from_secs(300);
 const SHUTDOWN: Duration = Duration::from_secs(90);
 
-/// Init prints one line with this mark when boot is over and `keel.report=json` was asked for.
-const REPORT: &str = "KEEL-REPORT ";
+/// Where the demo leaves how its boot went.
+const TRACE: &str = "target/demo/boot.json";
+/// How many units of a prediction are shown, the worst first.
+const WORST: usize = 8;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -86,11 +91,14 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
     say(&format!("==> boot, QEMU with {}", spec.accel.name()));
     let mut vm = Vm::start(&spec).map_err(Failure::because("the demo has no machine"))?;
     let port = vm.forwarded(API_PORT);
-    let report = boot(&mut vm, &stops)?;
+    let (report, trace) = boot(&mut vm, &stops)?;
 
     let osctl = programs.osctl.display();
     say(&summary(&report));
-    say(&format!("\nlook at its graph:  {osctl} graph render --config machine-configs/qemu.toml"));
+    say(&format!("\npredicted against measured\n{}", predicted(&trace)?));
+    record(&trace)?;
+    say(&format!("look at its boot:   {osctl} boot show {TRACE}"));
+    say(&format!("look at its graph:  {osctl} graph render --config machine-configs/qemu.toml"));
     let stay = !options.json && io::stdin().is_terminal() && io::stdout().is_terminal();
     if stay {
         if let Some(port) = port {
@@ -113,15 +121,21 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
 }
 
 /// Shows the boot until init reports on it.
-fn boot(vm: &mut Vm, stops: &AtomicUsize) -> Result<Report, Failure> {
+fn boot(vm: &mut Vm, stops: &AtomicUsize) -> Result<(Report, Trace), Failure> {
     let deadline = Instant::now() + BOOT;
+    let mut told: Vec<String> = Vec::new();
     loop {
         match vm.next(Duration::from_millis(100)) {
             Next::Line(line) => match line.split_once(REPORT) {
                 Some((_, report)) => {
-                    return serde_json::from_str(report)
-                        .map_err(Failure::because(format!("not a report: {report}")));
+                    told.push(line.to_owned());
+                    let trace = Trace::from_console(told.iter().map(String::as_str));
+                    let trace = trace.map_err(Failure::because("the console has no trace"))?;
+                    let report = serde_json::from_str(report)
+                        .map_err(Failure::because(format!("not a report: {report}")))?;
+                    return Ok((report, trace));
                 }
+                None if line.contains(SPAN) => told.push(line.to_owned()),
                 None => say(&format!("    {line}")),
             },
             Next::Off => return Err(Failure::new("the node went off during its boot")),
@@ -138,6 +152,42 @@ fn boot(vm: &mut Vm, stops: &AtomicUsize) -> Result<Report, Failure> {
             return Err(Failure::new("interrupted"));
         }
     }
+}
+
+/// What the simulator says of this boot.
+fn predicted(trace: &Trace) -> Result<String, Failure> {
+    let root = node::repository();
+    let input = load(&root.join("units"), Some(&root.join("machine-configs/qemu.toml")));
+    let planned = compile(input, GOAL);
+    let (graph, transaction) = planned.map_err(Failure::because("cannot plan the demo's boot"))?;
+    let transaction = Arc::new(transaction);
+    let earlier = earlier(&root)?;
+    let of = |basis| predict(&graph, &transaction, trace, &earlier, 50, basis);
+    Ok(predictions(&of(Basis::Before), &of(Basis::Replay), WORST))
+}
+
+/// Boots of this demo that were recorded before: what a prediction is made from.
+fn earlier(root: &Path) -> Result<Vec<Trace>, Failure> {
+    let what = "cannot read testdata/traces";
+    let entries =
+        std::fs::read_dir(root.join("testdata/traces")).map_err(Failure::because(what))?;
+    let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    let read = |path: &PathBuf| {
+        let text = std::fs::read_to_string(path).map_err(Failure::because(what))?;
+        Trace::parse(&text).map_err(Failure::because(format!("cannot read {}", path.display())))
+    };
+    files.iter().map(read).collect()
+}
+
+/// Keeps the trace, for osctl.
+fn record(trace: &Trace) -> Result<(), Failure> {
+    let path = node::repository().join(TRACE);
+    let folder = path.parent().map(std::fs::create_dir_all);
+    folder
+        .unwrap_or(Ok(()))
+        .and_then(|()| std::fs::write(&path, trace.json()))
+        .map_err(Failure::because(format!("cannot write {TRACE}")))
 }
 
 fn summary(report: &Report) -> String {

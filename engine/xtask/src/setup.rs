@@ -24,7 +24,11 @@ const NODE: [&str; 11] = [
 ];
 
 /// Debian packages that tests need beyond these.
-const TESTS: [&str; 11] = [
+const TESTS: [&str; 14] = [
+    // completions and manual pages
+    "fish",
+    "mandoc",
+    "zsh",
     // networks
     "dnsmasq-base",
     "iproute2",
@@ -40,6 +44,9 @@ const TESTS: [&str; 11] = [
     "dosfstools",
 ];
 
+/// Debian packages whose programs a benchmark measures, or measures with.
+const BENCH: [&str; 2] = ["systemd", "time"];
+
 /// Installs and fetches what a node is built from, and boots with. Costs a second or two when nothing is missing.
 pub(crate) fn node() -> Result<Kit, Failure> {
     step("packages", || apt::install(&NODE))?;
@@ -48,9 +55,14 @@ pub(crate) fn node() -> Result<Kit, Failure> {
 
 /// Installs and fetches that, and what the tests need beyond it.
 pub(crate) fn all() -> Result<Kit, Failure> {
-    step("packages", || apt::install(&[NODE, TESTS].concat()))?;
+    step("packages", || apt::install(&[&NODE[..], &TESTS].concat()))?;
     step("cargo-nextest", nextest)?;
     step("kernel and container runtime", payload::fetch)
+}
+
+/// Installs what the benchmarks compare with.
+pub(crate) fn bench() -> Result<(), Failure> {
+    step("packages", || apt::install(&BENCH))
 }
 
 fn nextest() -> Result<(), Failure> {

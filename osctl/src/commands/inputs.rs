@@ -71,7 +71,12 @@ impl Inputs {
 
     /// Reads, resolves and plans; everything that is wrong is one `Fault`.
     pub(crate) fn planned(&self, goal: &str) -> Result<(BootGraph, Transaction), Fault> {
-        compile(self.load()?, goal).map_err(|error| match error {
+        self.plan(self.load()?, goal)
+    }
+
+    /// Resolves and plans what was read.
+    pub(crate) fn plan(&self, input: Input, goal: &str) -> Result<(BootGraph, Transaction), Fault> {
+        compile(input, goal).map_err(|error| match error {
             PlanError::Invalid(report) => Fault::Findings(report),
             // Units that lack the goal of every boot are not whole; another goal was typed.
             PlanError::UnknownGoal { .. } if goal == BOOT => {
@@ -79,8 +84,14 @@ impl Inputs {
                 let units = self.units.display();
                 Fault::Other(failure.next(format!("give {units} a boot.toml with [target]")))
             }
-            PlanError::UnknownGoal { .. } => Fault::Other(Failure::usage(error.to_string())),
-            other => Fault::Other(Failure::new("cannot plan the boot").because(other)),
+            PlanError::UnknownGoal { .. } => {
+                let failure = Failure::usage(error.to_string());
+                Fault::Other(failure.next("`osctl graph list` names all units"))
+            }
+            other => {
+                let failure = Failure::new("cannot plan the boot").because(other);
+                Fault::Other(failure.next("this is a defect of osctl; please report it"))
+            }
         })
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use keel_unit::kinds::Bus;
+use keel_unit::select::DiskFacts;
 
 use super::source::Located;
 
@@ -112,6 +113,32 @@ impl Disk {
             }
         }
         ids
+    }
+}
+
+impl DiskFacts for Disk {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn ids(&self) -> Vec<String> {
+        Disk::ids(self)
+    }
+
+    fn serial(&self) -> Option<&str> {
+        self.serial.as_deref()
+    }
+
+    fn model(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn bus(&self) -> Option<Bus> {
+        self.bus
     }
 }
 

@@ -8,11 +8,11 @@ use std::fmt;
 use std::path::PathBuf;
 
 use keel_unit::kinds::{Partition, Wipe};
+use keel_unit::select::matching_disks;
 
 use super::error::{DiskError, error_of_kind};
 use super::gpt::{Copy, Entry, Layout, Table, TooSmall};
 use super::inventory::Disk;
-use super::selector;
 use super::signature::Content;
 
 /// A disk and what its first and last sectors say.
@@ -72,7 +72,7 @@ pub fn choose<'a>(
         return Err(PartitionErrorKind::Disk(error));
     }
     let disks: Vec<_> = views.iter().map(|view| view.disk.clone()).collect();
-    match selector::matching(selector, &disks).as_slice() {
+    match matching_disks(selector, &disks).as_slice() {
         [] => Err(PartitionErrorKind::NoDisk(disks.iter().map(describe).collect())),
         [disk] if disk.read_only => Err(PartitionErrorKind::ReadOnly(disk.path.clone())),
         [disk] => match views.iter().find(|view| view.disk.path == disk.path) {

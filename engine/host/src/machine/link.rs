@@ -113,12 +113,6 @@ fn keep(shared: &Arc<Shared>, id: UnitId, mut link: net::Link) {
 
 /// What the unit file says, in the words of the network's room.
 fn spec(unit: &kinds::Link) -> LinkSpec {
-    let selector = match (&unit.name, &unit.mac) {
-        (Some(name), _) if name.as_str() == "lo" => LinkSelector::Loopback,
-        (Some(name), _) => LinkSelector::Name(name.to_string()),
-        (None, Some(mac)) => LinkSelector::Mac(mac.0),
-        (None, None) => LinkSelector::FirstEthernetWithCarrier,
-    };
     LinkSpec {
         dhcp: unit.dhcp,
         mtu: unit.mtu.map(|mtu| mtu.0.into()),
@@ -131,7 +125,7 @@ fn spec(unit: &kinds::Link) -> LinkSpec {
         dns: unit.dns.clone(),
         hostname_from_dhcp: unit.hostname,
         resolv_conf: Some(unit.resolv_conf.as_path().to_owned()),
-        ..LinkSpec::new(selector)
+        ..LinkSpec::new(LinkSelector::from(unit))
     }
 }
 

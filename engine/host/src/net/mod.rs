@@ -32,6 +32,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 pub use dhcp::{Lease, Timing};
+pub use keel_unit::select::LinkSelector;
 pub use plan::Route;
 
 /// An address and the length of its network's prefix.
@@ -73,20 +74,6 @@ impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.prefix)
     }
-}
-
-/// Which link is meant.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LinkSelector {
-    /// `lo`.
-    Loopback,
-    /// The link of this name.
-    Name(String),
-    /// The link with this hardware address.
-    Mac([u8; 6]),
-    /// The primary link of a machine whose config names none: hardware before virtual links, the
-    /// one that has a carrier first.
-    FirstEthernetWithCarrier,
 }
 
 /// What a link is to be.
@@ -323,4 +310,42 @@ impl Link {
         // The keeper ends by itself; if it panicked there is nothing left to end.
         let _ = self.keeper.await;
     }
+}
+
+/// A link as the kernel shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkSeen {
+    /// Its index in the kernel.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its hardware address; `None` for what is no Ethernet.
+    pub mac: Option<[u8; 6]>,
+    /// Whether it is raised.
+    pub up: bool,
+    /// Whether it has a carrier.
+    pub carrier: bool,
+    /// What software made it; nothing for hardware.
+    pub kind: Option<String>,
+    /// Whether it is a port of a bridge or a bond.
+    pub port: bool,
+}
+
+/// Every link but the loopback.
+///
+/// # Errors
+///
+/// If the kernel does not tell.
+pub async fn links() -> Result<Vec<LinkSeen>, NetError> {
+    let links = apply::Kernel::open()?.links().await?;
+    let links = links.into_iter().filter(|link| !link.loopback).map(|link| LinkSeen {
+        index: link.index,
+        name: link.name,
+        mac: link.mac,
+        up: link.up,
+        carrier: link.carrier,
+        kind: link.kind,
+        port: link.enslaved,
+    });
+    Ok(links.collect())
 }

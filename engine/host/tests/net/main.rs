@@ -496,3 +496,30 @@ fn the_loopback() {
         assert_eq!(subject.link.up().await.unwrap(), status);
     });
 }
+
+#[test]
+fn the_links_of_an_inventory() {
+    let world = World::new();
+    world.node.ip("link add br0 type bridge");
+    world.plug("eth1", "srv1");
+    world.node.ip("link set eth1 master br0");
+    world.node.ip("link set eth0 address 02:00:00:00:00:07");
+    world.connect();
+    // The other end sees the cable first.
+    while !world.node.ip("link show dev eth0").contains("state UP") {
+        std::thread::yield_now();
+    }
+    world.node(|| async {
+        let inventories = keel_host::inventory::Inventories::new(Default::default());
+        let inventory = inventories.take(std::time::Duration::from_secs(20)).await;
+        let link = |name: &str| inventory.links.iter().find(|link| link.name == name).unwrap();
+        assert_eq!(inventory.links.len(), 3, "{:?}", inventory.links);
+        assert_eq!(link("eth0").mac, Some([2, 0, 0, 0, 0, 7]));
+        assert_eq!(
+            (link("eth0").kind.as_deref(), link("eth0").carrier),
+            (Some("veth"), Some(true))
+        );
+        assert_eq!((link("eth1").port, link("eth1").carrier), (true, None));
+        assert_eq!(link("br0").kind.as_deref(), Some("bridge"));
+    });
+}

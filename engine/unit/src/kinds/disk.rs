@@ -36,6 +36,22 @@ words! {
     }
 }
 
+impl FilesystemType {
+    /// The program that makes it, looked up in [`SEARCH_PATH`](super::SEARCH_PATH).
+    pub fn maker(self) -> &'static str {
+        match self {
+            Self::Ext4 => "mkfs.ext4",
+        }
+    }
+
+    /// The program that checks it.
+    pub fn checker(self) -> &'static str {
+        match self {
+            Self::Ext4 => "e2fsck",
+        }
+    }
+}
+
 keys! {
     /// Selects one disk. All keys that are written must hold; two disks that fit are an error.
     pub struct DiskSelector {

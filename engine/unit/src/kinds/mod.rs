@@ -15,7 +15,8 @@ pub use machine::{HostName, Identity, Time};
 pub use mount::{Controller, Mount, Propagation};
 pub use network::Link;
 pub use process::{
-    Environment, Exec, Oneshot, OomScore, Ready, Resources, Restart, Service, StartLimit,
+    Environment, Exec, Oneshot, OomScore, Ready, Resources, Restart, SEARCH_PATH, Service,
+    StartLimit,
 };
 
 use std::fmt;

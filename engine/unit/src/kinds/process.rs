@@ -22,6 +22,9 @@ words! {
     }
 }
 
+/// Where a node looks for a program that is named without a path, and the PATH of every program that it runs.
+pub const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// A program and its arguments; the program is an absolute path, because no shell and no PATH look-up runs on the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exec {
@@ -259,6 +262,12 @@ fn delays(service: &Service, fields: &mut Fields<'_>) {
             at,
             "`restart-max-delay` is below `restart-delay`",
         ));
+    }
+    if service.restart == Restart::Always && service.restart_delay.0.is_zero() {
+        let at = fields.span_of("restart-delay");
+        let found = Diagnostic::new("out-of-range", at, "`restart-delay` must be more than 0s");
+        let found = found.label("a service that always ends would keep a processor busy");
+        fields.report(found.help("write at least \"100ms\", the default"));
     }
     if let Some(limit) = &service.start_limit
         && limit.burst == 0

@@ -14,6 +14,10 @@ use crate::error::{Exit, Failure};
 use crate::output::{Format, Ink, Output, Palette};
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  osctl image build --config my.toml --kernel /boot/vmlinuz-6.1.0-56-cloud-amd64 --modules / -o image
+  osctl image build --config my.toml --kernel VMLINUZ --modules DIR -o image \\
+    --payload containerd=/usr/bin/containerd,runc=/usr/sbin/runc")]
 pub(crate) struct BuildArgs {
     #[command(flatten)]
     inputs: Inputs,
@@ -45,19 +49,19 @@ pub(crate) struct BuildArgs {
 
 pub(crate) fn run(args: &BuildArgs, out: &mut Output) -> Result<Exit, Failure> {
     if args.inputs.config.is_empty() {
-        return Err(Failure::usage("an image is built for a machine: say --config FILE"));
+        let failure =
+            Failure::usage("an image is built for a machine, and there is no machine config");
+        return Err(failure.next("name it with --config"));
     }
+    let mut input = args.inputs.load()?;
+    // The machine needs them all.
+    input.secrets_elsewhere = false;
     // A machine that cannot boot is told here, and not by its own console.
-    let planned = args.inputs.planned(BOOT).map(drop);
-    let lowered = || {
-        let mut input = args.inputs.load()?;
-        // The machine needs them all.
-        input.secrets_elsewhere = false;
-        let config = merged_config(&input).map_err(Fault::Findings)?;
-        Ok((config, lower(input).map_err(Fault::Findings)?))
-    };
-    let (config, set) = match planned.and_then(|()| lowered()) {
-        Ok(read) => read,
+    let planned = args.inputs.plan(input.clone(), BOOT).map(drop);
+    let config = planned.and_then(|()| merged_config(&input).map_err(Fault::Findings));
+    let sound = config.and_then(|config| Ok((config, lower(input).map_err(Fault::Findings)?)));
+    let (config, set) = match sound {
+        Ok(sound) => sound,
         Err(Fault::Findings(report)) => {
             out.findings(&report);
             return Ok(Exit::Findings);
@@ -156,6 +160,7 @@ mod tests {
             schema: 1,
             kernel_release: "6.1".into(),
             arguments: Vec::new(),
+            api_port: 50051,
             kernel: blob("vmlinuz"),
             initramfs: blob("initramfs.zst"),
             unpacked: 9 << 20,

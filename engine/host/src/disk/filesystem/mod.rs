@@ -135,7 +135,8 @@ impl Activation<'_> {
     }
 
     async fn check(&self, observed: Observed) -> Result<FilesystemOutcome, FilesystemErrorKind> {
-        let tool = Tool::new("e2fsck", self.timeout()).arg("-p").arg(self.device);
+        let tool =
+            Tool::new(self.filesystem.fstype.checker(), self.timeout()).arg("-p").arg(self.device);
         let output = self.run_tool(&tool).await?;
         let verdict = plan::verdict(output.status);
         if verdict != Verdict::Clean {
