@@ -167,7 +167,7 @@ fn a_finding_stops_the_job_and_is_annotated() {
     let ended = pull_request.job();
     assert_eq!(failed(&ended), ["Validate every machine config"]);
     let printed = String::from_utf8_lossy(&ended[0].1.stdout);
-    assert!(printed.contains("::error file=units/storage/data.toml,line=3,"), "{printed}");
+    assert!(printed.contains("::error file=units/storage/data.toml,line=4,"), "{printed}");
     assert_eq!(printed.matches("::error ").count(), 1, "once, not once for each config: {printed}");
     let sarif = fs::read_to_string(pull_request.path("work").join("boot.sarif")).unwrap();
     let sarif: Value = serde_json::from_str(&sarif).unwrap();

@@ -15,7 +15,7 @@ use crate::output::{Format, Output};
 /// Without `-o` it is printed. A file that is there is never overwritten, unless `--force` says so.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  osctl config new --for qemu -o my.toml\n  osctl config new --for bare-metal | less\n  osctl validate --config my.toml"
+    after_help = "Examples:\n  osctl config new --for qemu -o my.toml\n  osctl config new --for bare-metal"
 )]
 pub(crate) struct New {
     /// What kind of machine it is for
