@@ -1,18 +1,20 @@
 //! Builds an image: gathers the tree, packs it, and puts kernel, initramfs and manifest in place.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
 use crate::elf::{self, Elf, ElfError, Machine};
+use crate::firmware::{self, Booted, FirmwareError, Format, Loader};
 use crate::libraries::{self, LibraryError};
 use crate::manifest::{self, INITRAMFS, KERNEL, MANIFEST, Manifest};
 use crate::modules::{KernelTree, ModuleError, WantedModule};
 use crate::needs::{NeededProgram, Needs};
 use crate::payload::Payload;
 use crate::tree::{Tree, TreeError};
+use crate::watch::Watch;
 use crate::{cpio, layout};
 
 /// High enough to halve the image, low enough that a build is a matter of seconds; what unpacks it
@@ -40,6 +42,17 @@ pub struct ImageSpec {
     pub ca_certificates: Option<PathBuf>,
     /// The time stamp of every file, in seconds since 1970 (`SOURCE_DATE_EPOCH`).
     pub mtime: u32,
+    /// Images for firmware, beside kernel and initramfs.
+    pub firmware: Option<Firmware>,
+}
+
+/// Images that firmware boots.
+#[derive(Debug, Clone)]
+pub struct Firmware {
+    /// As what.
+    pub formats: Vec<Format>,
+    /// By what.
+    pub loader: Loader,
 }
 
 /// An image that could not be built. Nothing is left of it.
@@ -84,6 +97,12 @@ pub enum BuildError {
     /// The archive could not be packed.
     #[error("cannot pack the initramfs")]
     Pack(#[source] io::Error),
+    /// An image for firmware could not be made.
+    #[error("cannot make an image that firmware boots")]
+    Firmware(#[source] FirmwareError),
+    /// It was told to stop.
+    #[error("stopped before it was done")]
+    Cancelled,
     /// The result could not be written.
     #[error("cannot write {}", path.display())]
     Write {
@@ -99,38 +118,82 @@ fn missing(programs: &[NeededProgram]) -> String {
     each.collect::<Vec<_>>().join(", ")
 }
 
-/// Builds the image and writes it into `out`: `vmlinuz`, `initramfs.zst` and `manifest.json`.
+/// Builds the image and writes it into `out`: `vmlinuz`, `initramfs.zst`, the images for firmware, and `manifest.json`.
 ///
 /// Runs as any user. The same inputs give the same bytes.
 ///
 /// # Errors
 /// See [`BuildError`]; an image that was in `out` before is then untouched, unless the disk failed
 /// between the last renames, in which case [`manifest::ImageDir::open`] refuses the mix.
-pub fn build(spec: &ImageSpec, out: &Path) -> Result<Manifest, BuildError> {
+pub fn build(spec: &ImageSpec, out: &Path, watch: &dyn Watch) -> Result<Manifest, BuildError> {
+    watch.begin("gathering the files", None);
     let kernel = read("kernel", &spec.kernel)?;
     let modules = KernelTree::open(&spec.modules)?;
-    let tree = gather(spec, &modules)?;
+    let tree = gather(spec, &modules, watch)?;
+    let staging = Staging::new(out)?;
 
     let mut archive = Vec::new();
     cpio::write(&tree, spec.mtime, &mut archive).map_err(BuildError::Pack)?;
-    let initramfs = zstd::bulk::compress(&archive, ZSTD_LEVEL).map_err(BuildError::Pack)?;
+    let initramfs = compress(&archive, watch)?;
+    let unpacked = archive.len() as u64;
+    drop(archive);
 
+    staging.write(KERNEL, &kernel)?;
+    staging.write(INITRAMFS, &initramfs)?;
+    let mut firmware = Vec::new();
+    if let Some(Firmware { formats, loader }) = &spec.firmware {
+        let arguments = &spec.needs.arguments;
+        let booted =
+            Booted { kernel: &kernel, initramfs: &initramfs, arguments, mtime: spec.mtime };
+        let written = firmware::write(formats, loader, &booted, staging.path(), watch);
+        let written = written.map_err(|error| match error {
+            FirmwareError::Cancelled => BuildError::Cancelled,
+            other => BuildError::Firmware(other),
+        })?;
+        watch.begin("computing checksums", None);
+        for name in written {
+            let path = staging.path().join(name);
+            firmware.push(manifest::blob_at(&path, name).map_err(cannot_write(&path))?);
+        }
+    }
     let manifest = Manifest {
         schema: 1,
         kernel_release: modules.release().to_owned(),
         arguments: spec.needs.arguments.clone(),
         kernel: manifest::blob(KERNEL, &kernel),
         initramfs: manifest::blob(INITRAMFS, &initramfs),
-        unpacked: archive.len() as u64,
+        firmware,
+        unpacked,
         files: manifest::list(&tree),
     };
     let mut text = serde_json::to_vec_pretty(&manifest).map_err(|e| BuildError::Pack(e.into()))?;
     text.push(b'\n');
-    place(out, &[(KERNEL, &kernel), (INITRAMFS, &initramfs), (MANIFEST, &text)])?;
+    staging.write(MANIFEST, &text)?;
+    go_on(watch)?;
+    staging.place(&[KERNEL, INITRAMFS], &Format::ALL.map(Format::file))?;
     Ok(manifest)
 }
 
-fn gather(spec: &ImageSpec, modules: &KernelTree) -> Result<Tree, BuildError> {
+/// In chunks, so that it can be watched and stopped.
+fn compress(archive: &[u8], watch: &dyn Watch) -> Result<Vec<u8>, BuildError> {
+    const CHUNK: usize = 1 << 20;
+    watch.begin("compressing the initramfs", Some(archive.len() as u64));
+    let mut encoder = zstd::Encoder::new(Vec::new(), ZSTD_LEVEL).map_err(BuildError::Pack)?;
+    let sized = encoder.set_pledged_src_size(Some(archive.len() as u64));
+    sized.and_then(|()| encoder.include_checksum(true)).map_err(BuildError::Pack)?;
+    for chunk in archive.chunks(CHUNK) {
+        go_on(watch)?;
+        encoder.write_all(chunk).map_err(BuildError::Pack)?;
+        watch.advance(chunk.len() as u64);
+    }
+    encoder.finish().map_err(BuildError::Pack)
+}
+
+fn go_on(watch: &dyn Watch) -> Result<(), BuildError> {
+    if watch.cancelled() { Err(BuildError::Cancelled) } else { Ok(()) }
+}
+
+fn gather(spec: &ImageSpec, modules: &KernelTree, watch: &dyn Watch) -> Result<Tree, BuildError> {
     let mut tree = Tree::merged()?;
     layout::add(&mut tree)?;
 
@@ -153,6 +216,7 @@ fn gather(spec: &ImageSpec, modules: &KernelTree) -> Result<Tree, BuildError> {
         tree.file("/etc/ssl/certs/ca-certificates.crt", 0o644, bytes, "certificates")?;
     }
     for payload in &spec.payload {
+        go_on(watch)?;
         add_payload(&mut tree, payload, &elf)?;
     }
     add_modules(&mut tree, modules, &spec.needs.modules)?;
@@ -237,32 +301,74 @@ fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, BuildError> {
     fs::read(path).map_err(|source| BuildError::Read { what, path: path.to_owned(), source })
 }
 
-/// Puts the files into place: all are written whole under other names first, then the old manifest
-/// goes, then each file is renamed, the manifest last. So a file is never half-written under its
-/// name, and files of two builds never stand under one manifest.
-fn place(out: &Path, files: &[(&str, &[u8])]) -> Result<(), BuildError> {
-    let cannot = |path: &Path| {
-        let path = path.to_owned();
-        move |source| BuildError::Write { path, source }
-    };
-    fs::create_dir_all(out).map_err(cannot(out))?;
-    // In the same directory, hence on the same file system; gone with its content if anything fails.
-    let staging = tempfile::Builder::new().prefix(".new-").tempdir_in(out).map_err(cannot(out))?;
-    for (name, bytes) in files {
-        let path = staging.path().join(name);
+/// Where the files are written whole under their names before they are put into place: in the same directory, hence on the
+/// same file system. It goes with its content if anything fails, and so does the directory if it was made for this.
+#[derive(Debug)]
+struct Staging<'a> {
+    out: &'a Path,
+    dir: Option<tempfile::TempDir>,
+    made: bool,
+}
+
+impl<'a> Staging<'a> {
+    fn new(out: &'a Path) -> Result<Self, BuildError> {
+        let made = !out.exists();
+        fs::create_dir_all(out).map_err(cannot_write(out))?;
+        let mut staging = Self { out, dir: None, made };
+        let dir = tempfile::Builder::new().prefix(".new-").tempdir_in(out);
+        staging.dir = Some(dir.map_err(cannot_write(out))?);
+        Ok(staging)
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.as_ref().map_or(self.out, tempfile::TempDir::path)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), BuildError> {
+        let path = self.path().join(name);
         let written = fs::File::create(&path).and_then(|mut file| {
-            io::Write::write_all(&mut file, bytes)?;
+            file.write_all(bytes)?;
             file.sync_all()
         });
-        written.map_err(cannot(&path))?;
+        // The staging's own name says nothing to anybody.
+        written.map_err(cannot_write(&self.out.join(name)))
     }
-    let old = out.join(MANIFEST);
-    match fs::remove_file(&old) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(cannot(&old)(e)),
-        _ => {}
+
+    /// The old manifest goes first and the new one comes last, so a file is never half-written under its name, and files
+    /// of two builds never stand under one manifest. Of the `optional` ones those that were not built now go too.
+    fn place(mut self, names: &[&str], optional: &[&str]) -> Result<(), BuildError> {
+        remove(&self.out.join(MANIFEST))?;
+        for name in names.iter().chain(optional).chain([&MANIFEST]) {
+            let (from, to) = (self.path().join(name), self.out.join(name));
+            if from.exists() {
+                fs::rename(&from, &to).map_err(cannot_write(&to))?;
+            } else {
+                remove(&to)?;
+            }
+        }
+        self.made = false;
+        Ok(())
     }
-    for (name, _) in files {
-        fs::rename(staging.path().join(name), out.join(name)).map_err(cannot(&out.join(name)))?;
+}
+
+impl Drop for Staging<'_> {
+    fn drop(&mut self) {
+        drop(self.dir.take());
+        if self.made {
+            // Not if somebody put something there meanwhile.
+            let _ = fs::remove_dir(self.out);
+        }
     }
-    Ok(())
+}
+
+fn remove(path: &Path) -> Result<(), BuildError> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(cannot_write(path)(e)),
+        _ => Ok(()),
+    }
+}
+
+fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> BuildError + use<> {
+    let path = path.to_owned();
+    move |source| BuildError::Write { path, source }
 }

@@ -1,9 +1,10 @@
 //! Node images: a kernel and an initramfs that holds init, units, a machine config and the programs
-//! that the node runs. Built by any user, reproducible to the byte.
+//! that the node runs; and disks and CDs that boot them. Built by any user, reproducible to the byte.
 
 mod build;
 mod cpio;
 mod elf;
+mod firmware;
 mod layout;
 mod libraries;
 mod manifest;
@@ -15,12 +16,15 @@ mod testing;
 mod tree;
 #[cfg(unix)]
 pub mod vm;
+mod watch;
 
-pub use build::{BuildError, ImageSpec, build};
+pub use build::{BuildError, Firmware, ImageSpec, build};
 pub use elf::ElfError;
+pub use firmware::{FirmwareError, Format, GRUB_MODULES, Loader, ToolError};
 pub use libraries::{LibraryError, LibraryErrorKind};
 pub use manifest::{Blob, ImageDir, Manifest, OpenError, OpenErrorKind, Taken};
 pub use modules::{ModuleError, ModuleErrorKind, WantedModule};
 pub use needs::{NeededProgram, Needs};
 pub use payload::{Payload, PayloadError};
 pub use tree::{TreeError, TreeErrorKind};
+pub use watch::{Unwatched, Watch};

@@ -3,7 +3,12 @@
 use std::fs;
 use std::process::Command;
 
-use keel_image::{BuildError, ImageDir, ImageSpec, OpenErrorKind, Payload, build};
+use std::path::Path;
+
+use keel_image::{
+    BuildError, Firmware, Format, GRUB_MODULES, ImageDir, ImageSpec, Loader, Manifest,
+    OpenErrorKind, Payload, Unwatched,
+};
 
 use inputs::{Inputs, files};
 
@@ -77,6 +82,7 @@ mod inputs {
                 ],
                 ca_certificates: None,
                 mtime: 0,
+                firmware: None,
             }
         }
     }
@@ -92,6 +98,10 @@ mod inputs {
     }
 }
 
+fn build(spec: &ImageSpec, out: &Path) -> Result<Manifest, BuildError> {
+    keel_image::build(spec, out, &Unwatched)
+}
+
 #[test]
 fn two_builds_are_byte_identical() {
     // From two copies of the inputs: neither their place nor their age may show.
@@ -105,6 +115,39 @@ fn two_builds_are_byte_identical() {
         ["initramfs.zst", "manifest.json", "vmlinuz"]
     );
     assert!(one == two, "the images differ");
+}
+
+fn firmware(formats: &[Format]) -> Option<Firmware> {
+    let loader = Loader::Grub(GRUB_MODULES.into());
+    Some(Firmware { formats: formats.to_vec(), loader })
+}
+
+/// Partition tables, filesystems, boot loaders: all that has a GUID or a time of its own.
+#[test]
+fn two_builds_for_firmware_are_byte_identical_and_what_is_not_asked_for_goes() {
+    let (one, two) = (Inputs::new(), Inputs::new());
+    fs::copy(one.at("init"), two.at("init")).unwrap();
+    let build_into = |inputs: &Inputs, out: &str| {
+        let spec = ImageSpec { firmware: firmware(&[Format::Disk, Format::Iso]), ..inputs.spec() };
+        (build(&spec, &inputs.at(out)).unwrap(), files(&inputs.at(out)))
+    };
+    let ((manifest, first), (_, second)) = (build_into(&one, "out"), build_into(&two, "deep/out"));
+    for ((name, first), (_, second)) in first.iter().zip(&second) {
+        assert!(first == second, "{name} differs");
+    }
+    let names: Vec<_> = first.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["initramfs.zst", "keel.img", "keel.iso", "manifest.json", "vmlinuz"]);
+    let listed: Vec<_> = manifest.firmware.iter().map(|blob| blob.file.as_str()).collect();
+    assert_eq!(listed, ["keel.img", "keel.iso"]);
+
+    let verified =
+        Command::new("sgdisk").arg("--verify").arg(one.at("out/keel.img")).output().unwrap();
+    let said = String::from_utf8_lossy(&verified.stdout);
+    assert!(said.contains("No problems found"), "{said}");
+
+    build(&one.spec(), &one.at("out")).unwrap();
+    let left = files(&one.at("out"));
+    assert!(!left.iter().any(|(name, _)| name.starts_with("keel.")), "{left:?}");
 }
 
 #[test]

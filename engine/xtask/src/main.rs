@@ -65,7 +65,7 @@ fn run(command: Xtask) -> Result<ExitCode, Failure> {
             tidy::run(&node::repository())
                 .map_err(Failure::because("the workspace is not tidy"))?;
         }
-        Xtask::VmImage => node::vm_image(&setup::run()?).map(drop)?,
+        Xtask::VmImage => test::images(&setup::run()?)?,
     }
     Ok(ExitCode::SUCCESS)
 }

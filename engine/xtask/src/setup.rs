@@ -6,7 +6,7 @@ use crate::payload::{self, Kit};
 use crate::progress::step;
 
 /// Debian packages and what for.
-const TOOLS: [&str; 22] = [
+const TOOLS: [&str; 28] = [
     // builds: the C parts of zstd and ring, a static libc
     "gcc",
     "libc6-dev",
@@ -18,7 +18,13 @@ const TOOLS: [&str; 22] = [
     "xz-utils",
     "cpio",
     "ca-certificates",
+    // images that firmware boots
+    "grub-common",
+    "grub-efi-amd64-bin",
+    "grub-pc-bin",
+    "xorriso",
     // the machine
+    "ovmf",
     "qemu-system-x86",
     "qemu-utils",
     // tests: networks
@@ -34,6 +40,7 @@ const TOOLS: [&str; 22] = [
     "xfsprogs",
     "btrfs-progs",
     "dosfstools",
+    "mtools",
 ];
 
 /// Installs and fetches whatever is missing. Costs a second or two when nothing is.

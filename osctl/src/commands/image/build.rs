@@ -3,12 +3,44 @@
 use std::env;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
-use keel_image::{ImageSpec, Manifest, Needs, Payload};
+use clap::{Args, ValueEnum};
+use keel_image::{Firmware, GRUB_MODULES, ImageSpec, Loader, Manifest, Needs, Payload, Unwatched};
 use keel_unit::{load, lower};
 
 use crate::error::{Exit, Failure};
 use crate::output::{Format, Ink, Output, Palette};
+
+/// What an image is written as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ImageFormat {
+    /// A kernel and an initramfs, for QEMU, for PXE or for a boot loader of your own
+    Initramfs,
+    /// Also a raw disk that UEFI and BIOS boot: keel.img
+    Disk,
+    /// Also that disk as qcow2, by qemu-img: keel.qcow2
+    Qcow2,
+    /// Also a CD that UEFI and BIOS boot, from a USB stick too: keel.iso
+    Iso,
+}
+
+impl ImageFormat {
+    const fn firmware(self) -> Option<keel_image::Format> {
+        match self {
+            Self::Initramfs => None,
+            Self::Disk => Some(keel_image::Format::Disk),
+            Self::Qcow2 => Some(keel_image::Format::Qcow2),
+            Self::Iso => Some(keel_image::Format::Iso),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Bootloader {
+    /// GRUB 2, from the packages grub-efi-amd64-bin and grub-pc-bin
+    Grub,
+    /// Limine, from --limine DIR
+    Limine,
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct BuildArgs {
@@ -40,9 +72,40 @@ pub(crate) struct BuildArgs {
     #[arg(long, value_name = "FILE")]
     ca_certificates: Option<PathBuf>,
 
-    /// Where to write vmlinuz, initramfs.zst and manifest.json
+    /// What to write, beside kernel and initramfs; several with commas
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "initramfs")]
+    format: Vec<ImageFormat>,
+
+    /// What loads the kernel from a disk or a CD
+    #[arg(long, value_enum, default_value = "grub", help_heading = FIRMWARE)]
+    bootloader: Bootloader,
+
+    /// GRUB's modules: a directory with x86_64-efi and i386-pc
+    #[arg(long, value_name = "DIR", default_value = GRUB_MODULES, help_heading = FIRMWARE)]
+    grub: PathBuf,
+
+    /// A release of Limine, unpacked, with its tool built (`make`)
+    #[arg(long, value_name = "DIR", required_if_eq("bootloader", "limine"), help_heading = FIRMWARE)]
+    limine: Option<PathBuf>,
+
+    /// Where to write the image's files and manifest.json
     #[arg(long, short = 'o', value_name = "DIR")]
     out: PathBuf,
+}
+
+const FIRMWARE: &str = "For disks and CDs";
+
+impl BuildArgs {
+    /// The images for firmware, if any is asked for.
+    fn firmware(&self) -> Option<Firmware> {
+        let mut formats: Vec<_> = self.format.iter().filter_map(|f| f.firmware()).collect();
+        formats.dedup();
+        let loader = match (self.bootloader, &self.limine) {
+            (Bootloader::Limine, Some(files)) => Loader::Limine(files.clone()),
+            _ => Loader::Grub(self.grub.clone()),
+        };
+        (!formats.is_empty()).then_some(Firmware { formats, loader })
+    }
 }
 
 pub(crate) fn run(args: &BuildArgs, out: &mut Output) -> Result<Exit, Failure> {
@@ -71,8 +134,9 @@ pub(crate) fn run(args: &BuildArgs, out: &mut Output) -> Result<Exit, Failure> {
         payload,
         ca_certificates: args.ca_certificates.clone(),
         mtime: source_date_epoch()?,
+        firmware: args.firmware(),
     };
-    let manifest = keel_image::build(&spec, &args.out)
+    let manifest = keel_image::build(&spec, &args.out, &Unwatched)
         .map_err(|error| Failure::new("cannot build the image").because(error))?;
     match out.format() {
         Format::Table => {
@@ -108,7 +172,8 @@ fn page(manifest: &Manifest, dir: &Path, palette: Palette) -> String {
     }
     let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
     page += "\n";
-    for blob in [&manifest.kernel, &manifest.initramfs] {
+    let blobs = [&manifest.kernel, &manifest.initramfs].into_iter().chain(&manifest.firmware);
+    for blob in blobs {
         page += &format!("{:<14} {:>10}  sha256 {}\n", blob.file, mib(blob.size), blob.sha256);
     }
     page += &format!(
@@ -143,6 +208,7 @@ mod tests {
             arguments: Vec::new(),
             kernel: blob("vmlinuz"),
             initramfs: blob("initramfs.zst"),
+            firmware: vec![blob("keel.img")],
             unpacked: 9 << 20,
             files: vec![
                 taken("/init", Some(5), None),
