@@ -1,9 +1,10 @@
 //! The CD: ISO 9660 with an El Torito boot image for BIOS and one for UEFI, by xorriso. Written to a USB stick it boots
 //! from there too.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Cursor};
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::grub::{self, Grub};
 use super::limine::Limine;
@@ -73,8 +74,9 @@ fn compose(
         fs::create_dir_all(dir).map_err(FirmwareError::write(dir))?;
         fs::write(&place, bytes).map_err(FirmwareError::write(&place))?;
     }
+    stamp(root.path(), mtime)?;
     let mut xorriso = tool::command("xorriso", "package xorriso");
-    // It takes every time that the CD holds, and its identifiers, from this.
+    // It takes the CD's own times and identifiers from this, and every time of a file from the file's last change.
     xorriso.command.env("SOURCE_DATE_EPOCH", mtime.to_string());
     xorriso.command.args(["-as", "mkisofs", "-quiet", "-r", "-V", "KEEL", "-b", BIOS_IMAGE]);
     xorriso.command.args(["-no-emul-boot", "-boot-load-size", LOAD_SIZE, "-boot-info-table"]);
@@ -82,4 +84,27 @@ fn compose(
     xorriso.command.args(["--efi-boot", EFI_IMAGE, "-efi-boot-part", "--efi-boot-image"]);
     xorriso.command.args(["--protective-msdos-label", "-o"]).arg(path).arg(root.path());
     xorriso.run(watch)
+}
+
+/// Gives everything below a directory, and itself, one time of its last change.
+fn stamp(root: &Path, mtime: u32) -> Result<(), FirmwareError> {
+    let time = UNIX_EPOCH + Duration::from_secs(mtime.into());
+    let mut dirs = vec![root.to_owned()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(&dir).map_err(FirmwareError::write(&dir))? {
+            let path = entry.map_err(FirmwareError::write(&dir))?.path();
+            if path.is_dir() {
+                dirs.push(path);
+            } else {
+                set_modified(&path, time)?;
+            }
+        }
+        set_modified(&dir, time)?;
+    }
+    Ok(())
+}
+
+fn set_modified(path: &Path, time: SystemTime) -> Result<(), FirmwareError> {
+    let set = File::open(path).and_then(|file| file.set_modified(time));
+    set.map_err(FirmwareError::write(path))
 }
