@@ -15,7 +15,7 @@ use super::gpt::{self, Entry, Layout, Wanted};
 use super::inventory::{self, Disk, Roots};
 use super::plan::{self, Choice, PartitionError, PartitionErrorKind, Permit, View};
 use super::signature::{self, Content, Depth};
-use super::{Say, intent, kernel, off_thread, provision};
+use super::{Say, addition, intent, kernel, off_thread, provision};
 use crate::device::{Received, UeventSocket};
 use crate::identity::random::random_uuid;
 
@@ -111,7 +111,15 @@ fn look(
             plan::note(view).into_iter().for_each(say);
             locate(roots, view, entry, say)
         }
-        Choice::Selected(view) => make(partition, roots, view, say),
+        Choice::Selected(view) => {
+            match view.table.as_ref().filter(|table| addition::is_image(table)) {
+                Some(table) => {
+                    let entry = addition::make(partition, view, table, say)?;
+                    outcome(roots, &view.disk, &entry, true).map_err(PartitionErrorKind::Disk)
+                }
+                None => make(partition, roots, view, say),
+            }
+        }
     }
 }
 
@@ -139,7 +147,12 @@ fn locate(
         }
     };
     let mut provisioned = false;
-    if let Some(layout) = view.unfinished.as_ref().filter(|layout| layout.entry == *entry) {
+    let unfinished = view.unfinished.as_ref().filter(|layout| layout.entry == *entry);
+    let image = view.table.as_ref().filter(|table| addition::is_image(table));
+    if let (Some(layout), Some(table)) = (unfinished, image) {
+        addition::finish(view, table, layout, say)?;
+        provisioned = true;
+    } else if let Some(layout) = unfinished {
         let file = BlockFile::open(&disk.path).map_err(PartitionErrorKind::Disk)?;
         let content = content(&file, Some(layout)).map_err(failed(DiskErrorKind::Read))?;
         if plan::may_finish(view, &content)? {
