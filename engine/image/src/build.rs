@@ -13,7 +13,8 @@ use crate::manifest::{self, INITRAMFS, KERNEL, MANIFEST, Manifest};
 use crate::modules::{KernelTree, ModuleError, WantedModule};
 use crate::needs::{NeededProgram, Needs};
 use crate::payload::Payload;
-use crate::tree::{Tree, TreeError};
+use crate::sbom::{self, Origins, SBOM};
+use crate::tree::{self, Tree, TreeError};
 use crate::watch::Watch;
 use crate::{cpio, layout};
 
@@ -85,6 +86,18 @@ pub enum BuildError {
     /// A payload cannot be taken.
     #[error(transparent)]
     Library(#[from] LibraryError),
+    /// A payload is another file than the one that was meant.
+    #[error("payload {name}: the sha256 of {} is {found}, and {expected} was expected", path.display())]
+    Sum {
+        /// The payload.
+        name: String,
+        /// Its file.
+        path: PathBuf,
+        /// The file's SHA-256.
+        found: String,
+        /// That of the manifest.
+        expected: String,
+    },
     /// A module cannot be taken.
     #[error(transparent)]
     Module(#[from] ModuleError),
@@ -129,7 +142,7 @@ pub fn build(spec: &ImageSpec, out: &Path, watch: &dyn Watch) -> Result<Manifest
     watch.begin("gathering the files", None);
     let kernel = read("kernel", &spec.kernel)?;
     let modules = KernelTree::open(&spec.modules)?;
-    let tree = gather(spec, &modules, watch)?;
+    let (tree, origins) = gather(spec, &modules, watch)?;
     let staging = Staging::new(out)?;
 
     let mut archive = Vec::new();
@@ -169,8 +182,11 @@ pub fn build(spec: &ImageSpec, out: &Path, watch: &dyn Watch) -> Result<Manifest
     let mut text = serde_json::to_vec_pretty(&manifest).map_err(|e| BuildError::Pack(e.into()))?;
     text.push(b'\n');
     staging.write(MANIFEST, &text)?;
+    watch.begin("writing the bill of materials", None);
+    let bill = sbom::document(&manifest, &origins.0, spec.mtime);
+    staging.write(SBOM, &bill.map_err(|e| BuildError::Pack(e.into()))?)?;
     go_on(watch)?;
-    staging.place(&[KERNEL, INITRAMFS], &Format::ALL.map(Format::file))?;
+    staging.place(&[KERNEL, INITRAMFS, SBOM], &Format::ALL.map(Format::file))?;
     Ok(manifest)
 }
 
@@ -193,8 +209,12 @@ fn go_on(watch: &dyn Watch) -> Result<(), BuildError> {
     if watch.cancelled() { Err(BuildError::Cancelled) } else { Ok(()) }
 }
 
-fn gather(spec: &ImageSpec, modules: &KernelTree, watch: &dyn Watch) -> Result<Tree, BuildError> {
-    let mut tree = Tree::merged()?;
+fn gather(
+    spec: &ImageSpec,
+    modules: &KernelTree,
+    watch: &dyn Watch,
+) -> Result<(Tree, Origins), BuildError> {
+    let (mut tree, mut origins) = (Tree::merged()?, Origins::default());
     layout::add(&mut tree)?;
 
     let init = read("init", &spec.init)?;
@@ -204,6 +224,8 @@ fn gather(spec: &ImageSpec, modules: &KernelTree, watch: &dyn Watch) -> Result<T
         return Err(BuildError::DynamicInit { path: spec.init.clone() });
     }
     tree.file("/init", 0o755, init, "init")?;
+    let keel = origins.add("/init", "keel-init", &spec.init);
+    keel.version = Some(env!("CARGO_PKG_VERSION").to_owned());
     tree.file(
         "/etc/keel/config.toml",
         0o600,
@@ -217,12 +239,12 @@ fn gather(spec: &ImageSpec, modules: &KernelTree, watch: &dyn Watch) -> Result<T
     }
     for payload in &spec.payload {
         go_on(watch)?;
-        add_payload(&mut tree, payload, &elf)?;
+        add_payload(&mut tree, &mut origins, payload, &elf)?;
     }
     add_modules(&mut tree, modules, &spec.needs.modules)?;
     let absent = spec.needs.programs.iter().filter(|program| !tree.holds(&program.path));
     let absent: Vec<_> = absent.cloned().collect();
-    if absent.is_empty() { Ok(tree) } else { Err(BuildError::MissingPrograms(absent)) }
+    if absent.is_empty() { Ok((tree, origins)) } else { Err(BuildError::MissingPrograms(absent)) }
 }
 
 /// Unit files below a directory, at the same place below `/etc/keel/units`.
@@ -249,13 +271,30 @@ fn add_units(tree: &mut Tree, units: &Path) -> Result<(), BuildError> {
 }
 
 /// A program with its loader and libraries, or a plain file.
-fn add_payload(tree: &mut Tree, payload: &Payload, init: &Elf) -> Result<(), BuildError> {
+fn add_payload(
+    tree: &mut Tree,
+    origins: &mut Origins,
+    payload: &Payload,
+    init: &Elf,
+) -> Result<(), BuildError> {
     let bytes = read("payload", &payload.source)?;
+    if let Some(expected) = &payload.sha256 {
+        let found = manifest::sha256(&bytes);
+        if found != *expected {
+            let (name, expected) = (payload.name.clone(), expected.clone());
+            return Err(BuildError::Sum { name, path: payload.source.clone(), found, expected });
+        }
+    }
     let why = format!("payload {}", payload.name);
+    let target = tree::real_path(&payload.target());
+    let origin = origins.add(&target, &payload.name, &payload.source);
+    (origin.version, origin.url) = (payload.version.clone(), payload.url.clone());
     if !payload.must_be_program() && elf::read(&bytes).is_err() {
         return Ok(tree.file(&payload.target(), 0o644, bytes, &why)?);
     }
     for library in closure(payload, &bytes, init.machine)? {
+        let target = tree::real_path(&library.path);
+        origins.add(&target, &format!("libraries of {}", payload.name), &library.source);
         tree.file(&library.path, 0o755, library.bytes, &format!("library of {}", payload.name))?;
     }
     Ok(tree.file(&payload.target(), 0o755, bytes, &why)?)

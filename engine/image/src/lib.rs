@@ -3,7 +3,9 @@
 
 mod build;
 mod cpio;
+mod dpkg;
 mod elf;
+mod fetch;
 mod firmware;
 mod layout;
 mod libraries;
@@ -11,6 +13,7 @@ mod manifest;
 mod modules;
 mod needs;
 mod payload;
+mod sbom;
 #[cfg(test)]
 mod testing;
 mod tree;
@@ -19,12 +22,16 @@ pub mod vm;
 mod watch;
 
 pub use build::{BuildError, Firmware, ImageSpec, build};
+pub use dpkg::{DebianPackage, owners};
 pub use elf::ElfError;
+pub use fetch::{Cache, FetchError, FetchErrorKind, sum_of};
 pub use firmware::{FirmwareError, Format, GRUB_MODULES, Loader, ToolError};
 pub use libraries::{LibraryError, LibraryErrorKind};
 pub use manifest::{Blob, ImageDir, Manifest, OpenError, OpenErrorKind, Taken};
 pub use modules::{ModuleError, ModuleErrorKind, WantedModule};
 pub use needs::{NeededProgram, Needs};
-pub use payload::{Payload, PayloadError};
+pub use payload::{
+    EntryError, EntryErrorKind, Payload, PayloadError, fetch, found_below, from_manifest,
+};
 pub use tree::{TreeError, TreeErrorKind};
 pub use watch::{Unwatched, Watch};

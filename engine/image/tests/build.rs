@@ -75,6 +75,7 @@ mod inputs {
                         path: "/sbin/mount".into(),
                         unit: "mounter".into(),
                     }],
+                    useful: Vec::new(),
                 },
                 payload: vec![
                     "mount=/bin/mount".parse().unwrap(),
@@ -112,7 +113,7 @@ fn two_builds_are_byte_identical() {
     let (one, two) = (files(&one.at("out")), files(&two.at("deep/out")));
     assert_eq!(
         one.iter().map(|(n, _)| n.as_str()).collect::<Vec<_>>(),
-        ["initramfs.zst", "manifest.json", "vmlinuz"]
+        ["initramfs.zst", "manifest.json", "sbom.spdx.json", "vmlinuz"]
     );
     assert!(one == two, "the images differ");
 }
@@ -136,7 +137,9 @@ fn two_builds_for_firmware_are_byte_identical_and_what_is_not_asked_for_goes() {
         assert!(first == second, "{name} differs");
     }
     let names: Vec<_> = first.iter().map(|(name, _)| name.as_str()).collect();
-    assert_eq!(names, ["initramfs.zst", "keel.img", "keel.iso", "manifest.json", "vmlinuz"]);
+    let expect =
+        ["initramfs.zst", "keel.img", "keel.iso", "manifest.json", "sbom.spdx.json", "vmlinuz"];
+    assert_eq!(names, expect);
     let listed: Vec<_> = manifest.firmware.iter().map(|blob| blob.file.as_str()).collect();
     assert_eq!(listed, ["keel.img", "keel.iso"]);
 
@@ -194,7 +197,7 @@ fn a_build_that_fails_leaves_the_old_image_alone() {
     build(&inputs.spec(), &out).unwrap();
     let before = files(&out);
     let mut spec = inputs.spec();
-    spec.payload.push(Payload { name: "gone".into(), source: inputs.at("gone") });
+    spec.payload.push(Payload::new("gone", inputs.at("gone")));
     assert!(matches!(build(&spec, &out), Err(BuildError::Read { what: "payload", .. })));
     assert!(files(&out) == before);
 }
@@ -243,7 +246,7 @@ fn wrong_inputs_are_named() {
     check(&|s| s.config = inputs.at("no.toml"), &["cannot read machine config", "no.toml"]);
     check(&|s| s.modules = inputs.at("units"), &["units", "exactly one lib/modules/RELEASE"]);
     check(
-        &|s| s.payload = vec![Payload { name: "tool".into(), source: inputs.at("script") }],
+        &|s| s.payload = vec![Payload::new("tool", inputs.at("script"))],
         &["cannot take tool", "script is no program that a node can run"],
     );
     check(&|s| s.payload.clear(), &["no payload brings /sbin/mount (unit mounter)"]);
@@ -254,7 +257,7 @@ fn wrong_inputs_are_named() {
         ],
     );
     check(
-        &|s| s.payload[1] = Payload { name: "mount".into(), source: "/bin/umount".into() },
+        &|s| s.payload[1] = Payload::new("mount", "/bin/umount"),
         &[
             "cannot put /usr/bin/mount into the image (payload mount)",
             "a different one is there already",

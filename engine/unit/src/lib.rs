@@ -10,6 +10,7 @@ pub mod kinds;
 pub mod load;
 pub mod lower;
 pub mod name;
+pub mod payload;
 pub mod source;
 pub mod tree;
 pub mod unit;

@@ -122,7 +122,7 @@ pub(crate) fn run(args: &BuildArgs, out: &mut Output) -> Result<Exit, Failure> {
         && let Some(source) =
             init.parent().map(|dir| dir.join("keel-agent")).filter(|path| path.exists())
     {
-        payload.push(Payload { name: "keel-agent".into(), source });
+        payload.push(Payload::new("keel-agent", source));
     }
     let spec = ImageSpec {
         init,
