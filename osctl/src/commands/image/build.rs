@@ -1,12 +1,16 @@
 //! `osctl image build`: no root, no network, and the same inputs give the same bytes.
 
 use std::env;
+use std::error::Error;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use keel_image::{Firmware, GRUB_MODULES, ImageSpec, Loader, Manifest, Needs, Payload, Unwatched};
+use keel_image::{BuildError, Firmware, GRUB_MODULES, ImageSpec, Loader, Manifest, Needs, Payload};
 use keel_unit::{load, lower};
 
+use super::payload;
+use super::progress::Progress;
 use crate::error::{Exit, Failure};
 use crate::output::{Format, Ink, Output, Palette};
 
@@ -59,6 +63,10 @@ pub(crate) struct BuildArgs {
     /// The kernel's modules: lib/modules/RELEASE, or a root that holds it
     #[arg(long, value_name = "DIR")]
     modules: PathBuf,
+
+    /// A manifest of the programs to add [default: payload.toml, if it is there; else what this machine has]
+    #[arg(long, value_name = "FILE")]
+    payload_manifest: Option<PathBuf>,
 
     /// Programs to add with the libraries that they need, to /usr/bin; any other file under its absolute path
     #[arg(long, value_name = "NAME=PATH", value_delimiter = ',')]
@@ -117,7 +125,10 @@ pub(crate) fn run(args: &BuildArgs, out: &mut Output) -> Result<Exit, Failure> {
         None => beside("keel-init")
             .ok_or_else(|| Failure::usage("there is no keel-init beside osctl: say --init FILE"))?,
     };
-    let mut payload = args.payload.clone();
+    let needs = Needs::of(&set);
+    let progress = Progress::new()?;
+    let manifest = args.payload_manifest.as_deref();
+    let mut payload = payload::chosen(manifest, &args.payload, &needs, &progress, out)?;
     if !payload.iter().any(|p| p.name == "keel-agent")
         && let Some(source) =
             init.parent().map(|dir| dir.join("keel-agent")).filter(|path| path.exists())
@@ -130,14 +141,15 @@ pub(crate) fn run(args: &BuildArgs, out: &mut Output) -> Result<Exit, Failure> {
         units: args.units.clone(),
         kernel: args.kernel.clone(),
         modules: args.modules.clone(),
-        needs: Needs::of(&set),
+        needs,
         payload,
         ca_certificates: args.ca_certificates.clone(),
         mtime: source_date_epoch()?,
         firmware: args.firmware(),
     };
-    let manifest = keel_image::build(&spec, &args.out, &Unwatched)
-        .map_err(|error| Failure::new("cannot build the image").because(error))?;
+    let built = keel_image::build(&spec, &args.out, &progress);
+    drop(progress);
+    let manifest = built.map_err(failure)?;
     match out.format() {
         Format::Table => {
             let page = page(&manifest, &args.out, out.palette());
@@ -146,6 +158,36 @@ pub(crate) fn run(args: &BuildArgs, out: &mut Output) -> Result<Exit, Failure> {
         Format::Json => out.json(&manifest)?,
     }
     Ok(Exit::Clean)
+}
+
+/// What to do about the failures that people meet most.
+fn failure(error: BuildError) -> Failure {
+    if matches!(error, BuildError::Cancelled) {
+        return Failure::new("stopped; nothing was written");
+    }
+    let missing = matches!(error, BuildError::MissingPrograms(_));
+    let full = is_full(&error);
+    let failure = Failure::new("cannot build the image").because(error);
+    if missing {
+        failure.next("name them in payload.toml, or with --payload NAME=PATH")
+    } else if full {
+        failure.next("make room, or say another --out; nothing of this build is left there")
+    } else {
+        failure
+    }
+}
+
+/// Whether the cause is that there is no room.
+fn is_full(error: &BuildError) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<io::Error>();
+        if io.is_some_and(|error| error.kind() == io::ErrorKind::StorageFull) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 fn beside(name: &str) -> Option<PathBuf> {
