@@ -15,7 +15,7 @@ use crate::output::Output;
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImageCommand {
     /// Build a kernel and an initramfs, a disk or a CD from units, a machine config and programs
-    Build(build::BuildArgs),
+    Build(Box<build::BuildArgs>),
     /// Say which programs go into an image, and which file each one is
     #[command(subcommand)]
     Payload(payload::PayloadCommand),
