@@ -2,19 +2,37 @@
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::commands::boot::Boot;
+use crate::commands::completion::Completion;
+use crate::commands::config::Config;
+use crate::commands::explain::Explain;
 use crate::commands::graph::Graph;
 use crate::commands::image::ImageCommand;
+use crate::commands::man::Man;
 use crate::commands::validate::Validate;
-use crate::commands::{events, status, units};
-use crate::output::Format;
+use crate::commands::verify::Verify;
+use crate::commands::{events, inventory, status, units};
+use crate::output::Notation;
 
 /// Boot graphs, images and nodes of Keel, from your own machine.
 #[derive(Debug, Parser)]
-#[command(name = "osctl", version, propagate_version = true, infer_subcommands = false)]
+#[command(
+    name = "osctl",
+    version,
+    propagate_version = true,
+    infer_subcommands = false,
+    after_help = "Examples:
+  osctl validate --config machine-configs/qemu.toml      # is anything wrong with it?
+  osctl graph render --config machine-configs/qemu.toml  # what boots, and in which order
+  osctl --endpoint 192.0.2.10 status                     # how a node is
+
+Exit codes: 0 all is well, 1 something is wrong or could not be done, 2 the command line is wrong.
+Colour is for terminals, and never with NO_COLOR set."
+)]
 pub(crate) struct Cli {
     /// How to print: for people or for programs
-    #[arg(long, global = true, value_enum, default_value_t = Format::Table)]
-    pub(crate) output: Format,
+    #[arg(long, global = true, value_enum, default_value_t = Notation::Table)]
+    pub(crate) output: Notation,
 
     #[command(flatten)]
     pub(crate) node: NodeArgs,
@@ -41,8 +59,18 @@ pub(crate) struct NodeArgs {
 pub(crate) enum Command {
     Validate(Validate),
 
+    Verify(Verify),
+
+    #[command(subcommand)]
+    Config(Config),
+
+    Explain(Explain),
+
     #[command(subcommand)]
     Graph(Graph),
+
+    #[command(subcommand)]
+    Boot(Boot),
 
     /// Build a node's image, and boot it in QEMU
     #[command(subcommand)]
@@ -56,4 +84,81 @@ pub(crate) enum Command {
 
     /// Print what happened to a node's units since boot
     Events(events::Args),
+
+    /// Show what a node is made of, or record it for `osctl verify`
+    Inventory(inventory::Args),
+
+    Completion(Completion),
+
+    Man(Man),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    /// Calls `visit` with each command below `command` and the words that one types for it.
+    fn each(command: &clap::Command, words: &str, visit: &mut impl FnMut(&clap::Command, &str)) {
+        for below in command.get_subcommands() {
+            let words = format!("{words} {}", below.get_name());
+            visit(below, &words);
+            each(below, &words, visit);
+        }
+    }
+
+    /// The command lines of an `Examples:` block; a line that ends in `\` goes on in the next one.
+    fn examples(command: &clap::Command) -> Vec<String> {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let Some((_, lines)) = help.split_once("Examples:\n") else { return Vec::new() };
+        let block = lines.split("\n\n").next().unwrap_or_default().replace("\\\n", " ");
+        block.lines().map(|line| line.trim().to_owned()).collect()
+    }
+
+    #[test]
+    fn clap_finds_no_fault() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_says_what_it_does_and_shows_how() {
+        each(&Cli::command(), "osctl", &mut |command, words| {
+            assert!(
+                command.get_about().is_some(),
+                "`{words}` has no sentence that says what it does"
+            );
+            let leaf = command.get_subcommands().next().is_none();
+            let shown = examples(command);
+            assert!(!leaf || !shown.is_empty(), "`{words}` has no `Examples:` in its after_help");
+            let own = words.trim_start_matches("osctl");
+            assert!(
+                !leaf || shown.iter().all(|line| line.contains("osctl") && line.contains(own)),
+                "`{words}`: an example shows something else: {shown:#?}"
+            );
+        });
+    }
+
+    #[test]
+    fn every_argument_says_what_it_is() {
+        each(&Cli::command(), "osctl", &mut |command, words| {
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "`{words}` says nothing of {argument}");
+            }
+        });
+    }
+
+    #[test]
+    fn every_example_is_one_that_osctl_takes() {
+        let mut lines = examples(&Cli::command());
+        each(&Cli::command(), "osctl", &mut |command, _| lines.extend(examples(command)));
+        assert!(lines.len() > 15);
+        for line in lines {
+            let words = shlex::split(&line).unwrap_or_else(|| panic!("{line}: open quotes"));
+            let words = words.iter().skip_while(|word| word.contains('=') && *word != "osctl");
+            let words = words.take_while(|word| !matches!(word.as_str(), "|" | ">" | "&&" | ">>"));
+            if let Err(error) = Cli::try_parse_from(words) {
+                panic!("{line}\n{error}");
+            }
+        }
+    }
 }

@@ -60,6 +60,12 @@ impl Failure {
         self
     }
 
+    /// Ends with this code, where a command gives codes a meaning of their own.
+    pub(crate) fn ending(mut self, exit: Exit) -> Self {
+        self.exit = exit;
+        self
+    }
+
     pub(crate) fn exit(&self) -> Exit {
         self.exit
     }

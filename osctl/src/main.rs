@@ -5,6 +5,7 @@
 mod cli;
 mod commands;
 mod error;
+mod findings;
 mod node;
 mod output;
 
@@ -36,10 +37,17 @@ fn main() -> ExitCode {
 fn dispatch(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
     match cli.command {
         Command::Validate(command) => command.run(out),
+        Command::Config(command) => command.run(out),
+        Command::Explain(command) => command.run(out),
+        Command::Verify(command) => command.run(out),
         Command::Graph(command) => command.run(out),
+        Command::Boot(command) => command.run(&cli.node, out),
         Command::Image(command) => commands::image::run(command, out),
         Command::Status(args) => commands::status::run(&args, &cli.node, out),
         Command::Units(args) => commands::units::run(&args, &cli.node, out),
         Command::Events(args) => commands::events::run(&args, &cli.node, out),
+        Command::Completion(command) => command.run(out),
+        Command::Man(command) => command.run(out),
+        Command::Inventory(args) => commands::inventory::run(&args, &cli.node, out),
     }
 }

@@ -1,22 +1,34 @@
 //! Where results and notices go: stdout for what was asked for, stderr for everything else.
 //!
-//! Colour appears only on a terminal, and never with `NO_COLOR` set (<https://no-color.org>).
+//! Colour appears only on a terminal, and never with `NO_COLOR` set (<https://no-color.org>). anstream decides, as it does for clap's
+//! own help, so that the two agree on every variable that people set.
 
-use std::env;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 
+use anstream::{AutoStream, ColorChoice};
 use clap::ValueEnum;
 use keel_unit::diagnostic::{Drawing, Report};
 use serde::Serialize;
 
 use crate::error::Failure;
 
-/// Who reads the output.
+/// What can be typed after `--output`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
+pub(crate) enum Notation {
     /// Pages and tables for people
     Table,
     /// JSON for programs; its keys are stable
+    Json,
+    /// The same as JSON, written as YAML
+    Yaml,
+}
+
+/// Who reads the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// People.
+    Table,
+    /// Programs: JSON, or the same document as YAML.
     Json,
 }
 
@@ -53,9 +65,8 @@ impl Palette {
     #[cfg(test)]
     pub(crate) const PLAIN: Self = Self { colour: false };
 
-    fn for_stream(is_terminal: bool) -> Self {
-        let refused = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-        Self { colour: is_terminal && !refused }
+    fn of(choice: ColorChoice) -> Self {
+        Self { colour: choice != ColorChoice::Never }
     }
 
     fn drawing(self) -> Drawing {
@@ -68,9 +79,25 @@ impl Palette {
     }
 }
 
+const UNWRITABLE: &str = "cannot write the result for programs";
+
+/// A document with its newline at the end.
+fn document<T: Serialize>(notation: Notation, value: &T) -> Result<String, Failure> {
+    let mut text = match notation {
+        Notation::Yaml => serde_saphyr::to_string(value)
+            .map_err(|source| Failure::new(UNWRITABLE).because(source))?,
+        Notation::Table | Notation::Json => serde_json::to_string_pretty(value)
+            .map_err(|source| Failure::new(UNWRITABLE).because(source))?,
+    };
+    if !text.ends_with('\n') {
+        text.push('\n');
+    }
+    Ok(text)
+}
+
 /// The two streams of this process.
 pub(crate) struct Output {
-    format: Format,
+    notation: Notation,
     stdout: Box<dyn Write>,
     stderr: Box<dyn Write>,
     palette: Palette,
@@ -78,19 +105,22 @@ pub(crate) struct Output {
 }
 
 impl Output {
-    pub(crate) fn to_terminal(format: Format) -> Self {
+    pub(crate) fn to_terminal(notation: Notation) -> Self {
         let (stdout, stderr) = (io::stdout(), io::stderr());
         Self {
-            format,
-            palette: Palette::for_stream(stdout.is_terminal()),
-            stderr_palette: Palette::for_stream(stderr.is_terminal()),
+            notation,
+            palette: Palette::of(AutoStream::choice(&stdout)),
+            stderr_palette: Palette::of(AutoStream::choice(&stderr)),
             stdout: Box::new(stdout),
             stderr: Box::new(stderr),
         }
     }
 
     pub(crate) fn format(&self) -> Format {
-        self.format
+        match self.notation {
+            Notation::Table => Format::Table,
+            Notation::Json | Notation::Yaml => Format::Json,
+        }
     }
 
     /// The colours of stdout.
@@ -100,24 +130,37 @@ impl Output {
 
     /// Writes text as it is; callers end their own lines.
     pub(crate) fn text(&mut self, text: &str) -> Result<(), Failure> {
-        self.stdout
-            .write_all(text.as_bytes())
-            .and_then(|()| self.stdout.flush())
-            .map_err(|source| Failure::new("cannot write to stdout").because(source))
+        self.stdout.write_all(text.as_bytes()).and_then(|()| self.stdout.flush()).map_err(
+            |source| {
+                let failure = Failure::new("cannot write to stdout").because(source);
+                failure.next("see whether there is room where the output goes")
+            },
+        )
     }
 
-    /// Writes one JSON document and a newline.
+    /// Writes one document for programs, as JSON or as YAML.
     pub(crate) fn json<T: Serialize>(&mut self, value: &T) -> Result<(), Failure> {
-        let text = serde_json::to_string_pretty(value)
-            .map_err(|source| Failure::new("cannot write the result as JSON").because(source))?;
-        self.text(&format!("{text}\n"))
+        let text = document(self.notation, value)?;
+        self.text(&text)
     }
 
-    /// Writes one JSON document on one line: streams are read line by line.
+    /// Writes one document as JSON, whatever `--output` says: in formats that are JSON.
+    pub(crate) fn only_json<T: Serialize>(&mut self, value: &T) -> Result<(), Failure> {
+        let text = document(Notation::Json, value)?;
+        self.text(&text)
+    }
+
+    /// Writes one document of a stream: one line of JSON, or one document of a YAML stream.
     pub(crate) fn json_line<T: Serialize>(&mut self, value: &T) -> Result<(), Failure> {
-        let text = serde_json::to_string(value)
-            .map_err(|source| Failure::new("cannot write the result as JSON").because(source))?;
-        self.text(&format!("{text}\n"))
+        let text = match self.notation {
+            Notation::Yaml => format!("---\n{}", document(Notation::Yaml, value)?),
+            Notation::Table | Notation::Json => {
+                let line = serde_json::to_string(value)
+                    .map_err(|source| Failure::new(UNWRITABLE).because(source))?;
+                format!("{line}\n")
+            }
+        };
+        self.text(&text)
     }
 
     /// Says something on stderr that is not the result.
@@ -155,9 +198,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn colour_is_for_terminals() {
-        assert_eq!(Palette { colour: true }.paint(Ink::Bad, "failed"), "\x1b[31mfailed\x1b[0m");
-        assert_eq!(Palette::PLAIN.paint(Ink::Bad, "failed"), "failed");
-        assert!(!Palette::for_stream(false).colour);
+    fn colour_is_for_those_who_want_it() {
+        assert_eq!(
+            Palette::of(ColorChoice::Always).paint(Ink::Bad, "failed"),
+            "\x1b[31mfailed\x1b[0m"
+        );
+        assert_eq!(Palette::of(ColorChoice::Never).paint(Ink::Bad, "failed"), "failed");
+    }
+
+    fn check(value: serde_json::Value, expect: &str) {
+        assert_eq!(document(Notation::Yaml, &value).unwrap(), expect);
+    }
+
+    /// Many YAML parsers still read `no` as false and `12:30:00` as a number; what is text in JSON has to stay text.
+    #[test]
+    fn text_stays_text_in_yaml() {
+        use serde_json::json;
+        check(json!({ "a": null, "b": true, "n": 1 }), "a: null\nb: true\n\"n\": 1\n");
+        check(
+            json!(["no", "1", "12:30:00", "~", ""]),
+            "- \"no\"\n- \"1\"\n- \"12:30:00\"\n- \"~\"\n- \"\"\n",
+        );
+        check(json!({ "x": "a: b", "y": "# c" }), "x: \"a: b\"\n\"y\": \"# c\"\n");
+        check(json!({ "exec": [], "env": {} }), "env: {}\nexec: []\n");
+        check(json!("\u{1b}[31m"), "\"\\e[31m\"\n");
     }
 }

@@ -279,43 +279,64 @@ fn a_folder_that_cannot_be_written_is_named() {
     assert_eq!(names(&inputs.at("readonly")), [""; 0]);
 }
 
-/// The interrupt comes while a payload is read: it is a FIFO, so the build waits in it until the signal has been sent.
+/// The interrupt comes while xorriso runs, or what is called so here: it says that it has started, and never ends.
 #[test]
 fn an_interrupt_halfway_leaves_the_old_image_as_it_was() {
     let inputs = Inputs::new();
     succeeded(&inputs.build(&["--out", "image"]).output().unwrap());
-    let before: Vec<_> =
-        WHOLE.iter().map(|name| fs::read(inputs.at("image").join(name)).unwrap()).collect();
-    let fifo = inputs.at("fifo");
-    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    let content = || WHOLE.map(|name| fs::read(inputs.at("image").join(name)).unwrap());
+    let before = content();
+    let started = inputs.at("started");
+    assert!(Command::new("mkfifo").arg(&started).status().unwrap().success());
+    fs::create_dir(inputs.at("path")).unwrap();
+    let tool = inputs.at("path/xorriso");
+    fs::write(&tool, format!("#!/bin/sh\necho > {}\nexec sleep 86400\n", started.display()))
+        .unwrap();
+    fs::set_permissions(&tool, fs::Permissions::from_mode(0o755)).unwrap();
 
-    let payload = format!("tool={},/etc/more=main.c", fifo.display());
-    let mut build = inputs.build(&["--out", "image", "--payload", &payload]);
+    let path = std::env::var("PATH").unwrap();
+    let mut build = inputs.build(&["--out", "image", "--format", "iso"]);
+    build.env("PATH", format!("{}:{path}", inputs.at("path").display()));
     let child = build.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    // Opening it for writing returns when the build has opened it for reading.
-    let mut writer = fs::File::options().write(true).open(&fifo).unwrap();
+    // Returns when the tool writes.
+    fs::read(&started).unwrap();
     let pid = child.id().to_string();
     assert!(Command::new("kill").args(["-s", "INT", &pid]).status().unwrap().success());
-    while caught_none(&pid) {
-        std::thread::yield_now();
-    }
-    std::io::Write::write_all(&mut writer, &fs::read(inputs.at("bin/tool")).unwrap()).unwrap();
-    drop(writer);
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("stopped; nothing was written"), "{said}");
     assert_eq!(names(&inputs.at("image")), WHOLE);
-    let after: Vec<_> =
-        WHOLE.iter().map(|name| fs::read(inputs.at("image").join(name)).unwrap()).collect();
-    assert!(before == after);
+    assert!(before == content());
 }
 
-/// Whether the signal still waits to be taken.
-fn caught_none(pid: &str) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    status
-        .lines()
-        .filter_map(|line| line.strip_prefix("ShdPnd:").or(line.strip_prefix("SigPnd:")))
-        .any(|set| u64::from_str_radix(set.trim(), 16).unwrap() != 0)
+/// Builds from these units and this config, expects this exit code, and gives what was said.
+fn unsound(units: &str, config: &str, code: i32) -> String {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("image");
+    let output = Command::new(env!("CARGO_BIN_EXE_osctl"))
+        .args(["image", "build", "--units", units, "--config", config])
+        .args(["--kernel", "vmlinuz", "--modules", "modules", "--out"])
+        .arg(&out)
+        .current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."))
+        .output()
+        .unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(output.stdout.is_empty());
+    assert!(!out.exists());
+    said
+}
+
+#[test]
+fn what_does_not_validate_makes_no_image() {
+    let qemu = "machine-configs/qemu.toml";
+    let said = unsound("testdata/units/err/cycle", qemu, 1);
+    assert!(said.contains("ordering cycle of 3"), "{said}");
+    let said = unsound("testdata/units/err/no-deadline", qemu, 1);
+    assert!(said.contains("has no deadline"), "{said}");
+    let said = unsound("units", "testdata/configs/err/unknown-key.toml", 1);
+    assert!(said.contains("unknown key"), "{said}");
+    unsound("units", "no-such.toml", 2);
+    unsound("no/such/folder", qemu, 2);
 }

@@ -12,7 +12,8 @@ use std::thread::JoinHandle;
 
 use keel_control::{
     Address, BootReport, ConnectionError, CriticalUnit, Degraded, EventLog, GoalState, Happened,
-    Limits, Link, Refusal, Service, Shutdown, Status, Unit, UnitList, UnitState,
+    Inventory, InventoryDisk, InventoryDriver, InventoryLink, InventoryPartition, Limits, Link,
+    Refusal, Service, Shutdown, Status, Unit, UnitList, UnitState,
 };
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -45,6 +46,8 @@ impl Service for Machine {
                 critical_path: vec![CriticalUnit { unit: "containerd".to_owned(), ms: 1_400 }],
                 speed_up: 2.0,
                 max_side_by_side: 4,
+                kernel_us: Some(812_345),
+                processors: Some(2),
             }),
         })
     }
@@ -64,8 +67,55 @@ impl Service for Machine {
             waits_for: vec![],
             pid: Some(77),
             memory_bytes: None,
+            boot: Some(keel_control::UnitBoot {
+                state: UnitState::Running,
+                began_us: Some(100_000),
+                ended_us: Some(1_500_250),
+                waited_for: None,
+                attempts: 1,
+            }),
         };
         Ok(UnitList { now_ms: 61_500, units: vec![unit] })
+    }
+
+    async fn inventory(&self) -> Result<Inventory, Refusal> {
+        let link = InventoryLink {
+            name: "eth0".to_owned(),
+            mac: Some([0x52, 0x54, 0, 0, 0, 1]),
+            carrier: Some(true),
+            ..InventoryLink::default()
+        };
+        let disk = InventoryDisk {
+            path: "/dev/vda".to_owned(),
+            size: 10 << 30,
+            bus: Some("virtio".to_owned()),
+            partitions: vec![InventoryPartition {
+                number: 1,
+                label: "keel-data".to_owned(),
+                type_guid: Some("7B1B6D1B-8E0A-4F5C-9C37-4B65656C4441".to_owned()),
+                ..InventoryPartition::default()
+            }],
+            drivers: vec![InventoryDriver {
+                name: "virtio_blk".to_owned(),
+                modalias: "virtio:d00000002v00001AF4".to_owned(),
+                built_in: false,
+            }],
+            ..InventoryDisk::default()
+        };
+        let silent = InventoryDisk {
+            path: "/dev/vdb".to_owned(),
+            unread: Some("it did not answer in time".to_owned()),
+            ..InventoryDisk::default()
+        };
+        Ok(Inventory {
+            architecture: "x86_64".to_owned(),
+            kernel: "6.1.0".to_owned(),
+            cpus: 2,
+            memory: 2 << 30,
+            links: vec![link],
+            disks: vec![disk, silent],
+            left_out: 0,
+        })
     }
 
     fn events(&self) -> &EventLog {
@@ -261,7 +311,38 @@ fn status_and_units() {
     let json = node.pinned(&["units", "--output=json"]);
     let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
     assert_eq!(json["units"][0]["took_ms"], 1_400);
+    let yaml = node.pinned(&["units", "--output", "yaml"]);
+    assert!(yaml.stdout.contains("\n- name: containerd\n  kind: service\n"), "{}", yaml.stdout);
+    assert_eq!(serde_saphyr::from_str::<serde_json::Value>(&yaml.stdout).unwrap(), json);
     drop(init);
+}
+
+#[test]
+fn an_inventory_is_shown_and_recorded() {
+    let node = Node::start();
+    let _init = node.init(GoalState::Reached);
+    let shown = node.pinned(&["inventory"]);
+    assert_eq!((shown.code, shown.stderr.as_str()), (Some(0), ""));
+    for part in [
+        "x86_64, 2 processors, 2.0 GiB of memory, linux 6.1.0\n",
+        "  eth0  52:54:00:00:00:01  carrier\n",
+        "  /dev/vda  10.0 GiB  virtio\n",
+        "    holds    not known: it did not answer in time\n",
+    ] {
+        assert!(shown.stdout.contains(part), "{part} is not in {}", shown.stdout);
+    }
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("node.json");
+    let recorded = node.pinned(&["inventory", "--out", file.to_str().unwrap()]);
+    assert_eq!(recorded.code, Some(0), "{recorded:?}");
+    let text = fs::read_to_string(&file).unwrap();
+    assert_eq!(node.pinned(&["inventory", "--output", "json"]).stdout, text);
+    let inventory = keel_image::Inventory::parse(&text).unwrap();
+    assert_eq!(inventory.disks[0].content, Some(vec![]));
+    assert_eq!(inventory.disks[0].partitions[0].label, "keel-data");
+    assert_eq!(inventory.disks[1].content, None);
+    assert_eq!(inventory.links[0].mac.unwrap().0.0, [0x52, 0x54, 0, 0, 0, 1]);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
 }
 
 #[test]
@@ -286,6 +367,12 @@ fn events_are_told_and_followed() {
     assert_eq!(told.stderr, "note: 1 events before these are forgotten by the node\n");
     assert_eq!(told.stdout.lines().count(), 4);
     assert!(told.stdout.starts_with("     2      1.234  event 2\n"), "{}", told.stdout);
+    let lines = node.pinned(&["events", "--output", "json"]).stdout;
+    let lines: Vec<serde_json::Value> =
+        lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let yaml = node.pinned(&["events", "--output", "yaml"]).stdout;
+    let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(&yaml).unwrap();
+    assert_eq!((documents.len(), documents), (4, lines), "a document an event");
     let beyond = node.pinned(&["events", "--from", "99"]);
     assert_eq!(beyond.code, Some(1));
     assert!(

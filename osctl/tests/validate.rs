@@ -200,8 +200,13 @@ fn a_terminal_obeys_nothing_that_a_file_says() {
     let folder = many(1, |_| "after = \"\\u001b[31m\"\n[target]\n".to_owned());
     std::fs::write(folder.path().join("b.toml"), "# \u{1b}]0;owned\u{7} \u{202e}\n[target]\n")
         .unwrap();
+    std::fs::write(folder.path().join("f.toml"), "\"\\u202e\" = 1\n[target]\n").unwrap();
+    std::fs::write(folder.path().join("c\u{1b}[31m\n.toml"), "[target]\n").unwrap();
+    std::fs::create_dir(folder.path().join("d\u{202e}")).unwrap();
+    std::fs::write(folder.path().join("d\u{202e}/e.toml"), "x = 1\n[target]\n").unwrap();
     let printed = check(&["--units", folder.path().to_str().unwrap()], 1);
     assert!(!printed.contains(['\u{1b}', '\u{7}', '\u{202e}']), "{printed:?}");
+    assert!(printed.contains("c?[31m?.toml"), "{printed}");
 }
 
 #[test]

@@ -22,6 +22,7 @@ pub(crate) enum Role {
 
 /// Every method there is, and the roles that may call it.
 const METHODS: &[(&str, &[Role])] = &[
+    ("/keel.v1.Node/GetInventory", &[Role::Maintenance]),
     ("/keel.v1.Node/GetStatus", &[Role::Maintenance]),
     ("/keel.v1.Node/ListUnits", &[Role::Maintenance]),
     ("/keel.v1.Node/WatchEvents", &[Role::Maintenance]),

@@ -45,6 +45,8 @@ fn boot_report(boot: control::BootReport) -> v1::BootReport {
         critical_path: boot.critical_path.into_iter().map(critical).collect(),
         speed_up: boot.speed_up,
         max_side_by_side: boot.max_side_by_side,
+        kernel: boot.kernel_us.map(micros),
+        processors: boot.processors,
     }
 }
 
@@ -81,6 +83,17 @@ fn unit(unit: control::Unit) -> v1::Unit {
         waits_for: unit.waits_for,
         pid: unit.pid,
         memory_bytes: unit.memory_bytes,
+        boot: unit.boot.map(unit_boot),
+    }
+}
+
+fn unit_boot(boot: control::UnitBoot) -> v1::UnitBoot {
+    v1::UnitBoot {
+        state: unit_state(boot.state).into(),
+        began: boot.began_us.map(micros),
+        ended: boot.ended_us.map(micros),
+        waited_for: boot.waited_for,
+        attempts: boot.attempts,
     }
 }
 
@@ -95,6 +108,63 @@ fn unit_state(state: control::UnitState) -> v1::UnitState {
         control::UnitState::Failed => v1::UnitState::Failed,
         control::UnitState::Skipped => v1::UnitState::Skipped,
     }
+}
+
+/// Init's inventory of the machine.
+pub(crate) fn inventory(inventory: control::Inventory) -> v1::Inventory {
+    v1::Inventory {
+        architecture: inventory.architecture,
+        kernel: inventory.kernel,
+        cpus: inventory.cpus,
+        memory_bytes: inventory.memory,
+        links: inventory.links.into_iter().map(inventory_link).collect(),
+        disks: inventory.disks.into_iter().map(inventory_disk).collect(),
+        left_out: inventory.left_out,
+    }
+}
+
+fn inventory_link(link: control::InventoryLink) -> v1::InventoryLink {
+    let mac = |mac: [u8; 6]| mac.map(|byte| format!("{byte:02x}")).join(":");
+    v1::InventoryLink {
+        name: link.name,
+        mac: link.mac.map(mac),
+        carrier: link.carrier,
+        kind: link.kind,
+        port: link.port,
+        drivers: link.drivers.into_iter().map(inventory_driver).collect(),
+    }
+}
+
+fn inventory_disk(disk: control::InventoryDisk) -> v1::InventoryDisk {
+    v1::InventoryDisk {
+        path: disk.path,
+        by_id: disk.ids,
+        serial: disk.serial,
+        model: disk.model,
+        size_bytes: disk.size,
+        bus: disk.bus,
+        removable: disk.removable,
+        read_only: disk.read_only,
+        content: disk.content,
+        unread: disk.unread,
+        partitions: disk.partitions.into_iter().map(inventory_partition).collect(),
+        drivers: disk.drivers.into_iter().map(inventory_driver).collect(),
+    }
+}
+
+fn inventory_partition(partition: control::InventoryPartition) -> v1::InventoryPartition {
+    v1::InventoryPartition {
+        number: partition.number,
+        label: partition.label,
+        type_guid: partition.type_guid,
+        size_bytes: partition.size,
+        content: partition.content.map(|marks| v1::InventoryContent { marks }),
+    }
+}
+
+fn inventory_driver(driver: control::InventoryDriver) -> v1::InventoryDriver {
+    let control::InventoryDriver { name, modalias, built_in } = driver;
+    v1::InventoryDriver { name, modalias, built_in }
 }
 
 /// Some of init's events.
@@ -141,10 +211,16 @@ pub(crate) fn error(error: &control::ControlError) -> Status {
 }
 
 fn duration(ms: u64) -> prost_types::Duration {
+    on_the_wire(Duration::from_millis(ms))
+}
+
+fn micros(us: u64) -> prost_types::Duration {
+    on_the_wire(Duration::from_micros(us))
+}
+
+fn on_the_wire(duration: Duration) -> prost_types::Duration {
     // Fails only beyond what the protocol can say: 10,000 years.
-    Duration::from_millis(ms)
-        .try_into()
-        .unwrap_or(prost_types::Duration { seconds: i64::MAX, nanos: 0 })
+    duration.try_into().unwrap_or(prost_types::Duration { seconds: i64::MAX, nanos: 0 })
 }
 
 #[cfg(test)]
@@ -176,9 +252,9 @@ mod tests {
             "event 9 has not happened, the next one is 3; has the node rebooted since?",
         );
         check(
-            ControlErrorKind::Version { theirs: 2, software: "keel 0.2.0".to_owned() },
+            ControlErrorKind::Version { theirs: 3, software: "keel 0.2.0".to_owned() },
             Code::Internal,
-            "cannot talk to init at /run/keel/control.sock: init is keel 0.2.0 and speaks version 2, not 1",
+            "cannot talk to init at /run/keel/control.sock: init is keel 0.2.0 and speaks version 3, not 2",
         );
     }
 

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use crate::event_log::Batch;
 use crate::frame::{self, FrameError};
+use crate::inventory::Inventory;
 use crate::message::{
     Greeting, Hello, MAGIC, Refusal, Reply, Request, Shutdown, Status, UnitList, VERSION,
 };
@@ -139,6 +140,21 @@ impl Control {
     /// Init is gone, silent, or refuses.
     pub async fn units(&mut self) -> Result<UnitList, ControlError> {
         self.collect_units().await.map_err(|kind| self.error(kind))
+    }
+
+    /// Asks what the machine is made of.
+    ///
+    /// # Errors
+    ///
+    /// Init is gone, silent, or refuses.
+    pub async fn inventory(&mut self) -> Result<Inventory, ControlError> {
+        let reply = self.ask(&Request::Inventory).await;
+        reply
+            .and_then(|reply| match reply {
+                Reply::Inventory(inventory) => Ok(*inventory),
+                _ => Err(ControlErrorKind::Unexpected),
+            })
+            .map_err(|kind| self.error(kind))
     }
 
     async fn collect_units(&mut self) -> Result<UnitList, ControlErrorKind> {

@@ -16,15 +16,17 @@
 mod client;
 mod event_log;
 mod frame;
+mod inventory;
 mod message;
 mod server;
 
 pub use client::{Control, ControlError, ControlErrorKind, Watch};
 pub use event_log::{Batch, EventLog};
 pub use frame::{FrameError, FrameErrorKind, MAX_FRAME};
+pub use inventory::{Inventory, InventoryDisk, InventoryDriver, InventoryLink, InventoryPartition};
 pub use message::{
     Address, BootReport, CriticalUnit, Degraded, Event, GoalState, Happened, Link, Refusal,
-    RefusalKind, Shutdown, Status, Unit, UnitList, UnitState, VERSION,
+    RefusalKind, Shutdown, Status, Unit, UnitBoot, UnitList, UnitState, VERSION,
 };
 pub use server::{ConnectionError, ConnectionErrorKind, Limits, Service, bind, serve};
 

@@ -7,8 +7,10 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::inventory::Inventory;
+
 /// The version of this protocol.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// The first bytes of either side's first frame, so that a stranger on the socket is named as one.
 pub(crate) const MAGIC: [u8; 4] = *b"keel";
@@ -43,6 +45,8 @@ pub(crate) enum Request {
     WatchEvents { from_seq: u64, follow: bool },
     /// Answered by [`Reply::ShuttingDown`] before anything stops.
     Shutdown(Shutdown),
+    /// Answered by one [`Reply::Inventory`].
+    Inventory,
 }
 
 /// What init answers.
@@ -63,6 +67,7 @@ pub(crate) enum Reply {
     EventsEnd,
     ShuttingDown,
     Refused(Refusal),
+    Inventory(Box<Inventory>),
 }
 
 /// Why a request was not carried out. The connection stays usable.
@@ -192,6 +197,10 @@ pub struct BootReport {
     pub speed_up: f64,
     /// The most units that were activating at one moment.
     pub max_side_by_side: u32,
+    /// Microseconds from the kernel's start to init's first instruction.
+    pub kernel_us: Option<u64>,
+    /// Processors of the machine.
+    pub processors: Option<u32>,
 }
 
 /// One unit on the critical path.
@@ -241,6 +250,23 @@ pub struct Unit {
     pub pid: Option<u32>,
     /// Memory of its whole cgroup in bytes, where it has one.
     pub memory_bytes: Option<u64>,
+    /// How it came up when the machine booted; none if the boot has nothing to do with it.
+    pub boot: Option<UnitBoot>,
+}
+
+/// How one unit came up, or did not. Times are microseconds since init started.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitBoot {
+    /// What became of it.
+    pub state: UnitState,
+    /// When its first activation began.
+    pub began_us: Option<u64>,
+    /// When it was up, skipped or failed.
+    pub ended_us: Option<u64>,
+    /// The unit that it waited for last, or that it failed for lack of.
+    pub waited_for: Option<String>,
+    /// Activations until then.
+    pub attempts: u32,
 }
 
 /// The states of a unit.

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 
 use crate::event_log::EventLog;
 use crate::frame::{self, FrameError, FrameErrorKind, MAX_FRAME};
+use crate::inventory::Inventory;
 use crate::message::{
     Greeting, Hello, MAGIC, Refusal, RefusalKind, Reply, Request, Shutdown, Status, Unit, UnitList,
     VERSION,
@@ -31,6 +32,9 @@ pub trait Service: Send + Sync + 'static {
 
     /// Every unit.
     fn units(&self) -> impl Future<Output = Result<UnitList, Refusal>> + Send;
+
+    /// What the machine is made of. It may take seconds, but not as long as a client waits.
+    fn inventory(&self) -> impl Future<Output = Result<Inventory, Refusal>> + Send;
 
     /// Where events are read from.
     fn events(&self) -> &EventLog;
@@ -256,6 +260,10 @@ async fn converse<S: Service>(
                 Ok(list) => writer.units(list).await?,
                 Err(refusal) => writer.answer(Err(refusal)).await?,
             },
+            Some(Request::Inventory) => {
+                let inventory = service.inventory().await.map(Box::new);
+                writer.answer(inventory.map(Reply::Inventory)).await?;
+            }
             Some(Request::WatchEvents { from_seq, follow }) => {
                 tokio::select! {
                     done = writer.events(service.events(), from_seq, follow) => done?,

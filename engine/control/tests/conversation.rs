@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use keel_control::{
     Address, BootReport, Control, ControlError, ControlErrorKind, CriticalUnit, Degraded, EventLog,
-    GoalState, Happened, Limits, Link, MAX_FRAME, Refusal, RefusalKind, Service, Shutdown, Status,
+    GoalState, Happened, Inventory, InventoryDisk, InventoryDriver, InventoryLink,
+    InventoryPartition, Limits, Link, MAX_FRAME, Refusal, RefusalKind, Service, Shutdown, Status,
     Unit, UnitList, UnitState,
 };
 use proptest::prelude::*;
@@ -38,6 +39,10 @@ impl Service for Machine {
     async fn units(&self) -> Result<UnitList, Refusal> {
         let unit = |n| unit(n, &self.description);
         Ok(UnitList { now_ms: 9000, units: (0..self.units).map(unit).collect() })
+    }
+
+    async fn inventory(&self) -> Result<Inventory, Refusal> {
+        Ok(inventory(self.units))
     }
 
     fn events(&self) -> &EventLog {
@@ -82,7 +87,51 @@ fn status() -> Status {
             critical_path: vec![CriticalUnit { unit: "network".to_owned(), ms: 1200 }],
             speed_up: 2.5,
             max_side_by_side: 7,
+            kernel_us: Some(812_345),
+            processors: Some(2),
         }),
+    }
+}
+
+/// A machine with that many disks.
+fn inventory(disks: usize) -> Inventory {
+    let driver = InventoryDriver {
+        name: "virtio_blk".to_owned(),
+        modalias: "virtio:d00000002v00001AF4".to_owned(),
+        built_in: false,
+    };
+    let disk = |n: usize| InventoryDisk {
+        path: format!("/dev/vd{n}"),
+        ids: vec!["i".repeat(256)],
+        serial: Some("s".repeat(256)),
+        model: Some("m".repeat(256)),
+        size: 1 << 40,
+        bus: Some("virtio".to_owned()),
+        content: vec!["GPT partition table".to_owned()],
+        partitions: vec![InventoryPartition {
+            number: 1,
+            label: "keel-data".to_owned(),
+            type_guid: Some("7B1B6D1B-8E0A-4F5C-9C37-4B65656C4441".to_owned()),
+            size: 1 << 39,
+            content: Some(vec!["ext2/3/4 filesystem".to_owned()]),
+        }],
+        drivers: vec![driver.clone(); 4],
+        ..InventoryDisk::default()
+    };
+    let link = InventoryLink {
+        name: "eth0".to_owned(),
+        mac: Some([2, 0, 0, 0, 0, 1]),
+        carrier: Some(true),
+        ..InventoryLink::default()
+    };
+    Inventory {
+        architecture: "x86_64".to_owned(),
+        kernel: "6.1.0".to_owned(),
+        cpus: 4,
+        memory: 4 << 30,
+        links: vec![link],
+        disks: (0..disks).map(disk).collect(),
+        left_out: 7,
     }
 }
 
@@ -101,6 +150,7 @@ fn unit(n: usize, description: &str) -> Unit {
         waits_for: vec![],
         pid: Some(77),
         memory_bytes: Some(1 << 20),
+        boot: None,
     }
 }
 
@@ -180,7 +230,7 @@ fn impatient() -> Limits {
 
 /// A good hello as it goes over the wire.
 fn hello() -> Vec<u8> {
-    hello_of_version(1)
+    hello_of_version(2)
 }
 
 fn hello_of_version(version: u8) -> Vec<u8> {
@@ -190,6 +240,15 @@ fn hello_of_version(version: u8) -> Vec<u8> {
 
 fn frame(message: &[u8]) -> Vec<u8> {
     [u32::try_from(message.len()).unwrap().to_be_bytes().as_slice(), message].concat()
+}
+
+/// One frame carries many disks; init tells of no more than fits.
+#[tokio::test]
+async fn an_inventory_comes_whole() {
+    let server = Server::with_units(Limits::default(), 256, "a unit");
+    let mut control = server.connect().await.unwrap();
+    assert_eq!(control.inventory().await.unwrap(), inventory(256));
+    assert_eq!(control.status().await.unwrap(), status());
 }
 
 #[tokio::test]
@@ -346,7 +405,7 @@ async fn broken_speech_ends_that_connection_alone() {
             "cannot read a frame: 1195725856 bytes are more than the 1048576 allowed",
         ),
         (&[&frame(b"ssh!\x01\x00")], "it does not speak this protocol"),
-        (&[&hello_of_version(9)], "it speaks version 9, not 1"),
+        (&[&hello_of_version(9)], "it speaks version 9, not 2"),
         (
             &[b"\xff\xff\xff\xff"],
             "cannot read a frame: 4294967295 bytes are more than the 1048576 allowed",
@@ -383,7 +442,7 @@ async fn a_client_names_what_is_wrong_with_the_other_side() {
         (b"", "init closed the connection"),
         (&frame(b"ssh!\x01\x00\x01"), "the other side does not speak this protocol"),
         (b"\0\0\0\x02\0", "cannot read a frame: the stream ended after 1 of 2 bytes"),
-        (&greeting, "init is other 0.9\0 and speaks version 7, not 1"),
+        (&greeting, "init is other 0.9\0 and speaks version 7, not 2"),
     ];
     for (answer, expect) in answers {
         let (connected, ()) = tokio::join!(Control::connect(&path), async {

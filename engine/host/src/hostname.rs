@@ -42,16 +42,33 @@ pub enum HostnameError {
     },
 }
 
-/// Sets the host name that the unit says, or one that is made from the machine id.
-pub fn apply(unit: &kinds::HostName) -> Result<Named, HostnameError> {
+/// What a kernel is called that nobody has named (`CONFIG_DEFAULT_HOSTNAME`), and what says no more than that.
+const NAMELESS: [&str; 3] = ["", "(none)", "localhost"];
+
+/// Sets the host name that the unit says. Without one, a name that the machine has been given otherwise (by a DHCP server that was
+/// quicker, on the kernel's command line) stays, and a machine without a name gets one that is made from the machine id.
+///
+/// `before` is what was set here last, which is not otherwise. None comes back if nothing was set.
+pub fn apply(
+    unit: &kinds::HostName,
+    before: Option<&Named>,
+) -> Result<Option<Named>, HostnameError> {
     let name = match &unit.name {
         Some(name) => name.to_string(),
+        None if is_named(before) => return Ok(None),
         None => from_machine_id(unit.machine_id.as_path())?,
     };
     match nix::unistd::sethostname(&name) {
-        Ok(()) => Ok(Named(name)),
+        Ok(()) => Ok(Some(Named(name))),
         Err(errno) => Err(HostnameError::Set { name, source: errno.into() }),
     }
+}
+
+/// Whether somebody else has named the machine.
+fn is_named(before: Option<&Named>) -> bool {
+    let name = nix::unistd::gethostname().unwrap_or_default();
+    let ours = before.is_some_and(|Named(before)| name == before.as_str());
+    !ours && NAMELESS.iter().all(|nameless| name != *nameless)
 }
 
 /// `keel-` and the first eight digits of the machine id: enough to tell machines apart, short enough to type.
@@ -69,8 +86,14 @@ mod tests {
 
     use super::*;
 
-    /// Applies a unit in a UTS namespace of its own; gives what the kernel says afterwards.
-    fn named(name: Option<&str>, machine_id: &str) -> Result<String, HostnameError> {
+    /// Applies a unit in a UTS namespace of its own, in which the machine is called something already; gives what the kernel says
+    /// afterwards.
+    fn renamed(
+        called: &'static str,
+        before: Option<&'static str>,
+        name: Option<&str>,
+        machine_id: &str,
+    ) -> Result<String, HostnameError> {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("machine-id");
         std::fs::write(&file, machine_id).unwrap();
@@ -81,13 +104,35 @@ mod tests {
         };
         std::thread::spawn(move || {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUTS).unwrap();
-            let Named(said) = apply(&unit)?;
+            nix::unistd::sethostname(called).unwrap();
+            let before = before.map(|name| Named(name.to_owned()));
+            let set = apply(&unit, before.as_ref())?;
             let kernel = nix::unistd::gethostname().unwrap().into_string().unwrap();
-            assert_eq!(said, kernel);
+            assert_eq!(set.map_or(called.to_owned(), |Named(name)| name), kernel);
             Ok(kernel)
         })
         .join()
         .unwrap()
+    }
+
+    fn named(name: Option<&str>, machine_id: &str) -> Result<String, HostnameError> {
+        renamed("(none)", None, name, machine_id)
+    }
+
+    #[test]
+    fn a_name_that_somebody_else_has_given_stays_unless_the_config_has_one() {
+        let id = "0123456789abcdef0123456789abcdef\n";
+        let check = |called, before, name, expect: &str| {
+            assert_eq!(renamed(called, before, name, id).unwrap(), expect, "{called} {before:?}");
+        };
+        check("leased-7", None, None, "leased-7");
+        check("leased-7", Some("keel-01234567"), None, "leased-7");
+        check("leased-7", None, Some("node-1"), "node-1");
+        check("localhost", None, None, "keel-01234567");
+        // What this unit set for an earlier config does not bind the next one.
+        check("node-1", Some("node-1"), None, "keel-01234567");
+        // A name that stays needs no machine id.
+        assert_eq!(renamed("leased-7", None, None, "").unwrap(), "leased-7");
     }
 
     #[test]

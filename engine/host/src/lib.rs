@@ -6,6 +6,7 @@ pub mod disk;
 pub mod file;
 pub mod hostname;
 pub mod identity;
+pub mod inventory;
 pub mod machine;
 pub mod module;
 pub mod mount;

@@ -4,6 +4,8 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use keel_unit::Report;
+use keel_unit::load::load;
 use thiserror::Error;
 
 use crate::elf::{self, Elf, ElfError, Machine};
@@ -27,8 +29,8 @@ const ZSTD_LEVEL: i32 = 9;
 pub struct ImageSpec {
     /// The static `keel-init` binary; its machine is the image's.
     pub init: PathBuf,
-    /// The machine config, copied to `/etc/keel/config.toml`.
-    pub config: PathBuf,
+    /// The text of the machine config, which becomes `/etc/keel/config.toml`.
+    pub config: String,
     /// The directory of unit files, copied to `/etc/keel/units`.
     pub units: PathBuf,
     /// The kernel.
@@ -69,6 +71,9 @@ pub enum BuildError {
         /// Why.
         source: io::Error,
     },
+    /// A unit file or a folder of them cannot be taken.
+    #[error("cannot take the units")]
+    Units(#[source] Report),
     /// Init is no program.
     #[error("cannot take init from {}", path.display())]
     Init {
@@ -226,12 +231,7 @@ fn gather(
     tree.file("/init", 0o755, init, "init")?;
     let keel = origins.add("/init", "keel-init", &spec.init);
     keel.version = Some(env!("CARGO_PKG_VERSION").to_owned());
-    tree.file(
-        "/etc/keel/config.toml",
-        0o600,
-        read("machine config", &spec.config)?,
-        "machine config",
-    )?;
+    tree.file("/etc/keel/config.toml", 0o600, spec.config.clone().into_bytes(), "machine config")?;
     add_units(&mut tree, &spec.units)?;
     if let Some(path) = &spec.ca_certificates {
         let bytes = read("certificates", path)?;
@@ -247,25 +247,25 @@ fn gather(
     if absent.is_empty() { Ok((tree, origins)) } else { Err(BuildError::MissingPrograms(absent)) }
 }
 
-/// Unit files below a directory, at the same place below `/etc/keel/units`.
+/// Unit files below a directory, at the same place below `/etc/keel/units`: those that `load` finds, as everywhere else.
 fn add_units(tree: &mut Tree, units: &Path) -> Result<(), BuildError> {
-    let cannot = |path: &Path| {
-        let path = path.to_owned();
-        move |source| BuildError::Read { what: "units", path, source }
-    };
+    let input = load(units, None);
+    if !input.findings.is_empty() {
+        return Err(BuildError::Units(Report::new(input.sources.into(), input.findings)));
+    }
     tree.directory("/etc/keel/units", 0o755, "layout")?;
-    let mut dirs = vec![(units.to_owned(), "/etc/keel/units".to_owned())];
-    while let Some((dir, place)) = dirs.pop() {
-        for entry in fs::read_dir(&dir).map_err(cannot(&dir))? {
-            let path = entry.map_err(cannot(&dir))?.path();
-            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
-            let place = format!("{place}/{name}");
-            if path.is_dir() {
-                dirs.push((path, place));
-            } else if path.extension().is_some_and(|ext| ext == "toml") {
-                tree.file(&place, 0o644, read("unit", &path)?, "unit")?;
-            }
-        }
+    for (file, _) in input.units {
+        let path = input.sources.name(file);
+        let place =
+            Path::new(&*path).strip_prefix(&*units.to_string_lossy()).unwrap_or(Path::new(&*path));
+        let text = input.sources.text(file);
+        // A unit may hold the content of a secret file.
+        tree.file(
+            &format!("/etc/keel/units/{}", place.display()),
+            0o600,
+            text.as_bytes().to_vec(),
+            "unit",
+        )?;
     }
     Ok(())
 }
@@ -337,7 +337,13 @@ fn add_modules(
 }
 
 fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, BuildError> {
-    fs::read(path).map_err(|source| BuildError::Read { what, path: path.to_owned(), source })
+    let cannot = |source| BuildError::Read { what, path: path.to_owned(), source };
+    let about = fs::metadata(path).map_err(cannot)?;
+    // A FIFO would be waited for without end, and a device read without end.
+    if !about.is_file() && !about.is_dir() {
+        return Err(cannot(io::Error::other("it is a FIFO, socket or device")));
+    }
+    fs::read(path).map_err(cannot)
 }
 
 /// Where the files are written whole under their names before they are put into place: in the same directory, hence on the
@@ -365,7 +371,9 @@ impl<'a> Staging<'a> {
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), BuildError> {
         let path = self.path().join(name);
-        let written = fs::File::create(&path).and_then(|mut file| {
+        // The initramfs holds the machine config, and that may hold secrets; and the other images hold the initramfs.
+        let private = ![KERNEL, MANIFEST, SBOM].contains(&name);
+        let written = creating(private).open(&path).and_then(|mut file| {
             file.write_all(bytes)?;
             file.sync_all()
         });
@@ -410,4 +418,15 @@ fn remove(path: &Path) -> Result<(), BuildError> {
 fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> BuildError + use<> {
     let path = path.to_owned();
     move |source| BuildError::Write { path, source }
+}
+
+/// How a new file is made; one that is private is for its owner alone, from its first moment.
+fn creating(private: bool) -> fs::OpenOptions {
+    let mut options = fs::File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    if private {
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    }
+    options
 }

@@ -7,6 +7,7 @@ mod dpkg;
 mod elf;
 mod fetch;
 mod firmware;
+mod inventory;
 mod layout;
 mod libraries;
 mod manifest;
@@ -17,6 +18,7 @@ mod sbom;
 #[cfg(test)]
 mod testing;
 mod tree;
+mod verify;
 #[cfg(unix)]
 pub mod vm;
 mod watch;
@@ -26,6 +28,10 @@ pub use dpkg::{DebianPackage, owners};
 pub use elf::ElfError;
 pub use fetch::{Cache, FetchError, FetchErrorKind, sum_of};
 pub use firmware::{FirmwareError, Format, GRUB_MODULES, Loader, ToolError};
+pub use inventory::{
+    BusName, Disk, Driver, INVENTORY_SCHEMA, Inventory, InventoryError, Link, Mac, Machine,
+    Partition, Size, TypeGuid,
+};
 pub use libraries::{LibraryError, LibraryErrorKind};
 pub use manifest::{Blob, ImageDir, Manifest, OpenError, OpenErrorKind, Taken};
 pub use modules::{ModuleError, ModuleErrorKind, WantedModule};
@@ -34,4 +40,5 @@ pub use payload::{
     EntryError, EntryErrorKind, Payload, PayloadError, fetch, found_below, from_manifest,
 };
 pub use tree::{TreeError, TreeErrorKind};
+pub use verify::{Image, ImageError, ImageErrorKind, Question, Verdict, verify};
 pub use watch::{Unwatched, Watch};

@@ -259,28 +259,28 @@ impl KernelTree {
 }
 
 /// A module's name as the kernel compares it: the file's stem, without compression, `-` as `_`.
-fn normal(path: &str) -> String {
+pub(crate) fn normal(path: &str) -> String {
     let file = path.rsplit('/').next().unwrap_or(path);
     let stem = file.split_once(".ko").map_or(file, |(stem, _)| stem);
     stem.replace('-', "_")
 }
 
 /// `kernel/a.ko: kernel/b.ko kernel/c.ko`
-fn parse_dep(line: &str) -> Option<(String, Vec<String>)> {
+pub(crate) fn parse_dep(line: &str) -> Option<(String, Vec<String>)> {
     let (own, needed) = line.trim().split_once(':')?;
     let paths = std::iter::once(own).chain(needed.split_whitespace()).map(str::to_owned);
     Some((normal(own), paths.collect()))
 }
 
 /// `alias PATTERN MODULE`
-fn parse_alias(line: &str) -> Option<(String, String)> {
+pub(crate) fn parse_alias(line: &str) -> Option<(String, String)> {
     let mut words = line.trim().strip_prefix("alias ")?.rsplitn(2, ' ');
     let module = normal(words.next()?);
     Some((words.next()?.to_owned(), module))
 }
 
 /// `softdep MODULE pre: a b post: c`
-fn parse_softdep(line: &str) -> Option<(String, Vec<String>)> {
+pub(crate) fn parse_softdep(line: &str) -> Option<(String, Vec<String>)> {
     let mut words = line.trim().strip_prefix("softdep ")?.split_whitespace();
     let name = normal(words.next()?);
     Some((name, words.filter(|word| !word.ends_with(':')).map(str::to_owned).collect()))

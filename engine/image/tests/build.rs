@@ -1,10 +1,11 @@
 //! Builds images from real programs of this host and checks what is on disk afterwards.
 
 use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 use std::process::Command;
 
-use std::path::Path;
-
+use keel_image::vm::Disk;
 use keel_image::{
     BuildError, Firmware, Format, GRUB_MODULES, ImageDir, ImageSpec, Loader, Manifest,
     OpenErrorKind, Payload, Unwatched,
@@ -33,7 +34,6 @@ mod inputs {
             }
             let write = |path: &str, text: &str| fs::write(inputs.at(path), text).unwrap();
             write("init.c", "int main(void) { return 0; }");
-            write("config.toml", "schema = 1\n");
             write("units/boot.toml", "description = \"all\"\n[target]\n");
             write("units/storage/data.toml", "description = \"data\"\n[target]\n");
             write("units/README", "not a unit");
@@ -64,7 +64,7 @@ mod inputs {
         pub(super) fn spec(&self) -> ImageSpec {
             ImageSpec {
                 init: self.at("init"),
-                config: self.at("config.toml"),
+                config: "schema = 1\n".to_owned(),
                 units: self.at("units"),
                 kernel: self.at("vmlinuz"),
                 modules: self.dir.path().to_owned(),
@@ -171,6 +171,42 @@ fn the_image_holds_what_was_asked_for_and_what_that_needs() {
     assert_eq!(ImageDir::open(&inputs.at("out")).unwrap().manifest, manifest);
 }
 
+/// The machine config may hold secrets, and the data disk will hold the node's key.
+#[test]
+fn what_holds_secrets_is_for_its_owner_alone() {
+    let inputs = Inputs::new();
+    let out = inputs.at("out");
+    // An image of before, which others could read.
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join("initramfs.zst"), "old").unwrap();
+    let manifest = build(&inputs.spec(), &out).unwrap();
+    let mode = |name: &str| fs::metadata(out.join(name)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode("initramfs.zst"), 0o600);
+    for path in ["/etc/keel/config.toml", "/etc/keel/units/boot.toml"] {
+        let taken = manifest.files.iter().find(|f| f.path == path).unwrap();
+        assert_eq!(taken.mode, "0600", "{path}");
+    }
+    for disk in ["disk.img", "disk.qcow2"] {
+        Disk::at(&out.join(disk), 1 << 20).unwrap();
+        assert_eq!(mode(disk), 0o600, "{disk}");
+    }
+}
+
+/// The image's units are those that `osctl validate` has seen, and no others.
+#[test]
+fn units_are_found_as_everywhere_else() {
+    let inputs = Inputs::new();
+    let units = |path: &str| inputs.at("units").join(path);
+    fs::write(units(".draft.toml"), "not TOML").unwrap();
+    fs::create_dir(inputs.at("more")).unwrap();
+    fs::write(inputs.at("more/linked.toml"), "[target]\n").unwrap();
+    symlink(inputs.at("more"), units("more")).unwrap();
+    let manifest = build(&inputs.spec(), &inputs.at("out")).unwrap();
+    let taken = manifest.files.iter().filter_map(|f| f.path.strip_prefix("/etc/keel/units/"));
+    let taken: Vec<_> = taken.collect();
+    assert_eq!(taken, ["boot.toml", "more/linked.toml", "storage/data.toml"]);
+}
+
 /// GNU cpio and zstd unpack it; a program on it runs in a chroot with nothing but the image.
 #[test]
 fn the_unpacked_image_can_run_its_programs() {
@@ -243,7 +279,20 @@ fn wrong_inputs_are_named() {
         &|s| s.init = inputs.at("script"),
         &["cannot take init from", "a script, and no shell runs on a node"],
     );
-    check(&|s| s.config = inputs.at("no.toml"), &["cannot read machine config", "no.toml"]);
+    assert!(Command::new("mkfifo").arg(inputs.at("fifo")).status().unwrap().success());
+    check(&|s| s.kernel = inputs.at("fifo"), &["cannot read kernel", "it is a FIFO"]);
+    check(&|s| s.kernel = "/dev/zero".into(), &["cannot read kernel /dev/zero", "device"]);
+    check(
+        &|s| s.payload.push(Payload::new("tool", inputs.at("fifo"))),
+        &["cannot read payload", "it is a FIFO"],
+    );
+    fs::create_dir(inputs.at("round")).unwrap();
+    symlink(inputs.at("round"), inputs.at("round/round")).unwrap();
+    check(
+        &|s| s.units = inputs.at("round"),
+        &["cannot take the units", "the folder is a link to one that it lies in"],
+    );
+    check(&|s| s.units = inputs.at("gone"), &["cannot take the units", "No such file"]);
     check(&|s| s.modules = inputs.at("units"), &["units", "exactly one lib/modules/RELEASE"]);
     check(
         &|s| s.payload = vec![Payload::new("tool", inputs.at("script"))],

@@ -31,6 +31,17 @@ pub(crate) fn kernel() -> String {
         .unwrap_or_default()
 }
 
+/// Time since the kernel began.
+pub(crate) fn since_kernel() -> Option<Duration> {
+    nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).ok().map(Duration::from)
+}
+
+/// How many processors there are.
+pub(crate) fn processors() -> Option<u32> {
+    let processors = std::thread::available_parallelism().ok()?;
+    u32::try_from(processors.get()).ok()
+}
+
 /// The machine id, once it is known.
 pub(crate) fn machine_id() -> Option<String> {
     one_line(Path::new(MACHINE_ID))

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use keel_plan::{Blame, Class, State, Transaction, Transition, Why};
+use keel_plan::{Blame, Class, Ending, State, Transaction, Transition, Why};
 
 /// How wide the column of unit names is. A longer name pushes its own line only.
 const NAME_WIDTH: usize = 28;
@@ -113,6 +113,11 @@ pub(crate) struct Summary {
     pub(crate) path_length: Duration,
     pub(crate) speedup: f64,
     pub(crate) side_by_side: usize,
+    /// From the kernel's start to init's.
+    pub(crate) kernel: Option<Duration>,
+    /// Processors of the machine.
+    pub(crate) processors: Option<u32>,
+    pub(crate) release: String,
     /// What is not as it should be, and why.
     pub(crate) degraded: Vec<(String, String)>,
     pub(crate) digest: String,
@@ -179,6 +184,16 @@ impl Summary {
         lines
     }
 
+    /// How the boot ended, in the word that traces have for it.
+    fn outcome(&self) -> Ending {
+        match (self.reached, self.degraded.is_empty()) {
+            _ if self.emergency => Ending::Emergency,
+            (true, true) => Ending::Reached,
+            (true, false) => Ending::Degraded,
+            (false, _) => Ending::Missed,
+        }
+    }
+
     /// One JSON object on one line.
     pub(crate) fn json(&self) -> String {
         let degraded: Vec<_> = self
@@ -190,6 +205,12 @@ impl Summary {
         serde_json::json!({
             "reached": self.reached,
             "emergency": self.emergency,
+            "outcome": self.outcome().as_str(),
+            "total_us": whole_micros(self.total),
+            "kernel_us": self.kernel.map(whole_micros),
+            "cpus": self.processors,
+            "kernel": self.release,
+            "keel": env!("CARGO_PKG_VERSION"),
             "goal": self.goal,
             "total_ms": whole_millis(self.total),
             "critical_path_ms": whole_millis(self.path_length),
@@ -218,6 +239,10 @@ fn millis(duration: Duration) -> String {
         0 => "<1 ms".to_owned(),
         millis => format!("{millis} ms"),
     }
+}
+
+fn whole_micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn whole_millis(duration: Duration) -> u64 {
@@ -367,6 +392,9 @@ mod tests {
             path_length: millis_of(3900),
             speedup: 2.94,
             side_by_side: 9,
+            kernel: Some(millis_of(812)),
+            processors: Some(2),
+            release: "6.1.0".into(),
             degraded: vec![],
             digest: "sha256:ab12".into(),
             hostname: "keel-3f2a".into(),
@@ -390,7 +418,7 @@ Keel is up: goal boot reached in 4.210s
         assert_eq!(summary().render(false).join("\n"), expect);
         assert_eq!(
             summary().json(),
-            r#"{"address":"10.0.2.15/24","critical_path":[{"ms":0,"unit":"modules"},{"ms":3100,"unit":"link@eth0"},{"ms":800,"unit":"containerd"}],"critical_path_ms":3900,"degraded":[],"digest":"sha256:ab12","emergency":false,"fingerprint":"SHA256:AB:CD","goal":"boot","hostname":"keel-3f2a","machine_id":"3f2a","reached":true,"side_by_side":9,"speedup":2.94,"total_ms":4210}"#
+            r#"{"address":"10.0.2.15/24","cpus":2,"critical_path":[{"ms":0,"unit":"modules"},{"ms":3100,"unit":"link@eth0"},{"ms":800,"unit":"containerd"}],"critical_path_ms":3900,"degraded":[],"digest":"sha256:ab12","emergency":false,"fingerprint":"SHA256:AB:CD","goal":"boot","hostname":"keel-3f2a","keel":"0.1.0","kernel":"6.1.0","kernel_us":812000,"machine_id":"3f2a","outcome":"reached","reached":true,"side_by_side":9,"speedup":2.94,"total_ms":4210,"total_us":4210000}"#
         );
     }
 

@@ -3,14 +3,18 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use keel_control::{
-    ConnectionError, EventLog, Limits, Refusal, RefusalKind, Service, Shutdown, Status, UnitList,
-    bind, serve,
+    ConnectionError, EventLog, Inventory, Limits, Refusal, RefusalKind, Service, Shutdown, Status,
+    UnitList, bind, serve,
 };
+use keel_host::disk::inventory::Roots;
+use keel_host::inventory::Inventories;
 use keel_plan::ShutdownKind;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::inventory;
 use crate::screen::Screen;
 
 /// A question to the owner of the state.
@@ -23,9 +27,13 @@ pub(crate) enum Question {
 /// Questions that wait for the owner. He answers each in microseconds.
 const WAITING: usize = 64;
 
+/// How long an inventory may take: less than keel-agent waits for any answer.
+const LOOK: Duration = Duration::from_secs(5);
+
 /// The asking end.
 pub(crate) struct Answers {
     questions: mpsc::Sender<Question>,
+    inventories: Inventories,
     events: Arc<EventLog>,
     screen: Screen,
 }
@@ -36,7 +44,8 @@ pub(crate) fn channel(
     screen: Screen,
 ) -> (Arc<Answers>, mpsc::Receiver<Question>) {
     let (questions, asked) = mpsc::channel(WAITING);
-    (Arc::new(Answers { questions, events, screen }), asked)
+    let inventories = Inventories::new(Roots::default());
+    (Arc::new(Answers { questions, inventories, events, screen }), asked)
 }
 
 impl Answers {
@@ -66,6 +75,11 @@ impl Service for Answers {
 
     async fn units(&self) -> Result<UnitList, Refusal> {
         self.ask(Question::Units).await
+    }
+
+    /// The hardware is no state of the owner, and he is not asked.
+    async fn inventory(&self) -> Result<Inventory, Refusal> {
+        Ok(inventory::told(self.inventories.take(LOOK).await))
     }
 
     fn events(&self) -> &EventLog {

@@ -8,6 +8,7 @@ mod arguments;
 mod boot;
 mod console;
 mod control;
+mod inventory;
 mod life;
 mod rootfs;
 mod run;

@@ -11,7 +11,8 @@ use keel_host::machine::{Machine, Places};
 use keel_host::module::Options;
 use keel_host::process::Reaper;
 use keel_plan::{
-    BootGraph, Outcome, Shortfall, ShutdownKind, State, Transaction, Transition, UnitId, Why,
+    BootGraph, MOST_SPANS, Outcome, REPORT, SPAN, Shortfall, ShutdownKind, State, Transaction,
+    Transition, UnitId, UnitTrace, Why,
 };
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 
@@ -214,7 +215,8 @@ impl Run {
             self.screen.line(line);
         }
         if self.arguments.report {
-            self.screen.line(format!("KEEL-REPORT {}", summary.json()));
+            self.show_spans();
+            self.screen.line(format!("{REPORT}{}", summary.json()));
         }
         let state = match (self.goal_state, outcome.reached && summary.degraded.is_empty()) {
             (GoalState::Emergency, _) => GoalState::Emergency,
@@ -223,6 +225,21 @@ impl Run {
         };
         self.summary = Some(summary);
         self.goal(state, None);
+    }
+
+    /// How each unit came up, one line each, ahead of the report: what `osctl boot` makes a trace of.
+    fn show_spans(&self) {
+        let scheduler = self.executor.scheduler();
+        let spans = self.executor.timeline().spans().iter().filter_map(|span| {
+            let status = scheduler.status(span.unit);
+            let skipped = (span.state == State::Skipped).then_some(&status.why);
+            let failed = status.trouble.as_ref().filter(|_| !span.state.is_active());
+            let why = failed.or(skipped).map(|why| why.describe(&self.transaction).to_string());
+            UnitTrace::new(&self.graph, span, why)
+        });
+        for span in spans.take(MOST_SPANS) {
+            self.screen.line(format!("{SPAN}{}", span.json()));
+        }
     }
 
     fn summarise(&self, outcome: &Outcome, fingerprint: Option<String>) -> Summary {
@@ -245,6 +262,9 @@ impl Run {
             path_length: path.length,
             speedup: path.speedup(),
             side_by_side: path.side_by_side,
+            kernel: about::since_kernel().and_then(|since| since.checked_sub(self.now())),
+            processors: about::processors(),
+            release: about::kernel(),
             degraded: outcome.degraded.iter().map(|shortfall| self.degraded(shortfall)).collect(),
             digest: self.graph.digest().to_string(),
             hostname: about::hostname(),

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use keel_control::{BootReport, CriticalUnit, Degraded, Status, Unit, UnitList, UnitState};
-use keel_plan::{State, UnitId, Up};
+use keel_control::{
+    BootReport, CriticalUnit, Degraded, Status, Unit, UnitBoot, UnitList, UnitState,
+};
+use keel_plan::{Span, State, UnitId, Up};
 
 use crate::about;
 use crate::run::Run;
@@ -11,6 +13,11 @@ use crate::run::Run;
 /// Milliseconds, as they travel.
 pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Microseconds, as they travel.
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// A state in the words of keel-control.
@@ -54,6 +61,8 @@ pub(crate) fn status(run: &Run) -> Status {
                 .collect(),
             speed_up: summary.speedup,
             max_side_by_side: u32::try_from(summary.side_by_side).unwrap_or(u32::MAX),
+            kernel_us: summary.kernel.map(micros),
+            processors: summary.processors,
         }),
     }
 }
@@ -88,5 +97,19 @@ fn unit(run: &Run, id: UnitId) -> Unit {
         waits_for: status.waiting_for.map(|other| run.name(other)).into_iter().collect(),
         pid: run.executor.host().pid(id).and_then(|pid| u32::try_from(pid.as_raw()).ok()),
         memory_bytes: run.executor.host().memory(id),
+        boot: unit_boot(run, span),
     }
+}
+
+fn unit_boot(run: &Run, span: &Span) -> Option<UnitBoot> {
+    if span.state == State::Inactive && span.ended.is_none() {
+        return None;
+    }
+    Some(UnitBoot {
+        state: unit_state(span.state),
+        began_us: span.began.map(micros),
+        ended_us: span.ended.map(micros),
+        waited_for: span.waited_for.map(|other| run.name(other)),
+        attempts: span.attempts,
+    })
 }

@@ -267,6 +267,27 @@ fn ctrl_alt_del_reboots() {
     machine.position(&["Rebooting."]);
 }
 
+/// The words of a UPS, of container runtimes, of systemd and of busybox. In a PID namespace the kernel ends init with SIGINT for
+/// power-off and for halt.
+#[test]
+fn every_signal_that_means_something_ends_the_machine_as_it_means() {
+    for (signal, ends_by, last_word) in [
+        ("PWR", SIGINT, "Powering off."),
+        ("USR1", SIGINT, "Halted"),
+        ("USR2", SIGINT, "Powering off."),
+        // SIGRTMIN+3 to +5 (signal(7)).
+        ("37", SIGINT, "Halted"),
+        ("38", SIGINT, "Powering off."),
+        ("39", SIGHUP, "Rebooting."),
+    ] {
+        let mut machine = Machine::boot(&format!("signal-{signal}"), &[BOOT]);
+        machine.report();
+        machine.signal(signal);
+        assert_eq!(machine.end(), Some(ends_by), "{signal}");
+        machine.position(&[last_word]);
+    }
+}
+
 #[test]
 fn a_service_that_dies_comes_back_and_leaves_nothing_behind() {
     let mut machine = Machine::boot(

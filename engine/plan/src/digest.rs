@@ -33,8 +33,9 @@ pub(crate) fn digest(graph: &BootGraph) -> Digest {
     for id in graph.ids() {
         let unit = graph.unit(id);
         text(&mut hash, unit.name.as_str());
-        let secret = matches!(&unit.kind, keel_unit::Kind::File(file) if file.secret);
-        table(&mut hash, unit.tree(), secret);
+        table(&mut hash, unit.tree());
+        // What the tree shows of a secret is the beginning of its hash alone.
+        unit.secrets.iter().for_each(|secret| hash.update(secret.hash));
     }
     let mut edges: Vec<_> = graph
         .graph
@@ -57,23 +58,17 @@ fn text(hash: &mut Sha256, text: &str) {
     hash.update(text.as_bytes());
 }
 
-fn table(hash: &mut Sha256, table: &Table, secret: bool) {
+fn table(hash: &mut Sha256, table: &Table) {
     let mut entries: Vec<_> = table.iter().collect();
     entries.sort_by(|a, b| a.key.cmp(&b.key));
     hash.update((entries.len() as u64).to_le_bytes());
     for entry in entries {
         text(hash, &entry.key);
-        match &entry.node.value {
-            Value::String(content) if secret && entry.key == "content" => {
-                hash.update(b"h");
-                hash.update(Sha256::digest(content.as_bytes()));
-            }
-            other => value(hash, other, secret),
-        }
+        value(hash, &entry.node.value);
     }
 }
 
-fn value(hash: &mut Sha256, value_: &Value, secret: bool) {
+fn value(hash: &mut Sha256, value_: &Value) {
     match value_ {
         Value::String(s) => {
             hash.update(b"s");
@@ -95,11 +90,11 @@ fn value(hash: &mut Sha256, value_: &Value, secret: bool) {
         Value::Array(items) => {
             hash.update(b"a");
             hash.update((items.len() as u64).to_le_bytes());
-            items.iter().for_each(|item| value(hash, &item.value, secret));
+            items.iter().for_each(|item| value(hash, &item.value));
         }
         Value::Table(inner) => {
             hash.update(b"t");
-            table(hash, inner, secret);
+            table(hash, inner);
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use keel_unit::diagnostic::nearest;
 use keel_unit::source::{Location, Sources, Span};
 use keel_unit::words::Await;
 use keel_unit::{Unit, UnitName};
@@ -118,6 +119,25 @@ impl BootGraph {
     pub fn find(&self, name: &str) -> Option<UnitId> {
         let name = <UnitName as keel_unit::keys::Text>::parse(name).ok()?;
         self.names.get(&name).map(|n| id(*n))
+    }
+
+    /// The units that were probably meant by a name that is none: those whose kind was left out or put behind, the instances of a
+    /// template, or else the one that differs by a slip.
+    pub fn meant(&self, name: &str) -> Vec<&UnitName> {
+        let names = || self.graph.node_weights().map(|unit| &unit.name);
+        let turned = name.rsplit_once('.').map(|(rest, kind)| format!("{kind}.{rest}"));
+        let other_form = |known: &&UnitName| {
+            let known = known.as_str();
+            let short = known.split_once('.').is_some_and(|(_, rest)| rest == name);
+            let instance = known.split_once('@').is_some_and(|(of, key)| of == name || key == name);
+            short || instance || turned.as_deref() == Some(known)
+        };
+        let mut meant: Vec<&UnitName> = names().filter(other_form).collect();
+        if meant.is_empty() {
+            let near = nearest(name, names().map(UnitName::as_str));
+            meant.extend(names().filter(|known| near == Some(known.as_str())));
+        }
+        meant
     }
 
     /// What a unit depends on, in order of the other units' names.

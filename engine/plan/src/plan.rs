@@ -21,6 +21,9 @@ use crate::transaction::{
 pub const BOOT: &str = "boot";
 /// By how much, in percent, pauses before repetitions are shortened.
 const JITTER: u8 = 20;
+/// Deadline of a unit that has none of its own: a target, whose wait for an exit or a restart nothing else may end, or a unit
+/// that the goal does not wait for. The boot ends for them too.
+const DEADLINE: Duration = Duration::from_secs(5 * 60);
 /// How long a stop of anything that is not a service may take: an unmount, a lease given back.
 const STOP: Duration = Duration::from_secs(10);
 
@@ -192,7 +195,7 @@ fn spec(graph: &BootGraph, id: UnitId) -> Spec {
         _ => Class::Oneshot,
     };
     let mut spec = Spec {
-        deadline: unit.deadline(),
+        deadline: unit.deadline().or(Some(DEADLINE)),
         stop_deadline: STOP,
         has_condition: !unit.condition.is_empty(),
         failure: failure(unit),

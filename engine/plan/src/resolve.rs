@@ -30,6 +30,7 @@ pub fn resolve(set: UnitSet) -> Result<BootGraph, Report> {
         config: Some(config),
         findings: Vec::new(),
         unread: Unread::default(),
+        secrets: Vec::new(),
     });
     match findings.is_empty() {
         true => Ok(graph),
@@ -263,9 +264,16 @@ impl Resolver {
                 let first = self.units[*first].clone();
                 let message =
                     format!("`{}` and `{}` both claim the {what} {shown}", first.name, unit.name);
-                let found = Diagnostic::new("claimed-twice", unit.span_of(path), message)
-                    .label("the second claim");
-                self.findings.push(found.also(first.span_of(path), "the first claim"));
+                let mut found = Diagnostic::new("claimed-twice", unit.span_of(path), message)
+                    .label("the second claim")
+                    .also(first.span_of(path), "the first claim");
+                // The key of a template is the same for both; what differs is the item.
+                for one in [&first, &unit] {
+                    if let Some(item) = one.item {
+                        found = found.also(item, format!("`{}` comes from here", one.name));
+                    }
+                }
+                self.findings.push(found);
             } else {
                 claimed.insert((what, name), i);
             }
@@ -294,6 +302,8 @@ fn claim(unit: &Unit) -> Option<(&'static str, String, &'static [&'static str])>
         Kind::Mount(m) if !m.existing => {
             ("mount point", m.target.to_string(), &["mount", "target"])
         }
+        // Beside the unit that mounts it, one may set what it is like, and not two.
+        Kind::Mount(m) => ("existing mount", m.target.to_string(), &["mount", "target"]),
         Kind::Link(l) => match (&l.name, l.mac) {
             (Some(name), _) => ("link", name.to_string(), &["link", "name"]),
             (None, Some(mac)) => ("link with the address", mac.to_string(), &["link", "mac"]),

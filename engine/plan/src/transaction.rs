@@ -128,8 +128,8 @@ pub struct Spec {
     pub name: Arc<str>,
     /// What its activation is made of.
     pub class: Class,
-    /// The longest one activation may take, and the longest that its condition may take to be decided. `None` waits for
-    /// ever; the planner refuses a graph in which such a unit gates the boot goal.
+    /// The longest one activation may take, the longest that its condition may take to be decided, and the longest wait for
+    /// what nothing else ends. `None` waits for ever; the planner gives every unit a deadline.
     pub deadline: Option<Duration>,
     /// The longest an orderly stop may take before the unit is killed.
     pub stop_deadline: Duration,

@@ -3,8 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
-use keel_plan::{BOOT, BootGraph, PlanError, plan, render, resolve};
+use keel_plan::{
+    BOOT, BootGraph, Fault, FaultKind, Machine, PlanError, Script, plan, render, resolve, simulate,
+};
 use keel_unit::{Input, lower};
 
 /// Units as `name: body`, separated by lines of `---`.
@@ -24,7 +28,7 @@ fn graph(units: &str) -> BootGraph {
 /// The findings of resolving, one per line.
 fn refused(units: &str) -> String {
     let set = lower(input(units)).unwrap_or_else(|r| panic!("{r}"));
-    resolve(set).map(|g| render::dot(&g)).unwrap_err().to_string()
+    resolve(set).map(|g| g.len()).unwrap_err().to_string()
 }
 
 fn check(units: &str, from: &str, expect: &[&str]) {
@@ -198,6 +202,9 @@ fn a_contradiction_is_refused_with_both_places() {
         refused("a.toml\n[mount]\nsource=\"x\"\nfstype=\"x\"\ntarget=\"/m\"\n---\nb.toml\n[mount]\nsource=\"x\"\nfstype=\"x\"\ntarget=\"/m\"\n"),
         @"units/b.toml:4:8: `mount.a` and `mount.b` both claim the mount point /m");
     insta::assert_snapshot!(
+        refused("a.toml\n[mount]\nexisting=true\ntarget=\"/\"\n---\nb.toml\n[mount]\nexisting=true\ntarget=\"/\"\n"),
+        @"units/b.toml:3:8: `mount.a` and `mount.b` both claim the existing mount /");
+    insta::assert_snapshot!(
         refused("a.toml\n[link]\nname=\"eth0\"\n---\nb.toml\n[link]\nname=\"eth0\"\n"),
         @"units/b.toml:2:6: `link.a` and `link.b` both claim the link eth0");
 }
@@ -274,6 +281,30 @@ fn what_gates_the_goal_needs_a_deadline() {
     );
 }
 
+/// What the goal does not wait for needs no deadline, and targets have none to write; the boot has its end all the same.
+#[test]
+fn every_boot_that_is_planned_ends() {
+    let check = |units: &str, hangs: &str, fault: FaultKind, reached: bool| {
+        let graph = graph(units);
+        let transaction = Arc::new(plan(&graph, BOOT).unwrap());
+        let mut machine = Machine::new(transaction.clone());
+        machine.behaviour(graph.find(hangs).unwrap()).fault = Some(Fault::always(fault));
+        let run = simulate(&transaction, machine, 1, &Script::default());
+        let outcome = run.outcome.unwrap_or_else(|| panic!("{hangs} keeps the boot for ever"));
+        assert_eq!(outcome.reached, reached, "{hangs}");
+        assert!(run.ended_at <= Duration::from_secs(600), "{hangs}: {:?}", run.ended_at);
+        assert_eq!(graph.unit(outcome.degraded[0].culprit).name.as_str(), hangs);
+    };
+    let daemon = "daemon.toml\n[service]\nexec = [\"/d\"]\ntimeout = \"5s\"\n";
+    let exited = "boot.toml\nwants = \"daemon\"\nafter = [{ unit = \"daemon\", await = \"exited\" }]\n[target]\n---\n";
+    check(&format!("{exited}{daemon}"), "daemon", FaultKind::HangStop, false);
+    let asks = "boot.toml\n[condition]\npath-exists = [\"/x\"]\n[target]\n";
+    check(asks, "boot", FaultKind::HangCondition, false);
+    let beside =
+        "boot.toml\nwants = \"run\"\n[target]\n---\nrun.toml\n[oneshot]\nexec = [\"/r\"]\n";
+    check(beside, "run", FaultKind::Hang, true);
+}
+
 #[test]
 fn two_units_that_conflict_are_not_started_together() {
     let units = "boot.toml\nwants = [\"a\", \"b\"]\n[target]\n---\na.toml\nconflicts = \"b\"\n[target]\n---\nb.toml\n[target]\n";
@@ -342,7 +373,9 @@ fn the_same_inputs_give_the_same_bytes() {
         let transaction = plan(&graph, BOOT).unwrap();
         (
             render::text(&graph, &transaction),
-            render::dot(&graph),
+            render::dot(&graph, &transaction),
+            render::mermaid(&graph, &transaction),
+            render::svg(&graph, &transaction),
             render::json(&graph, &transaction),
         )
     };

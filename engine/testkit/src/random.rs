@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use keel_plan::{
     Await, Backoff, Behaviour, Class, Event, ExitStatus, Failure, Fault, FaultKind, Job, JobKind,
-    Machine, OnFailure, Restart, RestartPolicy, Spec, StartLimit, Transaction, UnitId,
+    Load, Machine, OnFailure, Restart, RestartPolicy, Spec, StartLimit, Transaction, UnitId,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -49,9 +49,18 @@ impl fmt::Debug for Case {
     }
 }
 
-/// Graphs of up to so many units beside the goal: every class, word, policy and fault occurs.
+/// Graphs of up to so many units beside the goal: every class, word, policy and fault occurs, and machines of few processors
+/// and of as many as anybody wants.
 pub fn cases(units: usize) -> impl Strategy<Value = Case> {
-    vec(unit(), 1..=units).prop_map(build)
+    let processors = prop_oneof![Just(None), (1..4usize).prop_map(Some)];
+    (vec(unit(), 1..=units), processors).prop_map(|(drawn, processors)| {
+        let Case { transaction, machine } = build(drawn);
+        let machine = match processors {
+            Some(processors) => machine.with_processors(processors),
+            None => machine,
+        };
+        Case { transaction, machine }
+    })
 }
 
 /// What people might ask for while a graph of so many units runs, in the order of time.
@@ -97,6 +106,7 @@ struct Unit {
     deadline: u64,
     condition: Option<bool>,
     takes: (u64, u64, u64),
+    load: Load,
     fault: Option<Fault>,
 }
 
@@ -111,10 +121,13 @@ fn unit() -> impl Strategy<Value = Unit> {
     let condition = prop_oneof![6 => Just(None), 2 => Just(Some(true)), 1 => Just(Some(false))];
     let fault = prop_oneof![3 => Just(None), 2 => fault().prop_map(Some)];
     let idle = proptest::bool::weighted(0.1);
-    let takes = (1..200u64, 1..200u64, 1..200u64);
-    (class, vec(edge(), 0..4), idle, (on, 0..4u32), restart(), 20..400u64, condition, takes, fault)
-        .prop_map(|(class, edges, idle, failure, restart, deadline, condition, takes, fault)| {
-            Unit { class, edges, idle, failure, restart, deadline, condition, takes, fault }
+    let takes = (0..200u64, 1..200u64, 1..200u64);
+    let load = prop_oneof![3 => Just(Load::Works), 1 => Just(Load::Waits)];
+    let work = (takes, load, fault);
+    (class, vec(edge(), 0..4), idle, (on, 0..4u32), restart(), 20..400u64, condition, work)
+        .prop_map(|(class, edges, idle, failure, restart, deadline, condition, work)| {
+            let (takes, load, fault) = work;
+            Unit { class, edges, idle, failure, restart, deadline, condition, takes, load, fault }
         })
 }
 
@@ -224,6 +237,7 @@ fn build(drawn: Vec<Unit>) -> Case {
             takes: ms(takes),
             started_in: ms(started_in.min(takes)),
             stops_in: ms(stops_in),
+            load: unit.load,
             unmet: (unit.condition == Some(false)).then(|| "absent".into()),
             fault: unit.fault,
         };

@@ -131,6 +131,7 @@ impl Scenario {
             events: self.requests.iter().map(|request| request.event(&transaction)).collect(),
             keep_running: self.until.is_some() || !self.requests.is_empty(),
             horizon: self.until.map_or(Script::default().horizon, |Span(until)| until),
+            ..Script::default()
         };
         let run = run(&transaction, machine, 7, &script);
         self.expect.compare(&transaction, &run)

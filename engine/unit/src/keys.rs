@@ -5,7 +5,8 @@
 //! can say anything else than the decoder does.
 
 use crate::diagnostic::{Diagnostic, nearest};
-use crate::source::Span;
+use crate::shape::Shape;
+use crate::source::{FileId, Span, obeyed};
 use crate::tree::{Node, Table as Tree, Value as Raw};
 
 /// A value of a key: how it is read from TOML, and what a person is told when it is not one.
@@ -20,6 +21,9 @@ pub trait Value: Sized {
     fn absent() -> Option<Self> {
         None
     }
+
+    /// What it looks like in TOML.
+    fn shape() -> Shape;
 
     /// The keys inside, where the value is a table with known keys.
     fn keys() -> &'static [Key] {
@@ -42,6 +46,17 @@ pub struct Key {
     pub required: bool,
     /// The keys inside, where the value is a table.
     pub inner: fn() -> &'static [Key],
+    /// What the value looks like.
+    pub shape: fn() -> Shape,
+    /// What is wrong with a value; none when it is taken.
+    pub check: fn(&Node) -> Vec<Diagnostic>,
+}
+
+/// Everything that is wrong with a node as a value of a type.
+pub(crate) fn check<T: Value>(node: &Node) -> Vec<Diagnostic> {
+    let mut findings = Vec::new();
+    T::decode(node, &mut findings);
+    findings
 }
 
 /// A table with known keys, declared by [`keys!`](crate::keys::keys).
@@ -105,7 +120,7 @@ pub(crate) fn clip(text: &str) -> String {
         Some((end, _)) => (&text[..end], "…"),
         None => (text, ""),
     };
-    let plain = |c: char| match c.is_control() {
+    let plain = |c: char| match obeyed(c) {
         true => c.escape_default().to_string(),
         false => c.to_string(),
     };
@@ -233,6 +248,8 @@ macro_rules! keys {
                         required: $crate::keys::keys!(@default $($default)?).is_none()
                             && <$ty as $crate::keys::Value>::absent().is_none(),
                         inner: <$ty as $crate::keys::Value>::keys,
+                        shape: <$ty as $crate::keys::Value>::shape,
+                        check: $crate::keys::check::<$ty>,
                     },
                 )*]);
                 &KNOWN
@@ -270,6 +287,10 @@ macro_rules! keys {
                 $crate::keys::decode_table(node, findings)
             }
 
+            fn shape() -> $crate::shape::Shape {
+                $crate::shape::Shape::Table(<Self as $crate::keys::Table>::known())
+            }
+
             fn keys() -> &'static [$crate::keys::Key] {
                 <Self as $crate::keys::Table>::known()
             }
@@ -285,11 +306,8 @@ pub(crate) fn default_node(text: Option<&str>) -> Option<Node> {
     let mut sources = crate::source::Sources::default();
     let file = sources.add("default", format!("v = {}", text?));
     let mut findings = Vec::new();
-    let mut node = crate::tree::parse(&sources, file, &mut findings);
-    match &mut node.value {
-        Raw::Table(table) => table.entry("v").map(|e| e.node.clone()),
-        _ => None,
-    }
+    let node = crate::tree::parse(&sources, file, &mut findings);
+    node.at(&["v"]).map(|node| node.moved(Span::whole(FileId::DEFAULT)))
 }
 
 impl<T: Value> Value for Option<T> {
@@ -305,6 +323,10 @@ impl<T: Value> Value for Option<T> {
         Some(None)
     }
 
+    fn shape() -> Shape {
+        T::shape()
+    }
+
     fn keys() -> &'static [Key] {
         T::keys()
     }
@@ -313,6 +335,10 @@ impl<T: Value> Value for Option<T> {
 impl<T: Value> Value for Vec<T> {
     fn expected() -> String {
         format!("an array, each item {}", T::expected())
+    }
+
+    fn shape() -> Shape {
+        Shape::list(T::shape())
     }
 
     fn decode(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Self> {
@@ -335,6 +361,10 @@ impl Value for bool {
         "true or false".to_owned()
     }
 
+    fn shape() -> Shape {
+        Shape::Boolean
+    }
+
     fn decode(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Self> {
         match node.value {
             Raw::Boolean(b) => Some(b),
@@ -351,6 +381,11 @@ macro_rules! integers {
         impl Value for $ty {
             fn expected() -> String {
                 format!("an integer from {} to {}", <$ty>::MIN, <$ty>::MAX)
+            }
+
+            fn shape() -> Shape {
+                // i64 is the widest.
+                Shape::Integer { from: i64::from(<$ty>::MIN), to: i64::from(<$ty>::MAX) }
             }
 
             fn decode(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Self> {
@@ -380,6 +415,13 @@ pub trait Text: Sized {
     /// What was expected, with an example.
     const EXPECTED: &'static str;
 
+    /// A string that is taken.
+    const EXAMPLE: &'static str;
+
+    /// A regular expression (the part that ECMA 262 and the regex crate share) that every string matches that is taken; empty where
+    /// there is none.
+    const PATTERN: &'static str;
+
     /// Reads the string.
     ///
     /// # Errors
@@ -390,6 +432,10 @@ pub trait Text: Sized {
 impl<T: Text> Value for T {
     fn expected() -> String {
         T::EXPECTED.to_owned()
+    }
+
+    fn shape() -> Shape {
+        Shape::Text { example: T::EXAMPLE, pattern: T::PATTERN }
     }
 
     fn decode(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Self> {
@@ -460,6 +506,10 @@ macro_rules! words {
             fn expected() -> String {
                 let words: Vec<_> = $name::ALL.iter().map(|w| format!("\"{w}\"")).collect();
                 words.join(" | ")
+            }
+
+            fn shape() -> $crate::shape::Shape {
+                $crate::shape::Shape::Words(&[$(($word, concat!($($vdoc, "\n",)* ""))),*])
             }
 
             fn decode(

@@ -5,20 +5,25 @@
 
 pub mod config;
 pub mod diagnostic;
+pub mod explain;
 pub mod keys;
 pub mod kinds;
 pub mod load;
 pub mod lower;
 pub mod name;
 pub mod payload;
+pub mod rules;
+pub mod secret;
+pub mod select;
+pub mod shape;
 pub mod source;
 pub mod tree;
 pub mod unit;
 pub mod value;
 pub mod words;
 
+mod patch;
 mod reference;
-mod secret;
 
 pub use diagnostic::{Diagnostic, Report};
 pub use kinds::{Kind, KindName};

@@ -17,11 +17,30 @@ const DEEPEST: usize = 8;
 /// Most folders in one tree.
 const MOST_FOLDERS: usize = 10_000;
 
+/// Where the files of a machine are.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Files<'a> {
+    /// The folder of unit files.
+    pub units: Option<&'a Path>,
+    /// Machine configs; each patches those before it.
+    pub configs: &'a [PathBuf],
+    /// The file of secrets.
+    pub secrets: Option<&'a Path>,
+}
+
 /// Reads a tree of unit files and a machine config. What cannot be read becomes a finding at the file.
 pub fn load(units: &Path, config: Option<&Path>) -> Input {
+    let configs: Vec<_> = config.into_iter().map(Path::to_owned).collect();
+    load_all(Files { units: Some(units), configs: &configs, secrets: None })
+}
+
+/// Reads all files of a machine. What cannot be read becomes a finding at the file.
+pub fn load_all(files: Files<'_>) -> Input {
     let mut input = Input::default();
     let mut walk = Walk { found: Vec::new(), above: Vec::new(), folders: 0, input: &mut input };
-    walk.folder(units);
+    if let Some(units) = files.units {
+        walk.folder(units);
+    }
     for path in walk.found {
         let shown = path.to_string_lossy();
         match read(&path) {
@@ -32,18 +51,32 @@ pub fn load(units: &Path, config: Option<&Path>) -> Input {
             }
         }
     }
-    if let Some(path) = config {
-        let shown = path.to_string_lossy();
+    for path in files.configs {
+        if let Some(text) = input.readable(path) {
+            input.config(&path.to_string_lossy(), text);
+        }
+    }
+    if let Some(path) = files.secrets
+        && let Some(text) = input.readable(path)
+    {
+        input.secrets(&path.to_string_lossy(), text);
+    }
+    input
+}
+
+impl Input {
+    /// The text of a file of the machine config.
+    fn readable(&mut self, path: &Path) -> Option<String> {
         match read(path) {
-            Ok(text) => input.config(&shown, text),
+            Ok(text) => Some(text),
             Err(unreadable) => {
-                let finding = unreadable.finding(&mut input.sources, &shown);
-                input.findings.push(finding);
-                input.config_unread = true;
+                let finding = unreadable.finding(&mut self.sources, &path.to_string_lossy());
+                self.findings.push(finding);
+                self.config_unread = true;
+                None
             }
         }
     }
-    input
 }
 
 /// The unit files below a folder, in the order of their names.
@@ -105,7 +138,12 @@ impl Walk<'_> {
 
 impl Input {
     fn unreadable_folder(&mut self, folder: &Path, unreadable: Unreadable) {
-        let finding = unreadable.finding(&mut self.sources, &folder.to_string_lossy());
+        let why = match &unreadable {
+            Unreadable::Io(error) => Some(format!("cannot read the folder: {error}")),
+            _ => None,
+        };
+        let mut finding = unreadable.finding(&mut self.sources, &folder.to_string_lossy());
+        finding.message = why.unwrap_or(finding.message);
         self.findings.push(finding);
         self.unread.folder = true;
     }

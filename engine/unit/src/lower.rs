@@ -8,16 +8,13 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use self::units::Lowering;
-use crate::config::MachineConfig;
+use crate::config::{Config, MachineConfig};
 use crate::diagnostic::{Diagnostic, Report};
 use crate::keys::Text as _;
-use crate::keys::{Table as _, decode_table};
 use crate::kinds::KindName;
 use crate::name::UnitName;
-use crate::reference::{effective, resolve_config};
 use crate::secret;
 use crate::source::{FileId, Sources, Span};
-use crate::tree::{Node, Table, Value, parse};
 use crate::unit::Unit;
 use crate::words::Reference;
 
@@ -37,19 +34,23 @@ pub struct UnitSet {
 }
 
 /// Texts that were read, before anything is known of them.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Input {
     /// The files.
     pub sources: Sources,
     /// The unit files, each with its stem (`data` of `units/storage/data.toml`).
     pub units: Vec<(FileId, String)>,
-    /// The machine config.
-    pub config: Option<FileId>,
+    /// The machine config: each file patches those before it.
+    pub configs: Vec<FileId>,
+    /// The texts of the config's secrets by their names.
+    pub secrets: Option<FileId>,
+    /// Secrets that are nowhere are not missing but elsewhere: what is checked here is not yet what a machine gets.
+    pub secrets_elsewhere: bool,
     /// What went wrong while reading.
     pub findings: Vec<Diagnostic>,
     /// What could not be read.
     pub unread: Unread,
-    /// There is a machine config, and it could not be read.
+    /// A file of the machine config is there, and it could not be read.
     pub config_unread: bool,
 }
 
@@ -100,9 +101,20 @@ impl Input {
         self.findings.push(finding);
     }
 
-    /// Sets the machine config.
+    /// Adds a machine config, which patches those that were added before.
     pub fn config(&mut self, path: &str, text: impl Into<Arc<str>>) {
-        self.config = Some(self.sources.add(path, text));
+        let file = self.sources.add(path, text);
+        self.configs.push(file);
+    }
+
+    /// Adds the config of a machine that has none: everything has its default.
+    pub(crate) fn default_config(&mut self) {
+        self.config("(default config)", "schema = 1\n");
+    }
+
+    /// Sets the file of secrets.
+    pub fn secrets(&mut self, path: &str, text: impl Into<Arc<str>>) {
+        self.secrets = Some(self.sources.add(path, text));
     }
 }
 
@@ -123,6 +135,8 @@ pub struct Lowered {
     pub findings: Vec<Diagnostic>,
     /// What could not be read.
     pub unread: Unread,
+    /// Where secrets stand in the files.
+    pub secrets: Vec<Span>,
 }
 
 impl Lowered {
@@ -151,15 +165,17 @@ pub fn lower(input: Input) -> Result<UnitSet, Report> {
 
 /// Lowers what can be lowered, so that the graph of it can be checked too, and all findings go into one report.
 pub fn lower_partly(input: Input) -> Lowered {
-    let Input { mut sources, units: files, config, mut findings, unread, config_unread } = input;
-    // Without a config everything has its default.
-    let config = config.unwrap_or_else(|| sources.add("(default config)", "schema = 1\n"));
-    let mut config = Config::read(&sources, config, &mut findings);
-    if config_unread {
+    let mut input = input;
+    if input.configs.is_empty() {
+        input.default_config();
+    }
+    let Input { mut sources, units: files, configs, mut findings, unread, .. } = input;
+    let mut config = Config::read(&sources, &configs, input.secrets, &mut findings);
+    if input.config_unread {
         config.decoded = None;
     }
 
-    let mut lowering = Lowering::new(&config, findings, unread);
+    let mut lowering = Lowering::new(&config, input.secrets_elsewhere, findings, unread);
     for (file, stem) in &files {
         lowering.file(&sources, *file, stem);
     }
@@ -171,6 +187,7 @@ pub fn lower_partly(input: Input) -> Lowered {
     }
     secret::hide(&mut sources, &done.secrets, &done.understood);
     Lowered {
+        secrets: done.secrets,
         sources: Arc::new(sources),
         units: done.units,
         templates: done.templates,
@@ -181,47 +198,14 @@ pub fn lower_partly(input: Input) -> Lowered {
     }
 }
 
-/// The machine config as lowering needs it.
-struct Config {
-    file: FileId,
-    /// `None` when something is wrong with it.
-    decoded: Option<MachineConfig>,
-    /// As it was written; empty if it is no TOML.
-    written: Table,
-    /// With every default. Units are read with the default config when this one is broken: they must not look broken too.
-    effective: Table,
-    /// Overrides of units, whatever is wrong with the rest.
-    drop_ins: Table,
-}
-
-impl Config {
-    fn read(sources: &Sources, file: FileId, findings: &mut Vec<Diagnostic>) -> Self {
-        let before = findings.len();
-        let mut node = parse(sources, file, findings);
-        let parsed = findings.len() == before;
-        let mut unresolved = Vec::new();
-        if let Value::Table(table) = &mut node.value
-            && parsed
-        {
-            unresolved = resolve_config(table, MachineConfig::known(), findings);
-        }
-        // A key that is missing altogether is missing at the top.
-        node.span.end = node.span.start;
-        let resolved = findings.len();
-        let decoded = parsed.then(|| decode_table::<MachineConfig>(&node, findings)).flatten();
-        forgive(findings, before, resolved, &unresolved);
-        let decoded = decoded.filter(|_| findings.len() == before);
-        let written = node.as_table().cloned().unwrap_or_default();
-        let table = if decoded.is_some() { written.clone() } else { Table::default() };
-        let effective = effective(&table, MachineConfig::known());
-        let drop_ins = written.get("units").and_then(Node::as_table).cloned().unwrap_or_default();
-        Config { file, decoded, written, effective, drop_ins }
-    }
-}
-
 /// Drops what decoding found (from `resolved` on) where a reference has failed (from `before` on) or is not known. The text of the
 /// reference still stands there, and is no value of anything.
-fn forgive(findings: &mut Vec<Diagnostic>, before: usize, resolved: usize, unknown: &[Span]) {
+pub(crate) fn forgive(
+    findings: &mut Vec<Diagnostic>,
+    before: usize,
+    resolved: usize,
+    unknown: &[Span],
+) {
     let failed = findings[before..resolved].iter().map(|d| d.label.span);
     let failed: HashSet<Span> = failed.chain(unknown.iter().copied()).collect();
     let decoded = findings.split_off(resolved);

@@ -48,6 +48,8 @@ impl UnitName {
 
 impl Text for UnitName {
     const EXPECTED: &'static str = "the name of a unit such as \"containerd\" or \"mount.data\"";
+    const EXAMPLE: &'static str = "containerd";
+    const PATTERN: &'static str = r"^[A-Za-z0-9_:][A-Za-z0-9_.@:-]{0,127}$";
 
     fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() {

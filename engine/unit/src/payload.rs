@@ -122,6 +122,8 @@ impl PayloadName {
 impl Text for PayloadName {
     const EXPECTED: &'static str =
         "a program's name such as \"runc\", or an absolute path on the node";
+    const EXAMPLE: &'static str = "runc";
+    const PATTERN: &'static str = r"^/?[^/]+";
 
     fn parse(text: &str) -> Result<Self, String> {
         let parts = text.strip_prefix('/').unwrap_or(text);
@@ -142,6 +144,8 @@ text! {
 
 impl Text for SourcePath {
     const EXPECTED: &'static str = "a file, such as \"/usr/sbin/runc\" or \"bin/kubelet\"";
+    const EXAMPLE: &'static str = "/usr/sbin/runc";
+    const PATTERN: &'static str = r"[^/]$";
 
     fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() || text.ends_with('/') {
@@ -159,6 +163,8 @@ text! {
 impl Text for HttpsUrl {
     const EXPECTED: &'static str =
         "an address such as \"https://dl.k8s.io/v1.33.1/bin/linux/amd64/kubelet\"";
+    const EXAMPLE: &'static str = "https://dl.k8s.io/v1.33.1/bin/linux/amd64/kubelet";
+    const PATTERN: &'static str = r"^https://";
 
     fn parse(text: &str) -> Result<Self, String> {
         let rest = text.strip_prefix("https://").ok_or("only https:// is fetched")?;
@@ -180,6 +186,8 @@ text! {
 
 impl Text for Version {
     const EXPECTED: &'static str = "a version such as \"1.1.5+ds1-1+deb12u1\"";
+    const EXAMPLE: &'static str = "1.1.5+ds1-1+deb12u1";
+    const PATTERN: &'static str = r"^\S+$";
 
     fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() || text.len() > 128 || text.contains(char::is_whitespace) {
@@ -196,6 +204,9 @@ text! {
 
 impl Text for Sha256 {
     const EXPECTED: &'static str = "a SHA-256: 64 lowercase hexadecimal digits";
+    const EXAMPLE: &'static str =
+        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    const PATTERN: &'static str = r"^[0-9a-f]{64}$";
 
     fn parse(text: &str) -> Result<Self, String> {
         let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);

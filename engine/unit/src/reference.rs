@@ -13,6 +13,7 @@ use self::expression::Expressions;
 pub(crate) use self::{config::resolve_config, expression::Engine};
 use crate::diagnostic::{Diagnostic, nearest};
 use crate::keys::{Key, clip, default_node};
+use crate::secret;
 use crate::source::Span;
 use crate::tree::{Entry, Node, Table, Value};
 
@@ -42,6 +43,20 @@ pub(crate) struct Context<'a> {
     unknown: RefCell<Vec<Span>>,
     /// Keys that went away because they refer to what is not set.
     unset: RefCell<Vec<Entry>>,
+    /// Where texts stand that hold a secret, and whether only something stands for it.
+    secrets: RefCell<Vec<(Span, bool)>>,
+    /// Whether a secret that is nowhere is elsewhere.
+    elsewhere: bool,
+}
+
+/// What is to be known of the references that were replaced.
+pub(crate) struct Outcome {
+    /// Where values stand that could not be known, because the item is not.
+    pub(crate) unknown: Vec<Span>,
+    /// The keys that went away because they refer to what is not set.
+    pub(crate) unset: Vec<Entry>,
+    /// Where texts stand that hold a secret, and whether only something stands for it.
+    pub(crate) secrets: Vec<(Span, bool)>,
 }
 
 impl<'a> Context<'a> {
@@ -51,16 +66,22 @@ impl<'a> Context<'a> {
         keys: &'static [Key],
         engine: &'a Engine,
         item: Item<'a>,
+        elsewhere: bool,
     ) -> Self {
         let expressions = Expressions::new(engine);
-        let (unknown, unset) = (RefCell::default(), RefCell::default());
-        Context { config, keys, item, expressions, unknown, unset }
+        let (unknown, unset, secrets) =
+            (RefCell::default(), RefCell::default(), RefCell::default());
+        Context { config, keys, item, expressions, unknown, unset, secrets, elsewhere }
     }
 
-    /// Where values stand that could not be known, because the item is not; and the keys that went away because they refer to what is
-    /// not set.
-    pub(crate) fn outcome(self) -> (Vec<Span>, Vec<Entry>) {
-        (self.unknown.into_inner(), self.unset.into_inner())
+    /// What is to be known of what was replaced.
+    pub(crate) fn outcome(self) -> Outcome {
+        let Context { unknown, unset, secrets, .. } = self;
+        Outcome {
+            unknown: unknown.into_inner(),
+            unset: unset.into_inner(),
+            secrets: secrets.into_inner(),
+        }
     }
 }
 
@@ -156,6 +177,11 @@ pub(crate) fn resolve(
 fn single(text: &str) -> Option<&str> {
     let inside = text.trim().strip_prefix("{{")?.strip_suffix("}}")?;
     (!inside.contains("{{") && !inside.contains("}}")).then(|| inside.trim())
+}
+
+/// Whether a text is one reference and nothing else.
+pub(crate) fn is_reference(text: &str) -> bool {
+    single(text).is_some()
 }
 
 /// A plain name: `storage.data.disk`.
@@ -287,6 +313,7 @@ fn look_up(path: &[&str], span: Span, context: &Context<'_>) -> Result<Found, Bo
         ("item", Item::None) => {
             return Err(Box::new(no_item(span)));
         }
+        (secret::TABLE, _) => return secret_of(path, span, context),
         (first, _) => {
             let names = || context.keys.iter().map(|k| k.name);
             let Some(key) = context.keys.iter().find(|k| k.name == first) else {
@@ -317,23 +344,49 @@ fn look_up(path: &[&str], span: Span, context: &Context<'_>) -> Result<Found, Bo
     })
 }
 
+/// The text of a secret, noted as one.
+fn secret_of(path: &[&str], span: Span, context: &Context<'_>) -> Result<Found, Box<Diagnostic>> {
+    let [_, name] = path else { return Err(Box::new(secret::misplaced(span))) };
+    let all = context.config.get(secret::TABLE).and_then(Node::as_table);
+    let known = all.and_then(|all| all.get(name)).and_then(Node::as_str);
+    let none = all.is_none_or(Table::is_empty);
+    let text = match known {
+        Some(text) if context.elsewhere || !secret::stands_for_one(text) => text.to_owned(),
+        None if context.elsewhere && none => secret::stand_in(name),
+        Some(_) => {
+            let message = format!("the secret `{name}` is not here, only what is shown of it");
+            let found = Diagnostic::new("unset-reference", span, message);
+            return Err(Box::new(found.help("osctl takes it with --secrets FILE")));
+        }
+        None => {
+            let known = all.into_iter().flat_map(|all| all.iter().map(|e| e.key.as_str()));
+            return Err(Box::new(secret::unknown(name, span, known)));
+        }
+    };
+    let missing = secret::stands_for_one(&text);
+    context.secrets.borrow_mut().push((span, missing));
+    Ok(Found::Node(Node { span, value: Value::String(text) }))
+}
+
 /// Stands in an item for a key that is known and not set. The NUL keeps it apart from anything that a file can hold.
 pub(crate) const UNSET: &str = "\0unset";
 
 /// The value as it stands in the unit: errors point to the reference.
 fn at(node: &Node, span: Span) -> Node {
-    let value = match &node.value {
-        Value::Array(items) => Value::Array(items.iter().map(|i| at(i, span)).collect()),
-        Value::Table(table) => Value::Table(
-            table
-                .iter()
-                .filter(|e| e.node.value != Value::String(UNSET.to_owned()))
-                .map(|e| Entry { key: e.key.clone(), key_span: span, node: at(&e.node, span) })
-                .collect(),
-        ),
-        other => other.clone(),
-    };
-    Node { span, value }
+    let mut moved = node.moved(span);
+    forget_unset(&mut moved);
+    moved
+}
+
+fn forget_unset(node: &mut Node) {
+    match &mut node.value {
+        Value::Array(items) => items.iter_mut().for_each(forget_unset),
+        Value::Table(table) => {
+            table.retain(|e| e.node.value != Value::String(UNSET.to_owned()));
+            table.entries_mut().for_each(|e| forget_unset(&mut e.node));
+        }
+        _ => {}
+    }
 }
 
 fn unknown<'k>(

@@ -1,11 +1,16 @@
 //! Where a text came from: files, spans in them, and the line and column a person counts.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// Index of a file in [`Sources`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileId(u32);
+
+impl FileId {
+    /// The file of what nobody wrote: the defaults of the keys.
+    pub const DEFAULT: FileId = FileId(u32::MAX);
+}
 
 /// A run of bytes in one file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,6 +27,11 @@ impl Span {
     /// The span of the first byte of `file`, for findings about a file as a whole.
     pub fn whole(file: FileId) -> Self {
         Span { file, start: 0, end: 0 }
+    }
+
+    /// Whether nobody wrote the value that stands here: it is a default.
+    pub fn is_default(&self) -> bool {
+        self.file == FileId::DEFAULT
     }
 }
 
@@ -60,14 +70,9 @@ impl fmt::Display for Location {
 }
 
 impl Sources {
-    /// Adds a file. `name` is what diagnostics show.
+    /// Adds a file. `name` is what diagnostics show; what a terminal would obey in it, they do not.
     pub fn add(&mut self, name: &str, text: impl Into<Arc<str>>) -> FileId {
-        let text: Arc<str> = text.into();
-        let starts =
-            text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i as u32 + 1);
-        let lines = std::iter::once(0).chain(starts).collect();
-        let (shown, ascii) = (harmless(&text), text.is_ascii());
-        self.files.push(Arc::new(File { name: name.into(), text, shown, ascii, lines }));
+        self.files.push(Arc::new(File::new(name, text.into())));
         FileId(self.files.len() as u32 - 1)
     }
 
@@ -88,6 +93,9 @@ impl Sources {
 
     /// Hides a span in what is drawn.
     pub(crate) fn hide(&mut self, span: Span) {
+        if span.is_default() {
+            return;
+        }
         let file = self.file(span.file);
         let range = span.start as usize..span.end as usize;
         let Some(secret) = file.shown.get(range.clone()) else { return };
@@ -124,17 +132,34 @@ impl Sources {
     }
 
     fn file(&self, file: FileId) -> &File {
-        &self.files[file.0 as usize]
+        static DEFAULT: LazyLock<File> = LazyLock::new(|| File::new("(default)", "".into()));
+        match file {
+            FileId::DEFAULT => &DEFAULT,
+            FileId(at) => &self.files[at as usize],
+        }
     }
+}
+
+impl File {
+    fn new(name: &str, text: Arc<str>) -> Self {
+        let starts =
+            text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i as u32 + 1);
+        let lines = std::iter::once(0).chain(starts).collect();
+        let (shown, ascii) = (harmless(&text), text.is_ascii());
+        let name = harmless(&name.replace(['\n', '\t'], "?").into());
+        File { name, text, shown, ascii, lines }
+    }
+}
+
+/// Whether a terminal does something else than to show the character: a control character, or one that turns the direction of writing.
+pub(crate) fn obeyed(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// The text with control characters, and those that turn the direction of writing, replaced by others of the same length.
 fn harmless(text: &Arc<str>) -> Arc<str> {
-    let obeyed = |c: char| {
-        (c.is_control() && c != '\n' && c != '\t')
-            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    if !text.contains(obeyed) {
+    let replaced = |c: char| obeyed(c) && c != '\n' && c != '\t';
+    if !text.contains(replaced) {
         return text.clone();
     }
     let stand_in = |c: char| match c.len_utf8() {
@@ -142,7 +167,7 @@ fn harmless(text: &Arc<str>) -> Arc<str> {
         2 => '\u{bf}',
         _ => char::REPLACEMENT_CHARACTER,
     };
-    text.chars().map(|c| if obeyed(c) { stand_in(c) } else { c }).collect::<String>().into()
+    text.chars().map(|c| if replaced(c) { stand_in(c) } else { c }).collect::<String>().into()
 }
 
 #[cfg(test)]

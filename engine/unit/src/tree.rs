@@ -83,6 +83,21 @@ impl Node {
         }
     }
 
+    /// The same value as if all of it stood at `span`.
+    pub fn moved(&self, span: Span) -> Node {
+        let value = match &self.value {
+            Value::Array(items) => Value::Array(items.iter().map(|i| i.moved(span)).collect()),
+            Value::Table(table) => Value::Table(
+                table
+                    .iter()
+                    .map(|e| Entry { key: e.key.clone(), key_span: span, node: e.node.moved(span) })
+                    .collect(),
+            ),
+            other => other.clone(),
+        };
+        Node { span, value }
+    }
+
     /// The value below a path of keys.
     pub fn at(&self, path: &[&str]) -> Option<&Node> {
         path.iter().try_fold(self, |node, key| node.as_table()?.get(key))
@@ -98,6 +113,31 @@ impl Table {
     /// The value of a key.
     pub fn get(&self, key: &str) -> Option<&Node> {
         self.entry(key).map(|e| &e.node)
+    }
+
+    /// The entry of a key, to be changed.
+    pub(crate) fn entry_mut(&mut self, key: &str) -> Option<&mut Entry> {
+        self.entries.iter_mut().find(|e| e.key == key)
+    }
+
+    /// Keeps the entries that hold.
+    pub(crate) fn retain(&mut self, keep: impl FnMut(&Entry) -> bool) {
+        self.entries.retain(keep);
+    }
+
+    /// At which place each key stands.
+    pub(crate) fn places(&self) -> HashMap<String, usize> {
+        self.entries.iter().enumerate().map(|(i, e)| (e.key.clone(), i)).collect()
+    }
+
+    /// The entry at a place, to be changed.
+    pub(crate) fn entry_at(&mut self, place: usize) -> Option<&mut Entry> {
+        self.entries.get_mut(place)
+    }
+
+    /// The entries, to be changed.
+    pub(crate) fn entries_mut(&mut self) -> impl Iterator<Item = &mut Entry> {
+        self.entries.iter_mut()
     }
 
     /// The entries in the order in which they were written.
@@ -117,8 +157,7 @@ impl Table {
 
     /// Lays `over` on top: tables merge, everything else is replaced.
     pub fn merge(&mut self, over: &Table) {
-        let places = self.entries.iter().enumerate().map(|(i, e)| (e.key.clone(), i));
-        let places: HashMap<String, usize> = places.collect();
+        let places = self.places();
         for new in &over.entries {
             match places.get(&new.key).and_then(|i| self.entries.get_mut(*i)) {
                 Some(old) => match (&mut old.node.value, &new.node.value) {

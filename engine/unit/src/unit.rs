@@ -7,6 +7,7 @@ use crate::diagnostic::{Diagnostic, nearest};
 use crate::keys::{Fields, Key, Table as _, Value as _, keys, unknown_key};
 use crate::kinds::{Kind, KindName};
 use crate::name::UnitName;
+use crate::secret::{self, Secret};
 use crate::source::Span;
 use crate::tree::{Entry, Node, Table, Value};
 use crate::value::{Line, Timespan};
@@ -75,6 +76,10 @@ pub struct Unit {
     pub duration: Option<Duration>,
     /// The template that it is an instance of.
     pub template: Option<UnitName>,
+    /// Where the item stands in the machine config that this instance is made from.
+    pub item: Option<Span>,
+    /// Its texts that are secrets.
+    pub secrets: Vec<Secret>,
     tree: Arc<Table>,
 }
 
@@ -84,7 +89,7 @@ impl Unit {
         self.kind.deadline()
     }
 
-    /// The unit as it was written, with references replaced and drop-ins merged.
+    /// The unit as it was written, with references replaced and drop-ins merged; a secret as it may be shown.
     pub fn tree(&self) -> &Table {
         &self.tree
     }
@@ -191,9 +196,10 @@ pub(crate) fn decode(
     kind: KindName,
     tree: Table,
     span: Span,
+    secrets: Vec<Secret>,
     findings: &mut Vec<Diagnostic>,
 ) -> Option<Unit> {
-    let tree = in_place(tree, kind);
+    let mut tree = in_place(tree, kind);
     let table = tree.get(kind.as_str())?;
     let before = findings.len();
     let words = Words::read(&mut Fields::new(&tree, span, Words::known(), findings));
@@ -212,6 +218,8 @@ pub(crate) fn decode(
     if findings.len() != before {
         return None;
     }
+    let secret_file = matches!(&decoded, Kind::File(file) if file.secret);
+    let secrets = secret::redact(&mut tree, secret_file, secrets);
     let key_span = tree.entry(kind.as_str()).map_or(span, |e| e.key_span);
     Some(Unit {
         name,
@@ -229,6 +237,8 @@ pub(crate) fn decode(
         failure: words.failure,
         duration: words.duration.map(|d| d.0),
         template,
+        item: None,
+        secrets,
         tree: Arc::new(tree),
     })
 }

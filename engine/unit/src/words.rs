@@ -3,6 +3,7 @@
 use crate::diagnostic::Diagnostic;
 use crate::keys::{Fields, Value, keys, mismatch, words};
 use crate::name::UnitName;
+use crate::shape::Shape;
 use crate::source::Span;
 use crate::tree::{Node, Value as Raw};
 use crate::value::{AbsPath, KernelArgument, Timespan};
@@ -58,6 +59,10 @@ impl Value for Reference {
             .to_owned()
     }
 
+    fn shape() -> Shape {
+        Shape::OneOf(vec![UnitName::shape(), Awaiting::shape()])
+    }
+
     fn decode(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Self> {
         match &node.value {
             Raw::String(_) => {
@@ -83,6 +88,10 @@ pub struct References(pub Vec<Reference>);
 impl Value for References {
     fn expected() -> String {
         "the name of a unit, or an array of names".to_owned()
+    }
+
+    fn shape() -> Shape {
+        Shape::OneOf(vec![Shape::list(Reference::shape()), UnitName::shape(), Awaiting::shape()])
     }
 
     fn decode(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Self> {

@@ -68,7 +68,7 @@ fn one_machine_config_uses_every_key() {
     let path = root().join("testdata/configs/ok/every-key.toml");
     let input = load(&root().join("units"), Some(&path));
     let mut findings = Vec::new();
-    let Some(config) = input.config else { panic!("{:?}", input.findings) };
+    let [config] = input.configs[..] else { panic!("{:?}", input.findings) };
     let mut all = BTreeSet::new();
     written("", &parse(&input.sources, config, &mut findings), &mut all);
     assert!(findings.is_empty(), "{findings:?}");

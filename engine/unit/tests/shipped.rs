@@ -51,6 +51,22 @@ fn a_drop_in_changes_one_key_and_names_its_file() {
     assert!(at.file.ends_with("containerd.toml"), "{at}");
 }
 
+#[test]
+fn the_kubelet_is_told_the_name_of_its_node() {
+    let arguments = |config: &str| {
+        let mut input = load(&root().join("units"), None);
+        input.config("config.toml", format!("schema = 1\n{config}"));
+        let set = lower(input).unwrap_or_else(|report| panic!("{report}"));
+        let unit = set.units.iter().find(|u| u.name.as_str() == "kubelet").unwrap();
+        let keel_unit::Kind::Service(service) = &unit.kind else { panic!("{:?}", unit.kind) };
+        service.exec.arguments.clone()
+    };
+    let named = arguments("[cluster]\nnode-name = \"n-1\"\nkubelet-arguments = [\"--v=2\"]\n");
+    assert_eq!(named[named.len() - 2..], ["--hostname-override=n-1", "--v=2"]);
+    let unnamed = arguments("");
+    assert!(!unnamed.iter().any(|a| a.contains("hostname")), "{unnamed:?}");
+}
+
 /// A default that its own type does not take would be reported for every unit that leaves the key out.
 #[test]
 fn every_default_is_documented_and_reads() {

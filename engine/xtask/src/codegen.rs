@@ -1,13 +1,15 @@
 //! `cargo xtask codegen`: writes what is generated, or with `--check` proves that what is checked in is current.
 //!
 //! protox compiles the proto files, so nobody needs protoc; the result is checked in, so nobody needs this to build. The
-//! reference of unit files and machine configs comes from the tables that their decoder is made from.
+//! reference of unit files and machine configs comes from the tables that their decoder is made from, and the picture of the boot from
+//! the units.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::picture::pictures;
 use crate::reference;
 
 /// What to do with generated files.
@@ -27,6 +29,9 @@ pub(crate) enum CodegenError {
     /// A proto file is wrong.
     #[error("cannot compile the proto files")]
     Proto(#[source] protox::Error),
+    /// The shipped units have no graph.
+    #[error("cannot draw the shipped boot")]
+    Graph(#[source] keel_plan::PlanError),
     /// Checked-in files differ.
     #[error("not current, run `cargo xtask codegen`: {}", .0.join(", "))]
     Stale(Vec<String>),
@@ -36,12 +41,14 @@ const PROTO_IN: &str = "proto";
 /// Folders that belong wholly to what is generated: a file in one of them that nothing generates is stale.
 const PROTO_OUT: &str = "proto/src/gen";
 const REFERENCE_OUT: &str = "docs/reference";
+const PICTURES_OUT: &str = "docs/pictures";
 
 /// Writes or checks every generated file of the workspace at `root`.
 pub(crate) fn run(root: &Path, args: Args) -> Result<(), CodegenError> {
     let folders = [
         (root.join(PROTO_OUT), grpc(&root.join(PROTO_IN))?),
         (root.join(REFERENCE_OUT), reference::pages()),
+        (root.join(PICTURES_OUT), pictures(root).map_err(CodegenError::Graph)?),
     ];
     let mut all_stale = Vec::new();
     for (folder, wanted) in &folders {
@@ -164,7 +171,7 @@ mod tests {
         let stale = Err("not current, run `cargo xtask codegen`: keel.v1.rs".to_owned());
         assert_eq!(
             check(root),
-            Err("not current, run `cargo xtask codegen`: keel.v1.rs, machine-config.md, units.md"
+            Err("not current, run `cargo xtask codegen`: keel.v1.rs, findings.md, machine-config.md, units.md"
                 .to_owned()),
             "nothing is generated yet"
         );

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use keel_image::ImageDir;
 use keel_image::vm::{Accel, Boot, Disk, Network, Next, Vm, VmSpec};
+use keel_plan::{BOOT as GOAL, Basis, REPORT, SPAN, Trace, compile, predict, predictions};
+use keel_unit::load::load;
 use serde::{Deserialize, Serialize};
 
 use crate::command::Failure;
@@ -24,8 +26,10 @@ const DISK: u64 = 4 << 30;
 const BOOT: Duration = Duration::from_secs(300);
 const SHUTDOWN: Duration = Duration::from_secs(90);
 
-/// Init prints one line with this mark when boot is over and `keel.report=json` was asked for.
-const REPORT: &str = "KEEL-REPORT ";
+/// Where the demo leaves how its boot went.
+const TRACE: &str = "target/demo/boot.json";
+/// How many units of a prediction are shown, the worst first.
+const WORST: usize = 8;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -54,7 +58,7 @@ struct Degraded {
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
-    let (image, programs) = node::vm_image(&setup::run()?)?;
+    let (image, programs) = node::vm_image(&setup::node()?)?;
     let image = ImageDir::open(&image).map_err(Failure::because("the image is not whole"))?;
     let scratch = tempfile::tempdir().map_err(Failure::because("no place for a disk"))?;
     let disk = Disk::at(&scratch.path().join("disk.img"), DISK)
@@ -82,11 +86,14 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
     say(&format!("==> boot, QEMU with {}", spec.accel.name()));
     let mut vm = Vm::start(&spec).map_err(Failure::because("the demo has no machine"))?;
     let port = vm.forwarded(API_PORT);
-    let report = boot(&mut vm, &stops)?;
+    let (report, trace) = boot(&mut vm, &stops)?;
 
     let osctl = programs.osctl.display();
     say(&summary(&report));
-    say(&format!("\nlook at its graph:  {osctl} graph render --config machine-configs/qemu.toml"));
+    say(&format!("\npredicted against measured\n{}", predicted(&trace)?));
+    record(&trace)?;
+    say(&format!("look at its boot:   {osctl} boot show {TRACE}"));
+    say(&format!("look at its graph:  {osctl} graph render --config machine-configs/qemu.toml"));
     let stay = !options.json && io::stdin().is_terminal() && io::stdout().is_terminal();
     if stay {
         if let Some(port) = port {
@@ -109,15 +116,21 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
 }
 
 /// Shows the boot until init reports on it.
-fn boot(vm: &mut Vm, stops: &AtomicUsize) -> Result<Report, Failure> {
+fn boot(vm: &mut Vm, stops: &AtomicUsize) -> Result<(Report, Trace), Failure> {
     let deadline = Instant::now() + BOOT;
+    let mut told: Vec<String> = Vec::new();
     loop {
         match vm.next(Duration::from_millis(100)) {
             Next::Line(line) => match line.split_once(REPORT) {
                 Some((_, report)) => {
-                    return serde_json::from_str(report)
-                        .map_err(Failure::because(format!("not a report: {report}")));
+                    told.push(line.to_owned());
+                    let trace = Trace::from_console(told.iter().map(String::as_str));
+                    let trace = trace.map_err(Failure::because("the console has no trace"))?;
+                    let report = serde_json::from_str(report)
+                        .map_err(Failure::because(format!("not a report: {report}")))?;
+                    return Ok((report, trace));
                 }
+                None if line.contains(SPAN) => told.push(line.to_owned()),
                 None => say(&format!("    {line}")),
             },
             Next::Off => return Err(Failure::new("the node went off during its boot")),
@@ -134,6 +147,27 @@ fn boot(vm: &mut Vm, stops: &AtomicUsize) -> Result<Report, Failure> {
             return Err(Failure::new("interrupted"));
         }
     }
+}
+
+/// What the simulator says of this boot.
+fn predicted(trace: &Trace) -> Result<String, Failure> {
+    let root = node::repository();
+    let input = load(&root.join("units"), Some(&root.join("machine-configs/qemu.toml")));
+    let planned = compile(input, GOAL);
+    let (graph, transaction) = planned.map_err(Failure::because("cannot plan the demo's boot"))?;
+    let transaction = Arc::new(transaction);
+    let of = |basis| predict(&graph, &transaction, trace, &[], 50, basis);
+    Ok(predictions(&of(Basis::Before), &of(Basis::Replay), WORST))
+}
+
+/// Keeps the trace, for osctl.
+fn record(trace: &Trace) -> Result<(), Failure> {
+    let path = node::repository().join(TRACE);
+    let folder = path.parent().map(std::fs::create_dir_all);
+    folder
+        .unwrap_or(Ok(()))
+        .and_then(|()| std::fs::write(&path, trace.json()))
+        .map_err(Failure::because(format!("cannot write {TRACE}")))
 }
 
 fn summary(report: &Report) -> String {

@@ -3,11 +3,13 @@
 //! Progress and everything that child programs print goes to stderr; stdout carries results alone.
 
 mod apt;
+mod bench;
 mod codegen;
 mod command;
 mod demo;
 mod node;
 mod payload;
+mod picture;
 mod progress;
 mod reference;
 mod setup;
@@ -30,6 +32,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Xtask {
+    /// Measure osctl beside systemd-analyze on the same random graphs, and print a table
+    BenchOffline(bench::Options),
     /// Write the generated files, or check that they are current
     Codegen(codegen::Args),
     /// Boot a node in QEMU from machine-configs/qemu.toml and show how it went
@@ -56,16 +60,17 @@ fn main() -> ExitCode {
 
 fn run(command: Xtask) -> Result<ExitCode, Failure> {
     match command {
+        Xtask::BenchOffline(options) => bench::run(&options)?,
         Xtask::Codegen(args) => codegen::run(&node::repository(), args)
             .map_err(Failure::because("the generated files are not right"))?,
         Xtask::Demo(options) => return demo::run(&options),
-        Xtask::Setup => setup::run().map(drop)?,
+        Xtask::Setup => setup::all().map(drop)?,
         Xtask::Test(options) => test::run(&options)?,
         Xtask::Tidy => {
             tidy::run(&node::repository())
                 .map_err(Failure::because("the workspace is not tidy"))?;
         }
-        Xtask::VmImage => test::images(&setup::run()?)?,
+        Xtask::VmImage => test::images(&setup::firmware()?)?,
     }
     Ok(ExitCode::SUCCESS)
 }

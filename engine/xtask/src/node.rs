@@ -66,6 +66,9 @@ pub(crate) fn image(
     osctl.arg("--config").arg(config).arg("--units").arg(repository().join("units"));
     osctl.arg("--kernel").arg(&kit.kernel).arg("--modules").arg(&kit.modules);
     osctl.arg("--payload").arg(kit.payload.join(",")).args(["--format", format, "-o"]).arg(out);
+    if let Some(certificates) = &kit.ca_certificates {
+        osctl.arg("--ca-certificates").arg(certificates);
+    }
     // The page lists hundreds of files; it is in the manifest too.
     let page = crate::command::output(&mut osctl)?;
     for line in page.lines().rev().take(3).collect::<Vec<_>>().into_iter().rev() {

@@ -23,6 +23,9 @@ const UNPACKED: [&str; 3] = ["containerd", "containerd-shim-runc-v2", "runc"];
 /// Programs that are taken from this machine; setup has installed them.
 const FROM_HOST: [&str; 4] = ["mount", "umount", "mkfs.ext4", "e2fsck"];
 
+/// Whom this machine trusts: the authorities of Debian's package ca-certificates. A node that trusts nobody pulls no image.
+const CA_CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
 /// What a node image is made of, beside Keel itself.
 #[derive(Debug, Clone)]
 pub(crate) struct Kit {
@@ -31,6 +34,8 @@ pub(crate) struct Kit {
     pub(crate) modules: PathBuf,
     /// `name=path`, as `osctl image build --payload` takes it.
     pub(crate) payload: Vec<String>,
+    /// Certificates of authorities, if this machine has any.
+    pub(crate) ca_certificates: Option<PathBuf>,
 }
 
 /// Fetches what is missing or broken.
@@ -113,6 +118,7 @@ fn kit(root: &Path) -> Result<Kit, Failure> {
         kernel,
         modules: root.to_owned(),
         payload: unpacked.into_iter().chain(host).collect::<Result<_, _>>()?,
+        ca_certificates: Some(PathBuf::from(CA_CERTIFICATES)).filter(|path| path.exists()),
     })
 }
 

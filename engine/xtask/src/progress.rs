@@ -19,3 +19,8 @@ pub(crate) fn step<T>(name: &str, work: impl FnOnce() -> Result<T, Failure>) -> 
     say(&format!("    {name}: {verdict}, {:.1} s", started.elapsed().as_secs_f64()));
     result
 }
+
+/// Prints a result. A closed stdout means that nobody wants it any more.
+pub(crate) fn print(text: &str) {
+    let _ = write!(io::stdout(), "{text}");
+}

@@ -7,13 +7,14 @@ use std::fmt::Write;
 use keel_unit::KindName;
 use keel_unit::config::MachineConfig;
 use keel_unit::keys::{Key, Table};
+use keel_unit::rules::RULES;
 use keel_unit::unit::Words;
 
 const NOTE: &str = "<!-- Made by `cargo xtask codegen` from the key tables of engine/unit. Edit those, not this. -->\n";
 
 /// Every page: file name -> text.
 pub(crate) fn pages() -> BTreeMap<String, String> {
-    [("units.md", units()), ("machine-config.md", machine_config())]
+    [("units.md", units()), ("machine-config.md", machine_config()), ("findings.md", findings())]
         .map(|(name, text)| (name.to_owned(), text))
         .into()
 }
@@ -27,6 +28,16 @@ fn units() -> String {
     for kind in KindName::ALL {
         let _ = write!(page, "## `[{kind}]`\n\n{}\n\n", prose(kind.doc()));
         keys(&mut page, kind.as_str(), kind.keys(), 3);
+    }
+    trimmed(page)
+}
+
+fn findings() -> String {
+    let mut page = format!(
+        "# Findings\n\n{NOTE}\nEach finding of `osctl validate` names one of these rules; `--format sarif`, `github` and `json` carry its code.\n\n"
+    );
+    for rule in RULES {
+        let _ = write!(page, "## {}\n\n{}. {}\n\n", rule.code, rule.title, rule.text);
     }
     trimmed(page)
 }

@@ -25,7 +25,7 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let started = Instant::now();
-    let kit = setup::run()?;
+    let kit = setup::all()?;
     let check = |args: &[&str]| command::run(command::cargo(args).current_dir(repository()));
     step("rustfmt", || check(&["fmt", "--all", "--check"]))?;
     step("clippy", || check(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;

@@ -145,3 +145,17 @@ fn the_boot_is_told_whole() {
         assert!(told, "docs/boot.md does not mention {}", unit.name);
     }
 }
+
+#[test]
+fn every_page_is_in_the_summary_once() {
+    let summary = fs::read_to_string(root().join("docs/SUMMARY.md")).unwrap();
+    for folder in ["", "reference/"] {
+        for entry in fs::read_dir(root().join("docs").join(folder)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            if name.ends_with(".md") && name != "SUMMARY.md" {
+                let found = summary.matches(&format!("]({folder}{name})")).count();
+                assert_eq!(found, 1, "docs/SUMMARY.md names {folder}{name} {found} times");
+            }
+        }
+    }
+}

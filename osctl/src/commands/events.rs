@@ -10,6 +10,10 @@ use crate::node::{self, goal_state, millis, unit_state};
 use crate::output::{Format, Ink, Output, Palette};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  osctl --endpoint 192.0.2.10 events
+  osctl --endpoint 192.0.2.10 events --follow --from 120
+  osctl --endpoint 192.0.2.10 events --output json | jq -r 'select(.to == \"failed\").unit'")]
 pub(crate) struct Args {
     /// Go on with what happens from now on, until interrupted
     #[arg(long, short)]

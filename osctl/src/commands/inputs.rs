@@ -4,17 +4,21 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use keel_plan::{BOOT, BootGraph, PlanError, Transaction, compile};
-use keel_unit::Report;
-use keel_unit::load::load;
+use keel_unit::load::{Files, load_all};
+use keel_unit::{Input, Report};
 
 use crate::error::Failure;
 
 /// Where units and machine config are.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Inputs {
-    /// Machine config; without one everything has its default
+    /// Machine config; say it again for each further file that patches those before. Without one everything has its default
     #[arg(long, short, value_name = "FILE")]
-    pub(crate) config: Option<PathBuf>,
+    pub(crate) config: Vec<PathBuf>,
+
+    /// File with the config's secrets, `NAME = "…"` each; for its owner alone (mode 0600)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secrets: Option<PathBuf>,
 
     /// Folder of unit files
     #[arg(long, short, value_name = "DIR", default_value = "units")]
@@ -36,17 +40,43 @@ impl From<Failure> for Fault {
 }
 
 impl Inputs {
-    /// Reads, resolves and plans; everything that is wrong is one `Fault`.
-    pub(crate) fn planned(&self, goal: &str) -> Result<(BootGraph, Transaction), Fault> {
+    /// Reads all files. What cannot be read is a finding of theirs; a path that is not there is a slip on the command line.
+    pub(crate) fn load(&self) -> Result<Input, Failure> {
         present(&self.units, "--units")?;
         if self.units.is_file() {
             let failure = Failure::usage(format!("{} is a file", self.units.display()));
-            return Err(failure.next("name the folder that it lies in with --units").into());
+            return Err(failure.next("name the folder that it lies in with --units"));
         }
-        if let Some(config) = &self.config {
+        self.load_config()
+    }
+
+    /// Reads all files, with the units only where there are some.
+    pub(crate) fn load_config(&self) -> Result<Input, Failure> {
+        for config in &self.config {
             present(config, "--config")?;
         }
-        compile(load(&self.units, self.config.as_deref()), goal).map_err(|error| match error {
+        if let Some(secrets) = &self.secrets {
+            present(secrets, "--secrets")?;
+            private(secrets)?;
+        }
+        let mut input = load_all(Files {
+            units: Some(&*self.units).filter(|units| units.is_dir()),
+            configs: &self.config,
+            secrets: self.secrets.as_deref(),
+        });
+        // A config without its secrets can be checked and drawn; only an image needs them.
+        input.secrets_elsewhere = self.secrets.is_none();
+        Ok(input)
+    }
+
+    /// Reads, resolves and plans; everything that is wrong is one `Fault`.
+    pub(crate) fn planned(&self, goal: &str) -> Result<(BootGraph, Transaction), Fault> {
+        self.plan(self.load()?, goal)
+    }
+
+    /// Resolves and plans what was read.
+    pub(crate) fn plan(&self, input: Input, goal: &str) -> Result<(BootGraph, Transaction), Fault> {
+        compile(input, goal).map_err(|error| match error {
             PlanError::Invalid(report) => Fault::Findings(report),
             // Units that lack the goal of every boot are not whole; another goal was typed.
             PlanError::UnknownGoal { .. } if goal == BOOT => {
@@ -54,8 +84,14 @@ impl Inputs {
                 let units = self.units.display();
                 Fault::Other(failure.next(format!("give {units} a boot.toml with [target]")))
             }
-            PlanError::UnknownGoal { .. } => Fault::Other(Failure::usage(error.to_string())),
-            other => Fault::Other(Failure::new("cannot plan the boot").because(other)),
+            PlanError::UnknownGoal { .. } => {
+                let failure = Failure::usage(error.to_string());
+                Fault::Other(failure.next("`osctl graph list` names all units"))
+            }
+            other => {
+                let failure = Failure::new("cannot plan the boot").because(other);
+                Fault::Other(failure.next("this is a defect of osctl; please report it"))
+            }
         })
     }
 }
@@ -69,4 +105,25 @@ fn present(path: &Path, option: &str) -> Result<(), Failure> {
             Err(failure.next(format!("say where it is with {option}")))
         }
     }
+}
+
+/// Others must not be able to read a file of secrets.
+#[cfg(unix)]
+fn private(path: &Path) -> Result<(), Failure> {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let Ok(about) = path.metadata() else { return Ok(()) };
+    let mode = about.permissions().mode() & 0o7777;
+    if !about.is_file() || mode & 0o077 == 0 {
+        return Ok(());
+    }
+    let shown = path.display();
+    let failure =
+        Failure::usage(format!("others may use the secrets in {shown} (mode {mode:04o})"));
+    Err(failure.next(format!("chmod 600 {shown}")))
+}
+
+#[cfg(not(unix))]
+fn private(_: &Path) -> Result<(), Failure> {
+    Ok(())
 }

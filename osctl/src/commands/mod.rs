@@ -1,9 +1,16 @@
 //! One module per command: its arguments, what it does, how its result looks.
 
+pub(crate) mod boot;
+pub(crate) mod completion;
+pub(crate) mod config;
 pub(crate) mod events;
+pub(crate) mod explain;
 pub(crate) mod graph;
 pub(crate) mod image;
 pub(crate) mod inputs;
+pub(crate) mod inventory;
+pub(crate) mod man;
 pub(crate) mod status;
 pub(crate) mod units;
 pub(crate) mod validate;
+pub(crate) mod verify;

@@ -12,6 +12,12 @@ use crate::output::{Format, Ink, Output, Palette};
 
 /// Exit code 1 if the node is degraded or in emergency.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Exit code 1: the node is degraded, or cannot be asked.
+
+Examples:
+  osctl --endpoint 192.0.2.10 status
+  OSCTL_ENDPOINT=192.0.2.10 osctl status
+  osctl --endpoint 192.0.2.10 status --output yaml")]
 pub(crate) struct Args {}
 
 pub(crate) fn run(_: &Args, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
@@ -247,6 +253,8 @@ mod tests {
                 ],
                 speed_up: 2.46,
                 max_side_by_side: 9,
+                kernel: None,
+                processors: None,
             }),
         }
     }

@@ -9,6 +9,9 @@ use crate::node::{self, age, millis, short, unit_state};
 use crate::output::{Format, Ink, Output, Palette};
 
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  osctl --endpoint 192.0.2.10 units
+  osctl --endpoint 192.0.2.10 units --output json | jq '.units[] | select(.state == \"failed\")'")]
 pub(crate) struct Args {}
 
 pub(crate) fn run(_: &Args, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {

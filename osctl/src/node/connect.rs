@@ -106,7 +106,10 @@ pub(crate) fn ask<T>(conversation: impl Future<Output = Result<T, Failure>>) -> 
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(|source| Failure::new("cannot start an event loop").because(source))?
+        .map_err(|source| {
+            let failure = Failure::new("cannot start an event loop").because(source);
+            failure.next("this process may open too few files: see `ulimit -n`")
+        })?
         .block_on(conversation)
 }
 
@@ -145,6 +148,9 @@ fn read(args: &NodeArgs) -> Result<(Endpoint, Trust), Failure> {
         Some(text) => Trust::Pinned(text.parse().map_err(|error| {
             Failure::usage("--fingerprint is not a fingerprint")
                 .because(Box::<dyn Error + Send + Sync>::from(error))
+                .next(
+                    "copy it from the node's console, or leave it out and compare what osctl shows",
+                )
         })?),
         None => Trust::FirstUse,
     };

@@ -85,6 +85,12 @@ pub struct BootReport {
     /// The most units that were activating at one moment.
     #[prost(uint32, tag = "4")]
     pub max_side_by_side: u32,
+    /// From the kernel's start to init's first instruction.
+    #[prost(message, optional, tag = "5")]
+    pub kernel: ::core::option::Option<::prost_types::Duration>,
+    /// Processors of the machine.
+    #[prost(uint32, optional, tag = "6")]
+    pub processors: ::core::option::Option<u32>,
 }
 /// One unit on the critical path.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -151,6 +157,28 @@ pub struct Unit {
     /// Memory of its whole cgroup, in bytes, where it has one.
     #[prost(uint64, optional, tag = "13")]
     pub memory_bytes: ::core::option::Option<u64>,
+    /// How it came up when the machine booted. Absent if the boot has nothing to do with it.
+    #[prost(message, optional, tag = "14")]
+    pub boot: ::core::option::Option<UnitBoot>,
+}
+/// How one unit came up, or did not. Times count from init's start.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnitBoot {
+    /// What became of it.
+    #[prost(enumeration = "UnitState", tag = "1")]
+    pub state: i32,
+    /// When its first activation began. Absent if it had none.
+    #[prost(message, optional, tag = "2")]
+    pub began: ::core::option::Option<::prost_types::Duration>,
+    /// When it was up, skipped or failed. Absent if that did not come.
+    #[prost(message, optional, tag = "3")]
+    pub ended: ::core::option::Option<::prost_types::Duration>,
+    /// The unit that it waited for last, or that it failed for lack of.
+    #[prost(string, optional, tag = "4")]
+    pub waited_for: ::core::option::Option<::prost::alloc::string::String>,
+    /// Activations until then.
+    #[prost(uint32, tag = "5")]
+    pub attempts: u32,
 }
 /// Asks for events.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -236,6 +264,142 @@ pub struct GoalChange {
     /// The reason.
     #[prost(string, optional, tag = "2")]
     pub why: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// Asks for the machine's inventory.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetInventoryRequest {}
+/// The machine's inventory.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetInventoryResponse {
+    /// The inventory at the moment of the call.
+    #[prost(message, optional, tag = "1")]
+    pub inventory: ::core::option::Option<Inventory>,
+}
+/// What a machine is made of.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Inventory {
+    /// The processors' architecture, as `uname -m` prints it.
+    #[prost(string, tag = "1")]
+    pub architecture: ::prost::alloc::string::String,
+    /// The running kernel's release, as `uname -r` prints it.
+    #[prost(string, tag = "2")]
+    pub kernel: ::prost::alloc::string::String,
+    /// Processors that are online.
+    #[prost(uint32, tag = "3")]
+    pub cpus: u32,
+    /// Memory in bytes.
+    #[prost(uint64, tag = "4")]
+    pub memory_bytes: u64,
+    /// The network links but for the loopback, hardware first. At most 256, and fewer with long texts.
+    #[prost(message, repeated, tag = "5")]
+    pub links: ::prost::alloc::vec::Vec<InventoryLink>,
+    /// The disks. At most 256, and fewer with many partitions.
+    #[prost(message, repeated, tag = "6")]
+    pub disks: ::prost::alloc::vec::Vec<InventoryDisk>,
+    /// How many more links and disks there are than are told of.
+    #[prost(uint32, tag = "7")]
+    pub left_out: u32,
+}
+/// A network link, up or not.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct InventoryLink {
+    /// The kernel's name for it.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Its hardware address, such as 52:54:00:12:34:56. Absent for what is no Ethernet.
+    #[prost(string, optional, tag = "2")]
+    pub mac: ::core::option::Option<::prost::alloc::string::String>,
+    /// Whether it has a carrier. Absent for a link that is down, where nobody knows.
+    #[prost(bool, optional, tag = "3")]
+    pub carrier: ::core::option::Option<bool>,
+    /// What software made it, such as veth or bridge. Absent for hardware.
+    #[prost(string, optional, tag = "4")]
+    pub kind: ::core::option::Option<::prost::alloc::string::String>,
+    /// Whether it is a port of a bridge or a bond.
+    #[prost(bool, tag = "5")]
+    pub port: bool,
+    /// Its drivers, nearest first.
+    #[prost(message, repeated, tag = "6")]
+    pub drivers: ::prost::alloc::vec::Vec<InventoryDriver>,
+}
+/// A disk.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct InventoryDisk {
+    /// Its device node.
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    /// The names that /dev/disk/by-id has, or would have, for it.
+    #[prost(string, repeated, tag = "2")]
+    pub by_id: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Serial number.
+    #[prost(string, optional, tag = "3")]
+    pub serial: ::core::option::Option<::prost::alloc::string::String>,
+    /// Model.
+    #[prost(string, optional, tag = "4")]
+    pub model: ::core::option::Option<::prost::alloc::string::String>,
+    /// Size in bytes.
+    #[prost(uint64, tag = "5")]
+    pub size_bytes: u64,
+    /// How it is attached: a word of `bus` in the machine config's disk selector. Absent for what is of no known bus.
+    #[prost(string, optional, tag = "6")]
+    pub bus: ::core::option::Option<::prost::alloc::string::String>,
+    /// Whether its medium can be taken out.
+    #[prost(bool, tag = "7")]
+    pub removable: bool,
+    /// Whether it cannot be written.
+    #[prost(bool, tag = "8")]
+    pub read_only: bool,
+    /// The formats whose marks are on it, the most telling first. None on a blank disk.
+    #[prost(string, repeated, tag = "9")]
+    pub content: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Why it could not be looked at. Then `content` and `partitions` say nothing.
+    #[prost(string, optional, tag = "10")]
+    pub unread: ::core::option::Option<::prost::alloc::string::String>,
+    /// Its partitions.
+    #[prost(message, repeated, tag = "11")]
+    pub partitions: ::prost::alloc::vec::Vec<InventoryPartition>,
+    /// Its drivers, nearest first.
+    #[prost(message, repeated, tag = "12")]
+    pub drivers: ::prost::alloc::vec::Vec<InventoryDriver>,
+}
+/// A partition of a disk.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct InventoryPartition {
+    /// Its number.
+    #[prost(uint32, tag = "1")]
+    pub number: u32,
+    /// Its name; empty where the table has none.
+    #[prost(string, tag = "2")]
+    pub label: ::prost::alloc::string::String,
+    /// Its type in a GPT: a GUID in capitals. Absent in other tables.
+    #[prost(string, optional, tag = "3")]
+    pub type_guid: ::core::option::Option<::prost::alloc::string::String>,
+    /// Size in bytes.
+    #[prost(uint64, tag = "4")]
+    pub size_bytes: u64,
+    /// What is on it. Absent where it could not be read.
+    #[prost(message, optional, tag = "5")]
+    pub content: ::core::option::Option<InventoryContent>,
+}
+/// What is on a partition.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct InventoryContent {
+    /// The formats whose marks are on it, the most telling first. None on a blank one.
+    #[prost(string, repeated, tag = "1")]
+    pub marks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// A driver between a device and the processor.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct InventoryDriver {
+    /// The module that holds it; its own name where it is in no module.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// What the device that it drives says that it is.
+    #[prost(string, tag = "2")]
+    pub modalias: ::prost::alloc::string::String,
+    /// Whether it is part of the kernel, and no file is loaded for it.
+    #[prost(bool, tag = "3")]
+    pub built_in: bool,
 }
 /// How far a machine's goal is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
@@ -468,6 +632,33 @@ pub mod node_client {
             req.extensions_mut().insert(GrpcMethod::new("keel.v1.Node", "ListUnits"));
             self.inner.unary(req, path, codec).await
         }
+        /// What the machine is made of: processors, memory, links, disks and the drivers that they take. Disks are looked at while the
+        /// call lasts; one that does not answer within seconds is told of without its content.
+        ///
+        /// UNAVAILABLE: init does not answer the agent.
+        pub async fn get_inventory(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetInventoryRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetInventoryResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/keel.v1.Node/GetInventory",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("keel.v1.Node", "GetInventory"));
+            self.inner.unary(req, path, codec).await
+        }
         /// What happened to the units since boot and, if asked for, what happens from now on.
         ///
         /// UNAVAILABLE: init does not answer the agent.
@@ -527,6 +718,17 @@ pub mod node_server {
             request: tonic::Request<super::ListUnitsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ListUnitsResponse>,
+            tonic::Status,
+        >;
+        /// What the machine is made of: processors, memory, links, disks and the drivers that they take. Disks are looked at while the
+        /// call lasts; one that does not answer within seconds is told of without its content.
+        ///
+        /// UNAVAILABLE: init does not answer the agent.
+        async fn get_inventory(
+            &self,
+            request: tonic::Request<super::GetInventoryRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetInventoryResponse>,
             tonic::Status,
         >;
         /// Server streaming response type for the WatchEvents method.
@@ -696,6 +898,49 @@ pub mod node_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListUnitsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/keel.v1.Node/GetInventory" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetInventorySvc<T: Node>(pub Arc<T>);
+                    impl<T: Node> tonic::server::UnaryService<super::GetInventoryRequest>
+                    for GetInventorySvc<T> {
+                        type Response = super::GetInventoryResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetInventoryRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Node>::get_inventory(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetInventorySvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use keel_control::{Control, ControlError};
 use keel_proto::v1::node_server::Node as NodeApi;
 use keel_proto::v1::{
-    GetStatusRequest, GetStatusResponse, ListUnitsRequest, ListUnitsResponse, WatchEventsRequest,
-    WatchEventsResponse,
+    GetInventoryRequest, GetInventoryResponse, GetStatusRequest, GetStatusResponse,
+    ListUnitsRequest, ListUnitsResponse, WatchEventsRequest, WatchEventsResponse,
 };
 use tokio::sync::{Semaphore, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -81,6 +81,15 @@ impl NodeApi for Node {
     ) -> Result<Response<ListUnitsResponse>, Status> {
         let list = self.ask(Control::units).await?;
         Ok(Response::new(convert::units(list)))
+    }
+
+    async fn get_inventory(
+        &self,
+        _: Request<GetInventoryRequest>,
+    ) -> Result<Response<GetInventoryResponse>, Status> {
+        let inventory = self.ask(Control::inventory).await?;
+        let inventory = convert::inventory(inventory);
+        Ok(Response::new(GetInventoryResponse { inventory: Some(inventory) }))
     }
 
     type WatchEventsStream = ReceiverStream<Result<WatchEventsResponse, Status>>;

@@ -127,6 +127,10 @@ mod tests {
             unreachable!("nobody asks")
         }
 
+        async fn inventory(&self) -> Result<keel_control::Inventory, Refusal> {
+            unreachable!("nobody asks")
+        }
+
         fn events(&self) -> &EventLog {
             &self.0
         }

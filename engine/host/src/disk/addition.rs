@@ -18,6 +18,7 @@ use super::error::{DiskError, DiskErrorKind};
 use super::gpt::{self, Composed, Copy, Entry, Layout, Raw, Sectors, Table, TooSmall, Wanted};
 use super::intent::{self, crc32};
 use super::inventory::Disk;
+use super::partition::view_of;
 use super::plan::{self, PartitionErrorKind, Permit, View};
 use super::provision::{self, Window};
 use super::signature::{self, Content, Depth, Found};
@@ -316,16 +317,34 @@ pub(super) fn make(
         decide(partition, disk, &file, table, record)?;
     drop(file);
 
-    let mut file = BlockFile::open_exclusive(&disk.path).map_err(PartitionErrorKind::Disk)?;
     if permit == Permit::EraseFirst {
         say(format!("{node}: erasing {content} behind the image, as the machine config says"));
-        erase(&mut file, free).map_err(failed(disk, DiskErrorKind::Write))?;
     }
     let size = addition.layout.entry.sectors() * free.sector;
     say(format!("{node}: making partition {} ({size} bytes) behind the image", partition.label));
+    let mut file = open_for_writing(view)?;
+    let now = decide(partition, disk, &file, table, record)?.content;
+    if now != content {
+        return Err(PartitionErrorKind::Changed { disk: disk.path.clone(), content: now });
+    }
+    if permit == Permit::EraseFirst {
+        erase(&mut file, free).map_err(failed(disk, DiskErrorKind::Write))?;
+    }
     provision::write(&mut file, &addition.layout, composed)
         .map_err(failed(disk, DiskErrorKind::Write))?;
     Ok(addition.layout.entry)
+}
+
+/// Opens the disk so that nobody else can claim it, and looks at its table again: the decision may be old.
+fn open_for_writing(view: &View) -> Result<BlockFile, PartitionErrorKind> {
+    let disk = &view.disk;
+    let file = BlockFile::open_exclusive(&disk.path).map_err(PartitionErrorKind::Disk)?;
+    let now = view_of(disk.clone(), &file).map_err(PartitionErrorKind::Disk)?;
+    if now == *view {
+        return Ok(file);
+    }
+    let content = signature::scan(&file, Depth::Disk).map_err(failed(disk, DiskErrorKind::Read))?;
+    Err(PartitionErrorKind::Changed { disk: disk.path.clone(), content })
 }
 
 /// To the very end of the disk: what stands there is replaced by the table's backup.
@@ -346,7 +365,7 @@ pub(super) fn finish(
     say: &dyn Fn(String),
 ) -> Result<(), PartitionErrorKind> {
     let disk = &view.disk;
-    let mut file = BlockFile::open_exclusive(&disk.path).map_err(PartitionErrorKind::Disk)?;
+    let mut file = open_for_writing(view)?;
     let raw = gpt::read_raw(&file, table.copy).map_err(failed(disk, DiskErrorKind::Read))?;
     let Some(addition) = Addition::resumed(table, raw, layout) else { return Ok(()) };
     say(format!(

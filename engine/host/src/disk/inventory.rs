@@ -7,19 +7,31 @@ use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use keel_unit::kinds::Bus;
+use keel_unit::select::DiskFacts;
 
-/// Where the kernel shows its devices. Tests show it a few.
-#[derive(Debug, Clone, PartialEq, Eq)]
+use super::source::Located;
+
+/// Where the kernel shows its devices (tests show it a few), and what was found there so far. Clones share that.
+#[derive(Debug, Clone)]
 pub struct Roots {
     /// Where sysfs is mounted.
     pub sys: PathBuf,
     /// Where devtmpfs is mounted.
     pub dev: PathBuf,
+    /// The partitions that partition units have located or made.
+    pub located: Located,
+}
+
+impl Roots {
+    /// The devices that are shown here.
+    pub fn new(sys: impl Into<PathBuf>, dev: impl Into<PathBuf>) -> Self {
+        Self { sys: sys.into(), dev: dev.into(), located: Located::default() }
+    }
 }
 
 impl Default for Roots {
     fn default() -> Self {
-        Self { sys: "/sys".into(), dev: "/dev".into() }
+        Self::new("/sys", "/dev")
     }
 }
 
@@ -101,6 +113,32 @@ impl Disk {
             }
         }
         ids
+    }
+}
+
+impl DiskFacts for Disk {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn ids(&self) -> Vec<String> {
+        Disk::ids(self)
+    }
+
+    fn serial(&self) -> Option<&str> {
+        self.serial.as_deref()
+    }
+
+    fn model(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn bus(&self) -> Option<Bus> {
+        self.bus
     }
 }
 
@@ -303,7 +341,7 @@ mod tests {
         }
 
         fn observe(&self) -> Vec<Disk> {
-            observe(&Roots { sys: self.0.path().to_owned(), dev: "/dev".into() }).unwrap()
+            observe(&Roots::new(self.0.path(), "/dev")).unwrap()
         }
     }
 

@@ -1,6 +1,7 @@
 //! Disks: found, told apart, partitioned and given a filesystem, and never written on a guess.
 //!
-//! `inventory` and `signature` observe; `selector`, `plan` and the planning half of `filesystem` decide and are pure;
+//! `inventory` and `signature` observe; `plan` and the planning half of `filesystem` decide and are pure, and so is
+//! [`keel_unit::select`], which says what disk a selector means;
 //! `gpt`, `intent`, `provision` and `kernel` do as told. Two entry points matter to others: [`partition::activate`] and
 //! [`filesystem::activate`].
 //!
@@ -23,7 +24,6 @@ mod memory;
 pub mod partition;
 pub mod plan;
 mod provision;
-pub mod selector;
 pub mod signature;
 pub mod source;
 

@@ -15,6 +15,7 @@ use super::gpt::{self, Entry, Layout, Wanted};
 use super::inventory::{self, Disk, Roots};
 use super::plan::{self, Choice, PartitionError, PartitionErrorKind, Permit, View};
 use super::signature::{self, Content, Depth};
+use super::source::Place;
 use super::{Say, addition, intent, kernel, off_thread, provision};
 use crate::device::{Received, UeventSocket};
 use crate::identity::random::random_uuid;
@@ -60,7 +61,11 @@ pub async fn activate(
             (partition.clone(), roots.clone(), Arc::clone(say));
         let looked = off_thread(move || look(&its_partition, &its_roots, &*its_say)).await;
         let kind = match looked.unwrap_or(Err(PartitionErrorKind::Stopped)) {
-            Ok(outcome) => return Ok(outcome),
+            Ok(outcome) => {
+                let place = Place { disk: outcome.disk.clone(), guid: outcome.guid };
+                roots.located.remember(partition.label.as_str(), place);
+                return Ok(outcome);
+            }
             Err(kind) => failed(kind),
         };
         if !kind.kind.may_pass() {
@@ -125,12 +130,37 @@ fn look(
 
 fn view(disk: Disk) -> Result<View, DiskError> {
     let file = BlockFile::open(&disk.path)?;
-    let read = || -> io::Result<_> { Ok((gpt::read(&file)?, intent::read_layout(&file)?)) };
-    let (table, unfinished) = read().map_err(|source| DiskError {
-        disk: disk.path.clone(),
-        kind: DiskErrorKind::Read(source),
+    view_of(disk, &file)
+}
+
+pub(super) fn view_of(disk: Disk, file: &BlockFile) -> Result<View, DiskError> {
+    let read = || -> io::Result<_> { Ok((gpt::read(file)?, intent::read_layout(file)?)) };
+    match read() {
+        Ok((table, unfinished)) => Ok(View { disk, table, unfinished }),
+        Err(source) => Err(DiskError { disk: disk.path, kind: DiskErrorKind::Read(source) }),
+    }
+}
+
+/// Opens a disk for writing, of which it was decided that it may be written, from this view and this content. The decision may
+/// be old: a disk that is slow to answer keeps an attempt going in its thread when its unit has been given up long ago. So
+/// everything is looked at again once nobody else can claim the disk, and has to be as it was.
+fn open_for_writing(
+    view: &View,
+    unfinished: Option<&Layout>,
+    decided_on: &Content,
+) -> Result<BlockFile, PartitionErrorKind> {
+    let disk = &view.disk;
+    let file = BlockFile::open_exclusive(&disk.path).map_err(PartitionErrorKind::Disk)?;
+    let now = view_of(disk.clone(), &file).map_err(PartitionErrorKind::Disk)?;
+    let content = content(&file, unfinished).map_err(|source| {
+        let kind = DiskErrorKind::Read(source);
+        PartitionErrorKind::Disk(DiskError { disk: disk.path.clone(), kind })
     })?;
-    Ok(View { disk, table, unfinished })
+    if (&now, &content) == (view, decided_on) {
+        Ok(file)
+    } else {
+        Err(PartitionErrorKind::Changed { disk: disk.path.clone(), content })
+    }
 }
 
 /// Uses a partition that is there. If its record says that its table was not finished, the rest is written first.
@@ -160,8 +190,8 @@ fn locate(
                 "{}: finishing a partition table that a power cut left unfinished",
                 disk.path.display()
             ));
-            let mut file =
-                BlockFile::open_exclusive(&disk.path).map_err(PartitionErrorKind::Disk)?;
+            drop(file);
+            let mut file = open_for_writing(view, Some(layout), &content)?;
             provision::provision(&mut file, layout).map_err(failed(DiskErrorKind::Write))?;
             provisioned = true;
         }
@@ -202,18 +232,16 @@ fn make(
     };
     drop(file);
 
-    let mut file = BlockFile::open_exclusive(&disk.path).map_err(PartitionErrorKind::Disk)?;
+    let path = disk.path.display();
+    if permit == Permit::EraseFirst {
+        say(format!("{path}: erasing {content}, as the machine config says"));
+    }
+    say(format!("{path}: making partition {} ({} bytes)", partition.label, size_of(&layout)));
+    let mut file = open_for_writing(view, unfinished, &content)?;
     kernel::forget(&file, disk).map_err(PartitionErrorKind::Disk)?;
     if permit == Permit::EraseFirst {
-        say(format!("{}: erasing {content}, as the machine config says", disk.path.display()));
         provision::erase(&mut file, &layout).map_err(failed(DiskErrorKind::Write))?;
     }
-    say(format!(
-        "{}: making partition {} ({} bytes)",
-        disk.path.display(),
-        partition.label,
-        size_of(&layout)
-    ));
     provision::provision(&mut file, &layout).map_err(failed(DiskErrorKind::Write))?;
     drop(file);
     outcome(roots, disk, &layout.entry, true).map_err(PartitionErrorKind::Disk)
@@ -291,7 +319,7 @@ mod tests {
                 classes.join(name),
             )
             .unwrap();
-            let roots = Roots { sys: dir.path().to_owned(), dev: "/dev".into() };
+            let roots = Roots::new(dir.path(), "/dev");
             Self { node, roots, _dir: dir }
         }
 

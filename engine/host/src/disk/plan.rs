@@ -8,12 +8,12 @@ use std::fmt;
 use std::path::PathBuf;
 
 use keel_unit::kinds::{Partition, Wipe};
+use keel_unit::select::matching_disks;
 
 use super::addition::Unfit;
 use super::error::{DiskError, error_of_kind};
 use super::gpt::{Copy, Entry, Layout, Table, TooSmall};
 use super::inventory::Disk;
-use super::selector;
 use super::signature::Content;
 
 /// A disk and what its first and last sectors say.
@@ -73,7 +73,7 @@ pub fn choose<'a>(
         return Err(PartitionErrorKind::Disk(error));
     }
     let disks: Vec<_> = views.iter().map(|view| view.disk.clone()).collect();
-    match selector::matching(selector, &disks).as_slice() {
+    match matching_disks(selector, &disks).as_slice() {
         [] => Err(PartitionErrorKind::NoDisk(disks.iter().map(describe).collect())),
         [disk] if disk.read_only => Err(PartitionErrorKind::ReadOnly(disk.path.clone())),
         [disk] => match views.iter().find(|view| view.disk.path == disk.path) {
@@ -218,6 +218,14 @@ pub enum PartitionErrorKind {
         /// Why not.
         why: Unfit,
     },
+    /// Something was written to the disk after it was looked at, and before it was opened for writing.
+    #[error("{} has changed while it was looked at, and now holds {content}; it is left untouched", disk.display())]
+    Changed {
+        /// The disk.
+        disk: PathBuf,
+        /// What is there now.
+        content: Content,
+    },
     /// The selected disk is too small.
     #[error("{} is selected, but too small", disk.display())]
     TooSmall {
@@ -245,9 +253,10 @@ pub enum PartitionErrorKind {
 }
 
 impl PartitionErrorKind {
-    /// Whether it may pass by itself, when a disk appears that is still being probed.
+    /// Whether it may pass by itself: when a disk appears that is still being probed, or when another attempt, which was given up
+    /// and goes on all the same, makes the partition.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::NotFound | Self::NoDisk(_))
+        matches!(self, Self::NotFound | Self::NoDisk(_) | Self::Changed { .. })
     }
 }
 

@@ -100,10 +100,11 @@ impl fmt::Display for Content {
 
 /// Looks at a disk. It reads at most some 13 MiB, however large the disk is.
 pub fn scan(disk: &dyn ReadBlocks, depth: Depth) -> io::Result<Content> {
-    Ok(Content { signatures: find_signatures(disk)?, unknown: find_unknown(disk, depth)? })
+    Ok(Content { signatures: signatures(disk)?, unknown: find_unknown(disk, depth)? })
 }
 
-fn find_signatures(disk: &dyn ReadBlocks) -> io::Result<Vec<Found>> {
+/// The known marks on a disk alone. It reads some hundred small places, each no longer than a mark.
+pub fn signatures(disk: &dyn ReadBlocks) -> io::Result<Vec<Found>> {
     let mut found = Vec::new();
     let mut buffer = [0; 32];
     for signature in table::TABLE {
@@ -184,7 +185,7 @@ pub fn erase(disk: &mut dyn WriteBlocks) -> io::Result<()> {
             offset += length as u64;
         }
     }
-    for found in find_signatures(disk)? {
+    for found in signatures(disk)? {
         // A whole aligned block: the mark, the header that it stands in, and no half sector.
         let start = found.offset & !4095;
         let length = usize::try_from((size - start).min(4096)).unwrap_or(4096);

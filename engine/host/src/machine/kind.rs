@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use keel_plan::{Report, Token, UnitId};
 use keel_unit::Kind;
-use keel_unit::kinds::Module;
+use keel_unit::kinds::{HostName, Module};
 use keel_unit::value::Source;
 
 use super::program::reason;
 use super::{Shared, leftover};
-use crate::disk::inventory::Roots;
 use crate::disk::{filesystem, partition};
+use crate::hostname::HostnameError;
 use crate::module::{Modules, Options, hotplug};
 use crate::process::Asks;
 use crate::{clock, device, file, hostname, identity, mount, sysctl};
@@ -26,17 +26,17 @@ pub(super) async fn run(shared: &Arc<Shared>, token: Token, asks: &mut Asks) -> 
             _ = asks.next() => return Report::Stopped,
         },
         Kind::Partition(unit) => {
-            let (roots, say) = (Roots::default(), shared.say(id));
+            let (roots, say) = (&shared.roots, shared.say(id));
             tokio::select! {
-                located = partition::activate(unit, &roots, &say) => located.map(drop).map_err(|error| reason(&error)),
+                located = partition::activate(unit, roots, &say) => located.map(drop).map_err(|error| reason(&error)),
                 _ = asks.next() => return Report::Stopped,
             }
         }
         // A tool that runs (e2fsck, mke2fs) ends when it is dropped.
         Kind::Filesystem(unit) => {
-            let (roots, say) = (Roots::default(), shared.say(id));
+            let (roots, say) = (&shared.roots, shared.say(id));
             tokio::select! {
-                made = filesystem::activate(unit, &roots, &shared.tools, &say) => made.map(drop).map_err(|error| reason(&error)),
+                made = filesystem::activate(unit, roots, &shared.tools, &say) => made.map(drop).map_err(|error| reason(&error)),
                 _ = asks.next() => return Report::Stopped,
             }
         }
@@ -70,11 +70,11 @@ fn work(shared: &Arc<Shared>, id: UnitId) -> Result<(), String> {
     match &shared.unit(id).kind {
         Kind::Module(module) => load(shared, id, module),
         Kind::Sysctl(unit) => said(sysctl::apply(Path::new("/proc/sys"), unit)),
-        Kind::Hostname(unit) => said(hostname::apply(unit)),
+        Kind::Hostname(unit) => said(name(shared, unit)),
         Kind::Time(unit) => said(clock::apply(unit)),
         Kind::File(unit) => said(file::make(unit)),
         Kind::Identity(unit) => said(identity::activate(unit)),
-        Kind::Mount(unit) => said(mount::activate(unit, &Roots::default())),
+        Kind::Mount(unit) => said(mount::activate(unit, &shared.roots)),
         // A target is reached by the scheduler alone; the others have their own tasks.
         Kind::Target(_)
         | Kind::Device(_)
@@ -84,6 +84,13 @@ fn work(shared: &Arc<Shared>, id: UnitId) -> Result<(), String> {
         | Kind::Oneshot(_)
         | Kind::Service(_) => Ok(()),
     }
+}
+
+fn name(shared: &Shared, unit: &HostName) -> Result<(), HostnameError> {
+    let mut named = shared.named();
+    let set = hostname::apply(unit, named.as_ref())?;
+    *named = set.or(named.take());
+    Ok(())
 }
 
 /// Takes down what a unit left on the machine. Most leave what is wanted until the power goes: files, parameters, modules.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use keel_exec::HostEvent;
 use keel_plan::{Report, Token, UnitId};
 use keel_unit::kinds;
+use keel_unit::value::Timespan;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -16,6 +17,9 @@ use super::Shared;
 use super::program::reason;
 use crate::net::{self, Cidr, LinkSelector, LinkSpec, NetEvent};
 use crate::process::{Ask, Asks};
+
+/// How long before its deadline a link says why it is not up: what a busy machine may take to hear it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// A link whose activation is over and whose keeper is not. There is one keeper for a link, so the next activation takes it over.
 pub(super) struct Late {
@@ -52,6 +56,11 @@ pub(super) async fn run(
                 return Report::Failed { why: reason(&error).into() };
             }
         },
+        () = patience(unit) => {
+            let why = given_up(&link.awaits(), unit.timeout);
+            keep(shared, id, link);
+            return Report::Failed { why: why.into() };
+        }
         ask = asks.next() => {
             match ask {
                 Ask::Stop => link.release().await,
@@ -64,6 +73,23 @@ pub(super) async fn run(
     asks.next().await;
     link.release().await;
     Report::Stopped
+}
+
+/// The boot waits for a link as long as its unit's deadline says, but for the moment that it takes to say what it waited for: the
+/// deadline itself would end the activation with nothing but its own length for a reason.
+async fn patience(unit: &kinds::Link) {
+    match unit.timeout {
+        Some(Timespan(timeout)) => {
+            tokio::time::sleep(timeout - LAST_WORDS.min(timeout / 10)).await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// The reason of a link that the boot goes on without.
+fn given_up(awaits: &str, waited: Option<Timespan>) -> String {
+    let waited = waited.map(|waited| format!("waited {waited}; ")).unwrap_or_default();
+    format!("{awaits} ({waited}the link keeps trying)")
 }
 
 /// Waits for a link that is late, however long it takes, or until the next activation claims it.
@@ -87,12 +113,6 @@ fn keep(shared: &Arc<Shared>, id: UnitId, mut link: net::Link) {
 
 /// What the unit file says, in the words of the network's room.
 fn spec(unit: &kinds::Link) -> LinkSpec {
-    let selector = match (&unit.name, &unit.mac) {
-        (Some(name), _) if name.as_str() == "lo" => LinkSelector::Loopback,
-        (Some(name), _) => LinkSelector::Name(name.to_string()),
-        (None, Some(mac)) => LinkSelector::Mac(mac.0),
-        (None, None) => LinkSelector::FirstEthernetWithCarrier,
-    };
     LinkSpec {
         dhcp: unit.dhcp,
         mtu: unit.mtu.map(|mtu| mtu.0.into()),
@@ -105,7 +125,7 @@ fn spec(unit: &kinds::Link) -> LinkSpec {
         dns: unit.dns.clone(),
         hostname_from_dhcp: unit.hostname,
         resolv_conf: Some(unit.resolv_conf.as_path().to_owned()),
-        ..LinkSpec::new(selector)
+        ..LinkSpec::new(LinkSelector::from(unit))
     }
 }
 
@@ -144,4 +164,23 @@ fn sentence(event: &NetEvent) -> Option<String> {
         }
         NetEvent::Incomplete { why } => why.clone(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_says_what_was_waited_for() {
+        let check = |awaits: &str, waited: Option<Duration>, expect: &str| {
+            assert_eq!(given_up(awaits, waited.map(Timespan)), expect);
+        };
+        let waited = Some(Duration::from_secs(20));
+        check(
+            "no DHCP server answers",
+            waited,
+            "no DHCP server answers (waited 20s; the link keeps trying)",
+        );
+        check("the link has no carrier", None, "the link has no carrier (the link keeps trying)");
+    }
 }

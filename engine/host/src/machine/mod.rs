@@ -23,6 +23,8 @@ use nix::unistd::Pid;
 use tokio::sync::mpsc;
 
 use crate::disk::Say;
+use crate::disk::inventory::Roots;
+use crate::hostname::Named;
 use crate::module::{Modules, Options};
 use crate::process::{
     Ask, Asks, Cgroups, FindCgroups, LogBounds, LogBuffer, Notifications, NotifyError, Reaper,
@@ -68,6 +70,7 @@ pub struct Machine {
 struct Shared {
     units: Vec<Arc<Unit>>,
     places: Places,
+    roots: Roots,
     reaper: Reaper,
     tools: ReaperTools,
     cgroups: FindCgroups,
@@ -76,6 +79,7 @@ struct Shared {
     logs: HashMap<UnitId, LogBuffer>,
     pids: Mutex<HashMap<UnitId, Pid>>,
     late_links: Mutex<HashMap<UnitId, link::Late>>,
+    named: Mutex<Option<Named>>,
     going_down: AtomicBool,
     /// What activations have to say. Each says a few things in its life, and the executor hears them before anything else.
     events: mpsc::UnboundedSender<HostEvent>,
@@ -95,6 +99,7 @@ impl Machine {
             tools: ReaperTools::new(reaper.clone(), cgroups.clone()),
             units,
             places,
+            roots: Roots::default(),
             reaper,
             cgroups,
             notifications: OnceLock::new(),
@@ -102,6 +107,7 @@ impl Machine {
             logs,
             pids: Mutex::default(),
             late_links: Mutex::default(),
+            named: Mutex::default(),
             going_down: AtomicBool::new(false),
             events,
         };
@@ -184,7 +190,7 @@ impl Shared {
         Arc::new(move |text| shared.fact(unit, text))
     }
 
-    // Neither table is ever left half changed, so a panic elsewhere does not spoil it.
+    // None of them is ever left half changed, so a panic elsewhere does not spoil it.
 
     fn pids(&self) -> MutexGuard<'_, HashMap<UnitId, Pid>> {
         self.pids.lock().unwrap_or_else(PoisonError::into_inner)
@@ -192,6 +198,11 @@ impl Shared {
 
     fn late_links(&self) -> MutexGuard<'_, HashMap<UnitId, link::Late>> {
         self.late_links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The host name that a unit set last.
+    fn named(&self) -> MutexGuard<'_, Option<Named>> {
+        self.named.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Listens from the first time that a service wants it: before that, /run is not mounted.

@@ -7,7 +7,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::glob;
+use keel_unit::select::alias as glob;
+
 use super::name::{ModuleName, underscored};
 
 /// Alias patterns and the modules that they name.

@@ -2,7 +2,7 @@
 //!
 //! | file | what it knows |
 //! |---|---|
-//! | `tree.rs`, `alias.rs`, `glob.rs`, `name.rs`, `options.rs` | the files of depmod, and the kernel command line, as data |
+//! | `tree.rs`, `alias.rs`, `name.rs`, `options.rs` | the files of depmod, and the kernel command line, as data |
 //! | `plan.rs` | pure: a name to a list of files in load order |
 //! | `apply.rs` | one file into the kernel, unpacked if it must be |
 //! | `loader.rs` | names in, loaded modules out; each once, from any number of threads |
@@ -11,7 +11,6 @@
 mod alias;
 mod apply;
 mod coldplug;
-mod glob;
 mod hotplug;
 mod loader;
 mod name;

@@ -5,6 +5,8 @@
 
 use std::fmt;
 
+pub(super) use keel_unit::select::alias::underscored;
+
 /// The name of a kernel module; `-` and `_` are the same letter in it.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ModuleName(Box<str>);
@@ -44,27 +46,6 @@ impl std::borrow::Borrow<str> for ModuleName {
     fn borrow(&self) -> &str {
         &self.0
     }
-}
-
-/// `-` becomes `_`, except inside `[…]`, where it is the dash of a range.
-///
-/// depmod(8) spells alias patterns so, and what is matched against them has to follow.
-pub(super) fn underscored(text: &str) -> String {
-    let mut in_brackets = false;
-    text.chars()
-        .map(|c| match c {
-            '[' => {
-                in_brackets = true;
-                c
-            }
-            ']' => {
-                in_brackets = false;
-                c
-            }
-            '-' if !in_brackets => '_',
-            c => c,
-        })
-        .collect()
 }
 
 #[cfg(test)]

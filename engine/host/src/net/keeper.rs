@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::apply::{Kernel, Notice};
 use super::dhcp::socket::{self, Datagrams, PacketSocket};
-use super::dhcp::{Action, Client, Event, Lease};
+use super::dhcp::{Action, Client, Event, Lease, NO_SERVER};
 use super::plan::{self, Change, Choice, Seen, Wanted};
 use super::resolv;
 use super::{Cidr, LinkSelector, LinkSpec, LinkStatus, NetError, NetErrorKind, NetEvent, Progress};
@@ -19,20 +19,14 @@ use super::{Cidr, LinkSelector, LinkSpec, LinkStatus, NetError, NetErrorKind, Ne
 const BUFFER: usize = 2048;
 
 /// Runs until `stop` fires or is dropped.
-pub(super) async fn run(
-    spec: LinkSpec,
-    events: mpsc::Sender<NetEvent>,
-    progress: watch::Sender<Progress>,
-    mut stop: oneshot::Receiver<()>,
-) {
+pub(super) async fn run(spec: LinkSpec, out: Out, mut stop: oneshot::Receiver<()>) {
     let mut kernel = match Kernel::open() {
         Ok(kernel) => kernel,
         Err(error) => {
-            progress.send_replace(Progress::Failed(error));
+            out.progress.send_replace(Progress::Failed(error));
             return;
         }
     };
-    let out = Out { events, progress };
     loop {
         let link = tokio::select! {
             link = find(&mut kernel, &spec, &out) => link,
@@ -47,15 +41,30 @@ pub(super) async fn run(
 }
 
 /// Where news go.
-struct Out {
-    events: mpsc::Sender<NetEvent>,
-    progress: watch::Sender<Progress>,
+pub(super) struct Out {
+    pub(super) events: mpsc::Sender<NetEvent>,
+    pub(super) progress: watch::Sender<Progress>,
+    /// What stands between the link and its configuration, as of now.
+    pub(super) awaits: watch::Sender<String>,
 }
 
 impl Out {
     /// A reader that does not keep up misses news; the link does not wait for it.
     fn emit(&self, event: NetEvent) {
+        match &event {
+            NetEvent::Waiting { why } | NetEvent::Retrying { why, .. } => self.awaits(why),
+            NetEvent::LinkChosen { .. }
+            | NetEvent::Leased { .. }
+            | NetEvent::Renewed { .. }
+            | NetEvent::Expired { .. }
+            | NetEvent::Declined { .. }
+            | NetEvent::Incomplete { .. } => {}
+        }
         let _ = self.events.try_send(event);
+    }
+
+    fn awaits(&self, what: &str) {
+        self.awaits.send_replace(what.to_owned());
     }
 }
 
@@ -164,6 +173,9 @@ impl<'a> Keeper<'a> {
                 source: Errno::EPFNOSUPPORT,
             };
             self.out.progress.send_replace(Progress::Failed(error));
+        }
+        if self.spec.dhcp {
+            self.out.awaits(NO_SERVER);
         }
         self.reconcile().await;
         if self.spec.selector == LinkSelector::Loopback {

@@ -32,6 +32,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 pub use dhcp::{Lease, Timing};
+pub use keel_unit::select::LinkSelector;
 pub use plan::Route;
 
 /// An address and the length of its network's prefix.
@@ -73,20 +74,6 @@ impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.address, self.prefix)
     }
-}
-
-/// Which link is meant.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum LinkSelector {
-    /// `lo`.
-    Loopback,
-    /// The link of this name.
-    Name(String),
-    /// The link with this hardware address.
-    Mac([u8; 6]),
-    /// The primary link of a machine whose config names none: hardware before virtual links, the
-    /// one that has a carrier first.
-    FirstEthernetWithCarrier,
 }
 
 /// What a link is to be.
@@ -260,6 +247,7 @@ enum Progress {
 #[derive(Debug)]
 pub struct Link {
     progress: watch::Receiver<Progress>,
+    awaits: watch::Receiver<String>,
     stop: oneshot::Sender<()>,
     keeper: JoinHandle<()>,
 }
@@ -271,9 +259,11 @@ pub struct Link {
 #[must_use = "the link is given up when this is dropped"]
 pub fn start(spec: LinkSpec, events: mpsc::Sender<NetEvent>) -> Link {
     let (report, progress) = watch::channel(Progress::default());
+    let (tell, awaits) = watch::channel("the link is not there".to_owned());
     let (stop, stopped) = oneshot::channel();
-    let keeper = tokio::spawn(keeper::run(spec, events, report, stopped));
-    Link { progress, stop, keeper }
+    let out = keeper::Out { events, progress: report, awaits: tell };
+    let keeper = tokio::spawn(keeper::run(spec, out, stopped));
+    Link { progress, awaits, stop, keeper }
 }
 
 impl Link {
@@ -297,6 +287,12 @@ impl Link {
         }
     }
 
+    /// What a link waits for that is not up: the reason why a boot went on without it.
+    #[must_use]
+    pub fn awaits(&self) -> String {
+        self.awaits.borrow().clone()
+    }
+
     /// The link as it is configured now; `None` while it is not.
     #[must_use]
     pub fn status(&self) -> Option<LinkStatus> {
@@ -314,4 +310,42 @@ impl Link {
         // The keeper ends by itself; if it panicked there is nothing left to end.
         let _ = self.keeper.await;
     }
+}
+
+/// A link as the kernel shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkSeen {
+    /// Its index in the kernel.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// Its hardware address; `None` for what is no Ethernet.
+    pub mac: Option<[u8; 6]>,
+    /// Whether it is raised.
+    pub up: bool,
+    /// Whether it has a carrier.
+    pub carrier: bool,
+    /// What software made it; nothing for hardware.
+    pub kind: Option<String>,
+    /// Whether it is a port of a bridge or a bond.
+    pub port: bool,
+}
+
+/// Every link but the loopback.
+///
+/// # Errors
+///
+/// If the kernel does not tell.
+pub async fn links() -> Result<Vec<LinkSeen>, NetError> {
+    let links = apply::Kernel::open()?.links().await?;
+    let links = links.into_iter().filter(|link| !link.loopback).map(|link| LinkSeen {
+        index: link.index,
+        name: link.name,
+        mac: link.mac,
+        up: link.up,
+        carrier: link.carrier,
+        kind: link.kind,
+        port: link.enslaved,
+    });
+    Ok(links.collect())
 }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use keel_unit::select::{LinkFacts, matching_links};
+
 use super::dhcp::{Lease, Mac};
 use super::{Cidr, LinkSelector, LinkSpec};
 
@@ -46,14 +48,7 @@ pub(super) enum Choice<'a> {
 /// A link without a carrier is waited for only where that matters: DHCP would talk to nobody, a
 /// static address can be given at any time.
 pub(super) fn choose<'a>(spec: &LinkSpec, links: &'a [Seen]) -> Choice<'a> {
-    let mut meant: Vec<&Seen> = match &spec.selector {
-        LinkSelector::Loopback => links.iter().filter(|link| link.loopback).collect(),
-        LinkSelector::Name(name) => links.iter().filter(|link| link.name == *name).collect(),
-        LinkSelector::Mac(mac) => {
-            links.iter().filter(|link| link.mac == Some(*mac) && !link.enslaved).collect()
-        }
-        LinkSelector::FirstEthernetWithCarrier => ethernet(links),
-    };
+    let mut meant = matching_links(&spec.selector, links);
     meant.sort_by_key(|link| link.index);
     let needs_carrier = spec.dhcp || spec.selector == LinkSelector::FirstEthernetWithCarrier;
     if let Some(ready) = meant.iter().find(|link| !needs_carrier || link.carrier) {
@@ -76,12 +71,13 @@ pub(super) fn awaited(spec: &LinkSpec, links: &[Seen]) -> String {
             let octets = mac.map(|octet| format!("{octet:02x}"));
             format!("there is no link with the address {}", octets.join(":"))
         }
-        LinkSelector::FirstEthernetWithCarrier if ethernet(links).is_empty() => {
-            "there is no ethernet link".to_owned()
-        }
         LinkSelector::FirstEthernetWithCarrier => {
-            let names: Vec<_> = ethernet(links).iter().map(|link| link.name.as_str()).collect();
-            format!("no ethernet link has a carrier (of {})", names.join(", "))
+            let ethernet = matching_links(&spec.selector, links);
+            let names: Vec<_> = ethernet.iter().map(|link| link.name.as_str()).collect();
+            match names.as_slice() {
+                [] => "there is no ethernet link".to_owned(),
+                names => format!("no ethernet link has a carrier (of {})", names.join(", ")),
+            }
         }
         LinkSelector::Loopback | LinkSelector::Name(_) | LinkSelector::Mac(_) => {
             "the link has no carrier".to_owned()
@@ -89,17 +85,26 @@ pub(super) fn awaited(spec: &LinkSpec, links: &[Seen]) -> String {
     }
 }
 
-/// Hardware; where there is none, the inner end of a container's or a small VM's link.
-fn ethernet(links: &[Seen]) -> Vec<&Seen> {
-    let free =
-        || links.iter().filter(|link| link.mac.is_some() && !link.loopback && !link.enslaved);
-    let hardware: Vec<_> = free().filter(|link| link.kind.is_none()).collect();
-    if !hardware.is_empty() {
-        return hardware;
+impl LinkFacts for Seen {
+    fn name(&self) -> &str {
+        &self.name
     }
-    free()
-        .filter(|link| matches!(link.kind.as_deref(), Some("veth" | "macvlan" | "ipvlan")))
-        .collect()
+
+    fn mac(&self) -> Option<Mac> {
+        self.mac
+    }
+
+    fn is_loopback(&self) -> bool {
+        self.loopback
+    }
+
+    fn kind(&self) -> Option<&str> {
+        self.kind.as_deref()
+    }
+
+    fn is_port(&self) -> bool {
+        self.enslaved
+    }
 }
 
 /// An address on a link.

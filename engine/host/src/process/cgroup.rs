@@ -9,7 +9,7 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::inotify::AddWatchFlags;
@@ -18,6 +18,7 @@ use nix::unistd::Pid;
 use thiserror::Error;
 
 use super::watch::Watch;
+use crate::mount::table::{self, Mounted};
 
 /// The leaf in which the main process of a delegated unit runs.
 const LEAF: &str = "main";
@@ -115,6 +116,32 @@ pub enum CgroupErrorKind {
 #[derive(Debug, Clone)]
 pub struct Cgroups {
     base: PathBuf,
+    /// The mount of the hierarchy that holds `base`.
+    mount: Hierarchy,
+}
+
+/// Where the hierarchy is mounted, and which of its cgroups stands there: what turns a path of /proc/PID/cgroup into a directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Hierarchy {
+    target: PathBuf,
+    /// As /proc/PID/cgroup names it: seen from the root of our cgroup namespace.
+    root: PathBuf,
+}
+
+impl Hierarchy {
+    /// The mount that a directory lies on. The last of the table is on top.
+    fn holding(directory: &Path, table: &[Mounted]) -> Option<Self> {
+        let mounts = table.iter().filter(|mount| mount.fstype == "cgroup2");
+        let Mounted { target, root, .. } = mounts
+            .filter(|mount| directory.starts_with(&mount.target))
+            .max_by_key(|mount| mount.target.components().count())?;
+        Some(Self { target: target.clone(), root: root.clone() })
+    }
+
+    /// The directory of a cgroup that /proc/PID/cgroup names; none if the mount does not show it.
+    fn directory(&self, named: &str) -> Option<PathBuf> {
+        Path::new(named).strip_prefix(&self.root).ok().map(|below| self.target.join(below))
+    }
 }
 
 impl Cgroups {
@@ -128,10 +155,13 @@ impl Cgroups {
             return Err(fail(CgroupErrorKind::NotMounted));
         }
         let base = child_path(root, name)?;
+        let table = table::observe().map_err(|error| fail(CgroupErrorKind::Read(error)))?;
+        let mount =
+            Hierarchy::holding(root, &table).ok_or_else(|| fail(CgroupErrorKind::NotMounted))?;
         create(&base)?;
         enable_controllers(root);
         enable_controllers(&base);
-        Ok(Self { base })
+        Ok(Self { base, mount })
     }
 
     /// The directory that holds the units' cgroups.
@@ -142,16 +172,16 @@ impl Cgroups {
     /// The cgroups of the hierarchy beside the one that holds the units.
     pub fn beside(&self) -> Vec<Cgroup> {
         let others = self.base.parent().map(children).into_iter().flatten().flatten();
-        others
-            .filter(|path| *path != self.base)
-            .map(|path| Cgroup { home: path.clone(), path })
-            .collect()
+        others.filter(|path| *path != self.base).map(|path| self.cgroup(path)).collect()
     }
 
     /// The cgroup that the unit `name` has, or would have.
     pub fn existing(&self, name: &str) -> Result<Cgroup, CgroupError> {
-        let path = child_path(&self.base, name)?;
-        Ok(Cgroup { home: path.clone(), path })
+        Ok(self.cgroup(child_path(&self.base, name)?))
+    }
+
+    fn cgroup(&self, path: PathBuf) -> Cgroup {
+        Cgroup { home: path.clone(), path, mount: self.mount.clone() }
     }
 
     /// The cgroup of the unit `name`, made with `limits` (or found, and given them), and which of them cannot be enforced here.
@@ -182,7 +212,7 @@ impl Cgroups {
         } else {
             path.clone()
         };
-        Ok((Cgroup { path, home }, unapplied))
+        Ok((Cgroup { path, home, mount: self.mount.clone() }, unapplied))
     }
 }
 
@@ -234,6 +264,7 @@ fn errno(error: &io::Error) -> Errno {
 pub struct Cgroup {
     path: PathBuf,
     home: PathBuf,
+    mount: Hierarchy,
 }
 
 impl Cgroup {
@@ -286,13 +317,11 @@ impl Cgroup {
         Ok(pids)
     }
 
-    /// Whether `cgroup`, a path as in `/proc/PID/cgroup`, is this cgroup or below it. Compared by the part that both know:
-    /// the path in /proc starts at the hierarchy's root, or at the root of our cgroup namespace.
+    /// Whether `cgroup`, a path as in `/proc/PID/cgroup`, is this cgroup or below it. A cgroup outside of our namespace's root has
+    /// `..` in its path, and is none of ours.
     pub fn holds(&self, cgroup: &str) -> bool {
-        let named = Path::new(cgroup.trim_start_matches('/'));
-        let Some(unit) = self.path.file_name().map(Path::new) else { return false };
-        let Some(base) = self.path.parent().and_then(Path::file_name) else { return false };
-        named.ancestors().any(|ancestor| ancestor.ends_with(Path::new(base).join(unit)))
+        let outside = Path::new(cgroup).components().any(|part| part == Component::ParentDir);
+        self.mount.directory(cgroup).is_some_and(|found| !outside && found.starts_with(&self.path))
     }
 
     /// Whether any process lives in it or below it.
@@ -392,16 +421,35 @@ mod tests {
 
     #[test]
     fn a_process_belongs_to_the_cgroup_that_holds_it() {
-        let path = PathBuf::from("/sys/fs/cgroup/keel/containerd");
-        let cgroup = Cgroup { home: path.join(LEAF), path };
-        let check = |named: &str, expect: bool| assert_eq!(cgroup.holds(named), expect, "{named}");
-        check("/keel/containerd", true);
-        check("/keel/containerd/main", true);
-        check("/outer/keel/containerd/main/x", true);
-        check("/keel/containerd-two", false);
-        check("/kubepods/containerd", false);
-        check("/keel", false);
-        check("/", false);
+        // Mounted as init does it; a part of the hierarchy, mounted elsewhere; and a mount over another.
+        let table = table::parse(
+            b"30 1 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n\
+              31 1 0:26 /slice/node /run/cg rw - cgroup2 cgroup2 rw\n\
+              32 1 0:5 / /run/cg/keel rw - tmpfs tmpfs rw\n",
+        )
+        .unwrap();
+        let check = |path: &str, named: &str, expect: bool| {
+            let path = PathBuf::from(path);
+            let mount = Hierarchy::holding(&path, &table).unwrap();
+            let cgroup = Cgroup { home: path.join(LEAF), path, mount };
+            assert_eq!(cgroup.holds(named), expect, "{cgroup:?} {named}");
+        };
+        let unit = "/sys/fs/cgroup/keel/containerd";
+        check(unit, "/keel/containerd", true);
+        check(unit, "/keel/containerd/main", true);
+        check(unit, "/outer/keel/containerd/main", false);
+        check(unit, "/kubepods/pod1/keel/containerd", false);
+        check(unit, "/keel/containerd-two", false);
+        check(unit, "/kubepods/containerd", false);
+        check(unit, "/keel", false);
+        check(unit, "/", false);
+        check(unit, "", false);
+        check(unit, "/../keel/containerd", false);
+        check(unit, "/keel/containerd/../web", false);
+        let part = "/run/cg/keel/web";
+        check(part, "/slice/node/keel/web/main", true);
+        check(part, "/keel/web", false);
+        assert_eq!(Hierarchy::holding(Path::new("/sys/fs"), &table), None);
     }
 
     #[test]

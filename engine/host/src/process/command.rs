@@ -11,8 +11,7 @@ use thiserror::Error;
 
 use super::clone::{ExecStage, FAULT_LEN, Image};
 
-/// Where a program that is named without a slash is looked for, in this order. Also the child's `PATH` unless it has its own.
-pub const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub use keel_unit::kinds::SEARCH_PATH;
 
 /// A program with its arguments and its surroundings.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use keel_host::disk::Say;
 use keel_host::disk::filesystem::{self, FilesystemErrorKind};
 use keel_host::tool::{RunTool, Tool, ToolError, ToolErrorKind, ToolFuture, ToolStatus};
 use nix::mount::{MsFlags, mount, umount};
@@ -85,6 +87,26 @@ async fn a_filesystem_is_made_where_the_device_is_blank() {
             "{source}"
         );
     }
+}
+
+#[tokio::test]
+async fn what_came_onto_a_blank_device_meanwhile_is_not_formatted() {
+    let disk = Loop::new(72 * MIB, 512);
+    let machine = Machine::new([&disk]);
+    let node = disk.node.clone();
+    // The last word before the device is opened for writing.
+    let say: Say = Arc::new(move |line: String| {
+        assert!(line.contains("making an ext4 filesystem"), "{line}");
+        tool("mkfs.ext4", ["-q", "-F", "-L", "precious", node.to_str().unwrap()]);
+    });
+    let error = filesystem::activate(&unit(disk.node()), &machine.roots, &Children, &say)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("has changed") && error.contains("ext2/3/4 filesystem"), "{error}");
+    tool("e2fsck", ["-fn", disk.node()]);
+    assert!(tool("dumpe2fs", ["-h", disk.node()]).contains("precious"));
+    assert_eq!(fs::read(&disk.node).unwrap()[(72 << 20) - 65536..], [0; 65536]);
 }
 
 /// An mkfs that loses power: what it has written before its superblock is there, the superblock is not.

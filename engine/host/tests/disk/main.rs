@@ -7,6 +7,8 @@ mod foreign;
 #[cfg(test)]
 mod image;
 #[cfg(test)]
+mod inventory;
+#[cfg(test)]
 mod mount;
 #[cfg(test)]
 mod provision;

@@ -1,11 +1,12 @@
 //! A partition is located or made, and never twice.
 
 use std::fs;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use keel_host::disk::{filesystem, partition};
+use keel_host::disk::{Say, filesystem, partition, source};
 use keel_unit::keys::Text;
-use keel_unit::kinds::{DiskSelector, Wipe};
+use keel_unit::kinds::{DiskSelector, Partition, Wipe};
 use nix::mount::{MsFlags, mount, umount};
 
 use super::support::{
@@ -80,10 +81,8 @@ async fn a_blank_disk_with_sectors_of_4096_bytes_is_provisioned_once() {
 async fn a_wanted_size_is_kept_to() {
     let disk = Loop::new(96 * MIB, 512);
     let machine = Machine::new([&disk]);
-    let unit = keel_unit::kinds::Partition {
-        size: Some(Text::parse("32MiB").unwrap()),
-        ..unit(Some(&disk), Wipe::Never)
-    };
+    let unit =
+        Partition { size: Some(Text::parse("32MiB").unwrap()), ..unit(Some(&disk), Wipe::Never) };
     let outcome = partition::activate(&unit, &machine.roots, &machine.say()).await.unwrap();
     assert_eq!(outcome.size, 32 * MIB);
     let listed = tool("sgdisk", ["-i", "1", disk.node()]);
@@ -287,4 +286,90 @@ async fn a_damaged_primary_table_is_told_and_the_backup_used() {
         .any(|line| line.contains("the primary partition table is damaged"));
     assert!(told, "{:?}", machine.said);
     assert_eq!(disk.digest(), before);
+}
+
+/// Another disk may call one of its partitions as ours is called, and a blank one looks like one that waits for its
+/// filesystem. What was located or made is meant, and nothing else.
+#[tokio::test]
+async fn a_name_means_the_partition_that_was_located_or_made() {
+    let (other, ours) = (Loop::new(72 * MIB, 512), Loop::new(72 * MIB, 512));
+    // Of another type, so that it is not the data partition.
+    tool("sgdisk", ["-n", "1", "-c", "1:keel-data", other.node()]);
+    let before = other.digest();
+    let by_name = filesystem_unit("PARTLABEL=keel-data");
+    let unit = unit(Some(&ours), Wipe::Never);
+    for made in [true, false] {
+        // A boot remembers nothing of the one before.
+        let machine = Machine::new([&other, &ours]);
+        let located = partition::activate(&unit, &machine.roots, &machine.say()).await.unwrap();
+        assert_eq!((&located.disk, located.provisioned), (&ours.node, made));
+        let found = source::resolve(&by_name.device, &machine.roots).unwrap();
+        assert_eq!(found, located.device);
+        let activate = || async {
+            filesystem::activate(&by_name, &machine.roots, &Children, &machine.say()).await
+        };
+        let filesystem = activate().await.unwrap();
+        assert_eq!((&filesystem.device, filesystem.made), (&located.device, made));
+        if !made {
+            // One that is lost is not replaced by one that is called the same.
+            tool("sgdisk", ["--zap-all", ours.node()]);
+            let error = activate().await.unwrap_err().to_string();
+            assert!(error.contains(ours.node()) && error.contains("is gone"), "{error}");
+        }
+        ours.reboot();
+    }
+    // Where no unit has located one, a name that two partitions have means neither.
+    let twin = Loop::copy_of(&other);
+    let error = source::resolve(&by_name.device, &Machine::new([&other, &twin]).roots).unwrap_err();
+    assert!(error.to_string().contains("more than one device"), "{error}");
+    twin.reboot();
+    other.reboot();
+    assert_eq!(other.digest(), before);
+}
+
+/// A provisioning that a slow disk kept past its deadline goes on in its thread. What came onto the disk since it was found
+/// blank is not written over.
+#[tokio::test]
+async fn what_came_onto_a_blank_disk_meanwhile_is_not_written_over() {
+    let disk = Loop::new(72 * MIB, 512);
+    let machine = Machine::new([&disk]);
+    let node = disk.node.clone();
+    // The last word before the disk is opened for writing.
+    let say: Say = Arc::new(move |line: String| {
+        if line.contains("making partition") {
+            tool("mkfs.ext4", ["-q", "-F", "-L", "precious", node.to_str().unwrap()]);
+        }
+    });
+    let unit = unit(Some(&disk), Wipe::Never);
+    let error = partition::activate(&unit, &machine.roots, &say).await.unwrap_err().to_string();
+    assert!(error.contains(disk.node()) && error.contains("ext2/3/4 filesystem"), "{error}");
+    tool("e2fsck", ["-fn", disk.node()]);
+    assert!(tool("dumpe2fs", ["-h", disk.node()]).contains("precious"));
+    let found = tool("wipefs", ["--noheadings", "--output", "TYPE", disk.node()]);
+    assert_eq!(found.trim(), "ext4");
+}
+
+/// Two attempts at once, of which one finishes while the other is about to write: that one must not make it anew, not even
+/// where the config says to wipe.
+#[tokio::test]
+async fn a_partition_that_was_made_meanwhile_is_not_made_again() {
+    let disk = Loop::new(72 * MIB, 512);
+    let machine = Machine::new([&disk]);
+    let unit =
+        Partition { timeout: Some(Text::parse("20s").unwrap()), ..unit(Some(&disk), Wipe::Always) };
+    let quick = Arc::new(OnceLock::new());
+    let (made, its_unit, roots) = (quick.clone(), unit.clone(), machine.roots.clone());
+    let say: Say = Arc::new(move |line: String| {
+        if line.contains("making partition") {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            let nothing: Say = Arc::new(drop);
+            let made_now = runtime.block_on(partition::activate(&its_unit, &roots, &nothing));
+            made.set(made_now.unwrap()).unwrap();
+        }
+    });
+    let slow = partition::activate(&unit, &machine.roots, &say).await.unwrap();
+    let quick = quick.get().unwrap();
+    assert_eq!((quick.provisioned, slow.provisioned), (true, false));
+    assert_eq!((quick.guid, &quick.device), (slow.guid, &slow.device));
 }

@@ -125,7 +125,7 @@ impl Machine {
     pub(crate) fn new<'a>(disks: impl IntoIterator<Item = &'a Loop>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir_all(dir.path().join("class/block")).unwrap();
-        let roots = Roots { sys: dir.path().to_owned(), dev: "/dev".into() };
+        let roots = Roots::new(dir.path(), "/dev");
         let machine = Self { roots, said: Arc::default(), dir };
         disks.into_iter().for_each(|disk| machine.plug(disk.name()));
         machine

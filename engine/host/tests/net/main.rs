@@ -146,8 +146,9 @@ fn a_server_that_comes_late_heals_the_machine() {
                 NetEvent::Retrying { attempt, why } => Some((*attempt, why.clone())),
                 _ => None,
             });
-            assert_eq!(heard.await, (attempt, "no server answers".to_owned()));
+            assert_eq!(heard.await, (attempt, "no DHCP server answers".to_owned()));
         }
+        assert_eq!(subject.link.awaits(), "no DHCP server answers");
         assert_eq!(subject.link.status(), None);
         let _dnsmasq = Dnsmasq::start(&world, &[]);
         let status = subject.link.up().await.unwrap();
@@ -296,7 +297,7 @@ fn a_server_that_answers_wrongly_is_not_believed() {
         assert_eq!(address.await, "10.77.0.50/24");
         let expect = [
             "refused an answer to another request",
-            "no server answers",
+            "no DHCP server answers",
             "refused an answer that is cut short",
             "refused an answer that is cut short",
             "refused an answer that is cut short",
@@ -493,5 +494,32 @@ fn the_loopback() {
         assert_eq!(status.name, "lo");
         assert!(world.node.ip("-4 -o addr show dev lo").contains("127.0.0.1/8"));
         assert_eq!(subject.link.up().await.unwrap(), status);
+    });
+}
+
+#[test]
+fn the_links_of_an_inventory() {
+    let world = World::new();
+    world.node.ip("link add br0 type bridge");
+    world.plug("eth1", "srv1");
+    world.node.ip("link set eth1 master br0");
+    world.node.ip("link set eth0 address 02:00:00:00:00:07");
+    world.connect();
+    // The other end sees the cable first.
+    while !world.node.ip("link show dev eth0").contains("state UP") {
+        std::thread::yield_now();
+    }
+    world.node(|| async {
+        let inventories = keel_host::inventory::Inventories::new(Default::default());
+        let inventory = inventories.take(std::time::Duration::from_secs(20)).await;
+        let link = |name: &str| inventory.links.iter().find(|link| link.name == name).unwrap();
+        assert_eq!(inventory.links.len(), 3, "{:?}", inventory.links);
+        assert_eq!(link("eth0").mac, Some([2, 0, 0, 0, 0, 7]));
+        assert_eq!(
+            (link("eth0").kind.as_deref(), link("eth0").carrier),
+            (Some("veth"), Some(true))
+        );
+        assert_eq!((link("eth1").port, link("eth1").carrier), (true, None));
+        assert_eq!(link("br0").kind.as_deref(), Some("bridge"));
     });
 }

@@ -3,11 +3,13 @@
 mod accel;
 mod arguments;
 mod console;
+mod leash;
 mod qmp;
 mod running;
 
-use std::fs::File;
+use std::fs::{self, File, Permissions};
 use std::io;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -103,7 +105,8 @@ pub enum Network {
 }
 
 impl Disk {
-    /// A disk that lies at `path`; a sparse, blank one of `size` bytes is made if nothing is there.
+    /// A disk that lies at `path`; a sparse, blank one of `size` bytes is made if nothing is there. The node will keep its key on
+    /// it, so it is for its owner alone.
     ///
     /// # Errors
     /// If the file cannot be made, or it is to be qcow2 and `qemu-img` fails.
@@ -118,8 +121,14 @@ impl Disk {
                 if !made.success() {
                     return Err(io::Error::other(format!("qemu-img create: {made}")));
                 }
+                fs::set_permissions(path, Permissions::from_mode(0o600))?;
             } else {
-                File::create_new(path)?.set_len(size)?;
+                File::options()
+                    .write(true)
+                    .create_new(true)
+                    .mode(0o600)
+                    .open(path)?
+                    .set_len(size)?;
             }
         }
         Ok(Self { path: path.to_owned(), serial: None })

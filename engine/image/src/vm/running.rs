@@ -15,13 +15,16 @@ use thiserror::Error;
 
 use super::arguments::{QEMU, arguments};
 use super::console::{Console, NoLine};
+use super::leash::Leash;
 use super::qmp::Qmp;
 use super::{Network, VmSpec};
 
-/// A running machine. Dropping it cuts its power.
+/// A running machine. Dropping it cuts its power, and so does the end of this process, whatever ends it.
 #[derive(Debug)]
 pub struct Vm {
     child: Child,
+    /// Let go after the child was waited for.
+    _leash: Leash,
     console: Console,
     qmp: Qmp,
     forwarded: Vec<(u16, u16)>,
@@ -125,13 +128,15 @@ impl Vm {
         let said = thread::spawn(move || {
             stderr.and_then(|pipe| io::read_to_string(pipe).ok()).unwrap_or_default()
         });
-        let connected = Qmp::connect(monitor).and_then(|mut qmp| {
+        let connected = Leash::hold(&child).and_then(|leash| {
+            let mut qmp = Qmp::connect(monitor)?;
             let forwarded = forwarded(&mut qmp, &spec.network)?;
-            Ok((qmp, forwarded))
+            Ok((leash, qmp, forwarded))
         });
         match connected {
-            Ok((qmp, forwarded)) => {
-                Ok(Self { child, console: Console::new(console), qmp, forwarded })
+            Ok((leash, qmp, forwarded)) => {
+                let console = Console::new(console);
+                Ok(Self { child, _leash: leash, console, qmp, forwarded })
             }
             Err(source) => {
                 // It is gone or hangs; either way its last words are wanted.

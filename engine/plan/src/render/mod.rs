@@ -2,8 +2,13 @@
 
 mod dot;
 mod json;
+mod mermaid;
+mod scene;
+mod svg;
 mod text;
 
 pub use dot::dot;
 pub use json::json;
+pub use mermaid::mermaid;
+pub use svg::svg;
 pub use text::text;

@@ -30,7 +30,12 @@ fn requests(graph: &str, requests: &[(u64, JobKind, &str)], until: u64) -> Scrip
     let event = |&(at, kind, name): &(u64, JobKind, &str)| {
         (ms(at), Event::Request(Job { unit: transaction.find(name).unwrap(), kind }))
     };
-    Script { events: requests.iter().map(event).collect(), keep_running: true, horizon: ms(until) }
+    Script {
+        events: requests.iter().map(event).collect(),
+        keep_running: true,
+        horizon: ms(until),
+        ..Script::default()
+    }
 }
 
 fn shutdown(at: u64) -> Script {

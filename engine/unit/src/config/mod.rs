@@ -1,16 +1,26 @@
 //! The machine config: the one file that says how this machine differs from any other.
 
+mod read;
+mod text;
+
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
 use crate::diagnostic::Diagnostic;
 use crate::keys::{Fields, Value, keys, mismatch};
 use crate::kinds::{DiskSelector, FilesystemType, Wipe};
+use crate::secret::Secrets;
+use crate::shape::Shape;
 use crate::tree::{Node, Table, Value as Raw};
 use crate::value::{
     Argument, ByteSize, Cidr, Hostname, KernelArgument, LinkName, MacAddr, MachineId, ModuleName,
     Mtu, NtpServer, SysctlKey, SysctlValue,
 };
+
+pub(crate) use self::read::Config;
+pub use self::read::{Effective, effective_config, merged_config};
+pub use self::text::Origin;
+pub(crate) use self::text::{key as toml_key, value as toml_value};
 
 keys! {
     /// The machine config.
@@ -29,13 +39,15 @@ keys! {
         agent "agent": Agent = "{}",
         /// The Kubernetes cluster.
         cluster "cluster": Cluster = "{}",
+        /// Texts that are never shown, by name: `{{ secrets.NAME }}`. They belong into a file of their own (`--secrets FILE`).
+        secrets "secrets": Secrets = "{}",
         /// Keys of shipped units that are overridden, by the unit's name.
         units "units": DropIns = "{}",
     }
 
     /// What this machine is called.
     pub struct Machine {
-        /// Host name; else what DHCP says, else one made from the machine id.
+        /// Host name; else what DHCP says, else one made from the machine id (`keel-` and its first eight digits).
         hostname "hostname": Option<Hostname>,
         /// Machine id; else a random one is made on first boot.
         id "id": Option<MachineId>,
@@ -149,6 +161,10 @@ impl Value for Schema {
         "1".to_owned()
     }
 
+    fn shape() -> Shape {
+        Shape::Integer { from: 1, to: 1 }
+    }
+
     fn decode(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Self> {
         match node.value {
             Raw::Integer(1) => Some(Schema),
@@ -176,6 +192,10 @@ pub struct Sysctls(pub Vec<(SysctlKey, SysctlValue)>);
 impl Value for Sysctls {
     fn expected() -> String {
         "a table such as { \"net.ipv4.ip_forward\" = 1 }".to_owned()
+    }
+
+    fn shape() -> Shape {
+        Shape::map::<SysctlKey>(SysctlValue::shape())
     }
 
     fn decode(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Self> {
@@ -213,6 +233,10 @@ pub struct DropIns(pub Table);
 impl Value for DropIns {
     fn expected() -> String {
         "a table by unit name such as [units.containerd.service]".to_owned()
+    }
+
+    fn shape() -> Shape {
+        Shape::DropIns
     }
 
     fn decode(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Self> {

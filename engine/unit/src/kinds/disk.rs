@@ -35,8 +35,24 @@ words! {
 
     /// The filesystems that can be made and checked.
     pub enum FilesystemType {
-        /// ext4.
+        /// Made by mke2fs, checked by e2fsck.
         Ext4 = "ext4",
+    }
+}
+
+impl FilesystemType {
+    /// The program that makes it, looked up in [`SEARCH_PATH`](super::SEARCH_PATH).
+    pub fn maker(self) -> &'static str {
+        match self {
+            Self::Ext4 => "mkfs.ext4",
+        }
+    }
+
+    /// The program that checks it.
+    pub fn checker(self) -> &'static str {
+        match self {
+            Self::Ext4 => "e2fsck",
+        }
     }
 }
 

@@ -6,7 +6,8 @@ use crate::value::{AbsPath, Hostname, MachineId, NtpServer, Timespan};
 keys! {
     /// Sets the host name.
     pub struct HostName {
-        /// The name; else one that is made from the machine id (`keel-` and its first eight digits).
+        /// The name; else the one that the machine was given otherwise (by DHCP, on the kernel's command line), else one that is made
+        /// from the machine id (`keel-` and its first eight digits).
         name "name": Option<Hostname>,
         /// The file with the machine id.
         machine_id "machine-id": AbsPath = "\"/etc/machine-id\"",

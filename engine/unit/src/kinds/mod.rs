@@ -15,7 +15,8 @@ pub use machine::{HostName, Identity, Time};
 pub use mount::{Controller, Mount, Propagation};
 pub use network::Link;
 pub use process::{
-    Environment, Exec, Oneshot, OomScore, Ready, Resources, Restart, Service, StartLimit,
+    Environment, Exec, Oneshot, OomScore, Ready, Resources, Restart, SEARCH_PATH, Service,
+    StartLimit,
 };
 
 use std::fmt;
@@ -71,6 +72,11 @@ macro_rules! kinds {
                 match self {
                     $(KindName::$variant => $word,)*
                 }
+            }
+
+            /// The words for all kinds.
+            pub fn words() -> impl Iterator<Item = &'static str> {
+                Self::ALL.iter().map(|kind| kind.as_str())
             }
 
             /// The kind of that name.

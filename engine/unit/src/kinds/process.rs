@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::diagnostic::Diagnostic;
 use crate::keys::{Fields, Key, Text, Value, keys, mismatch, words};
+use crate::shape::Shape;
 use crate::tree::{Node, Value as Raw};
 use crate::value::{
     AbsPath, Argument, ByteSize, CpuLimit, EnvName, ExitCode, SignalName, Timespan, Weight, ranged,
@@ -21,6 +22,9 @@ words! {
     }
 }
 
+/// Where a node looks for a program that is named without a path, and the PATH of every program that it runs.
+pub const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// A program and its arguments; the program is an absolute path, because no shell and no PATH look-up runs on the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exec {
@@ -33,6 +37,13 @@ pub struct Exec {
 impl Value for Exec {
     fn expected() -> String {
         "a program and its arguments such as [\"/usr/bin/containerd\", \"--config\", \"/etc/containerd.toml\"]".to_owned()
+    }
+
+    fn shape() -> Shape {
+        Shape::List {
+            item: Box::new(Shape::OneOf(vec![AbsPath::shape(), Argument::shape()])),
+            least: 1,
+        }
     }
 
     fn decode(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Self> {
@@ -68,6 +79,10 @@ pub struct Environment(pub BTreeMap<String, String>);
 impl Value for Environment {
     fn expected() -> String {
         "a table of strings such as { GOGC = \"50\" }".to_owned()
+    }
+
+    fn shape() -> Shape {
+        Shape::map::<EnvName>(Argument::shape())
     }
 
     fn decode(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Self> {
@@ -107,6 +122,14 @@ impl Value for Ready {
     fn expected() -> String {
         "\"started\", \"notify\" or the path of the Unix socket that answers when it is ready"
             .to_owned()
+    }
+
+    fn shape() -> Shape {
+        const WORDS: Shape = Shape::Words(&[
+            ("started", "It is ready as soon as the program runs."),
+            ("notify", "It says so: `READY=1` by sd_notify(3)."),
+        ]);
+        Shape::OneOf(vec![WORDS, AbsPath::shape()])
     }
 
     fn decode(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Self> {
@@ -222,6 +245,10 @@ impl Value for OomScore {
         "an integer from -1000 to 1000".to_owned()
     }
 
+    fn shape() -> Shape {
+        Shape::Integer { from: -1000, to: 1000 }
+    }
+
     fn decode(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Self> {
         ranged(node, &Self::expected(), -1000, 1000, findings).map(|score| OomScore(score as i16))
     }
@@ -244,5 +271,10 @@ fn delays(service: &Service, fields: &mut Fields<'_>) {
             fields.span_of("start-limit"),
             "`burst` must be at least 1",
         ));
+    }
+    if service.start_limit.as_ref().is_some_and(|limit| limit.interval.0.is_zero()) {
+        let at = fields.span_of("start-limit");
+        let found = Diagnostic::new("out-of-range", at, "`interval` must be more than 0s");
+        fields.report(found.label("no two starts lie within it"));
     }
 }

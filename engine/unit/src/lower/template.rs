@@ -4,7 +4,8 @@ use super::units::{Lowering, Written};
 use crate::config::MachineConfig;
 use crate::diagnostic::Diagnostic;
 use crate::keys::{Key, Table as _, clip};
-use crate::reference::{Context, Item, UNSET, resolve};
+use crate::reference::{Item, UNSET, resolve};
+use crate::secret;
 use crate::source::Span;
 use crate::tree::{Entry, Node, Table, Value};
 use crate::unit::check_keys;
@@ -69,7 +70,11 @@ impl Lowering<'_> {
             }
             let before = self.done.findings.len();
             let template = Some(name.clone());
+            let units = self.done.units.len();
             self.instance(instance, template, *kind, tree, *span, Item::Known(&node));
+            if let Some(unit) = self.done.units.get_mut(units) {
+                unit.item = Some(at).filter(|at| *at != each.span);
+            }
             faulty += usize::from(self.done.findings.len() != before);
         }
         self.done.templates.insert(name.clone(), instances);
@@ -110,10 +115,19 @@ impl Lowering<'_> {
             return None;
         }
         let mut list = Node { span: each.span, value: Value::String(format!("{{{{ {path} }}}}")) };
-        let context =
-            Context::new(&self.config.effective, MachineConfig::known(), &self.engine, Item::None);
+        if path.trim() == secret::TABLE {
+            let found = Diagnostic::new("misplaced-secret", each.span, "secrets make no instances");
+            self.done.findings.push(found.label("a unit's name and its keys are shown"));
+            return None;
+        }
+        let context = self.context(Item::None);
         let before = self.done.findings.len();
-        let set = resolve(&mut list, &context, &mut self.done.findings);
+        let mut found = Vec::new();
+        let set = resolve(&mut list, &context, &mut found);
+        if !context.outcome().secrets.is_empty() {
+            found.push(secret::misplaced(each.span));
+        }
+        self.done.findings.extend(found);
         if self.done.findings.len() != before {
             return None;
         }

@@ -2,13 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Config, Unread, forgive};
-use crate::config::MachineConfig;
+use super::{Unread, forgive};
+use crate::config::{Config, MachineConfig};
 use crate::diagnostic::{Diagnostic, Label, Nearest};
 use crate::keys::{Table as _, Text as _, clip};
 use crate::kinds::KindName;
 use crate::name::UnitName;
-use crate::reference::{Context, Engine, Item, resolve};
+use crate::patch::{Known, lay};
+use crate::reference::{Context, Engine, Item, Outcome, resolve};
 use crate::secret;
 use crate::source::{FileId, Sources, Span};
 use crate::tree::{Entry, Node, Table, Value, parse};
@@ -28,6 +29,8 @@ pub(super) struct Written {
 pub(super) struct Lowering<'a> {
     pub(super) config: &'a Config,
     pub(super) engine: Engine,
+    /// Whether secrets that are nowhere are elsewhere.
+    pub(super) elsewhere: bool,
     /// Places in the config's drop-ins, by the unit's name.
     drop_ins: HashMap<&'a str, (Span, &'a Node)>,
     used: HashSet<&'a str>,
@@ -62,15 +65,17 @@ fn blame_reference(found: &mut Diagnostic, unset: &[Entry]) {
 }
 
 impl<'a> Lowering<'a> {
-    pub(super) fn new(config: &'a Config, findings: Vec<Diagnostic>, unread: Unread) -> Self {
+    pub(super) fn new(
+        config: &'a Config,
+        elsewhere: bool,
+        findings: Vec<Diagnostic>,
+        unread: Unread,
+    ) -> Self {
         let drop_ins = config.drop_ins.iter();
         let drop_ins = drop_ins.map(|e| (e.key.as_str(), (e.key_span, &e.node))).collect();
-        let mut understood = HashSet::new();
-        if !config.written.is_empty() {
-            understood.insert(config.file);
-        }
         Lowering {
             config,
+            elsewhere,
             engine: Engine::new(&config.effective, MachineConfig::known()),
             drop_ins,
             used: HashSet::new(),
@@ -81,8 +86,8 @@ impl<'a> Lowering<'a> {
                 idle: Vec::new(),
                 findings,
                 unread,
-                secrets: Vec::new(),
-                understood,
+                secrets: config.secrets.clone(),
+                understood: config.understood.clone(),
             },
         }
     }
@@ -172,19 +177,26 @@ impl<'a> Lowering<'a> {
         span: Span,
         item: Item<'_>,
     ) -> Option<Unit> {
-        let config = &self.config.effective;
-        let context = Context::new(config, MachineConfig::known(), &self.engine, item);
-        let findings = &mut self.done.findings;
-        let before = findings.len();
+        let before = self.done.findings.len();
+        let mut found = Vec::new();
         let mut node = Node { span, value: Value::Table(tree) };
-        resolve(&mut node, &context, findings);
-        let (unknown, unset) = context.outcome();
-        let Value::Table(tree) = node.value else { return None };
+        let context = self.context(item);
+        resolve(&mut node, &context, &mut found);
+        let Outcome { unknown, unset, secrets } = context.outcome();
+        let findings = &mut self.done.findings;
+        findings.append(&mut found);
+        let Value::Table(mut tree) = node.value else { return None };
+        let placed = secret::place(&mut tree, kind, &secrets, findings);
         let resolved = findings.len();
         let words = references(&tree);
         // A key that is missing altogether is missing at the top.
         let top = Span { end: span.start, ..span };
-        let unit = decode(name, template, kind, tree, top, findings);
+        let hushed: Vec<_> = secret::content(kind, &tree)
+            .into_iter()
+            .chain(secrets.iter().map(|(at, _)| *at))
+            .collect();
+        let unit = decode(name, template, kind, tree, top, placed, findings);
+        secret::hush(&mut findings[resolved..], &hushed);
         forgive(findings, before, resolved, &unknown);
         for found in findings.iter_mut().skip(before).filter(|d| d.code == "missing-key") {
             blame_reference(found, &unset);
@@ -200,6 +212,12 @@ impl<'a> Lowering<'a> {
             self.done.idle.extend(words);
         }
         unit
+    }
+
+    /// What references mean in a unit or in the instance of an item.
+    pub(super) fn context<'b>(&'b self, item: Item<'b>) -> Context<'b> {
+        let config = &self.config.effective;
+        Context::new(config, MachineConfig::known(), &self.engine, item, self.elsewhere)
     }
 
     /// Checks a template that makes no instance, as far as it does not depend on the item.
@@ -225,7 +243,8 @@ impl<'a> Lowering<'a> {
                 self.done.findings.push(found.label(format!("not [{kind}]")));
             }
         }
-        tree.merge(&over.iter().filter(|e| other(&e.key).is_none()).cloned().collect());
+        let over = over.iter().filter(|e| other(&e.key).is_none()).cloned().collect();
+        lay(tree, &over, Known::Unit, &mut self.done.findings);
         self.done.secrets.extend(secret::content(kind, tree));
         true
     }

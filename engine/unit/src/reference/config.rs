@@ -8,12 +8,13 @@ use super::{
 };
 use crate::diagnostic::Diagnostic;
 use crate::keys::{Key, clip};
+use crate::secret;
 use crate::source::Span;
 use crate::tree::{Node, Table, Value};
 
 /// Resolves references inside the machine config itself: plain names of scalar values. Loops are reported with their way.
 ///
-/// Drop-ins for units are left alone; they are resolved as part of the unit that they are merged into. Gives the places of the
+/// Secrets and drop-ins for units are left alone; the latter are resolved as part of the unit that they are merged into. Gives the places of the
 /// texts that could not be resolved and stand there still.
 pub(crate) fn resolve_config(
     config: &mut Table,
@@ -22,7 +23,8 @@ pub(crate) fn resolve_config(
 ) -> Vec<Span> {
     let mut texts = HashMap::new();
     collect(config, "", &mut texts);
-    texts.retain(|path, _| !path.starts_with("units."));
+    // A secret is what it is, braces and all.
+    texts.retain(|path, _| !path.starts_with("units.") && !path.starts_with("secrets."));
     let defaults = effective(config, keys);
     let mut resolver =
         ConfigResolver { texts: &texts, keys, defaults: &defaults, done: HashMap::new(), findings };
@@ -181,6 +183,10 @@ impl ConfigResolver<'_> {
             ));
             return None;
         };
+        if parts[0] == secret::TABLE {
+            self.findings.push(secret::misplaced(span));
+            return None;
+        }
         let path = parts.join(".");
         if self.texts.contains_key(&path) {
             return self.resolve(&path, way);

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::{DEEPEST, Found, LONGEST, UNSET, bad};
 use crate::diagnostic::Diagnostic;
 use crate::keys::{Key, clip};
+use crate::secret;
 use crate::source::Span;
 use crate::tree::{Entry, Node, Table, Value};
 
@@ -30,8 +31,10 @@ impl Engine {
         environment.set_fuel(Some(FUEL));
         // Its loops cost no fuel, and no unit counts.
         environment.remove_global("range");
+        // What is computed of a secret would not be known as one.
         let config = keys
             .iter()
+            .filter(|k| k.name != secret::TABLE)
             .map(|k| (k.name.to_owned(), to_expression(config.get(k.name), (k.inner)())))
             .collect();
         Engine { environment, config }
@@ -85,6 +88,9 @@ impl<'a> Expressions<'a> {
                 Some((table, key)) => found.help(format!(
                     "in an expression `-` is minus; write `{table}['{key}']` for the key"
                 )),
+                None if expression.contains(secret::TABLE) => {
+                    found.help("a secret stands by its plain name: `{{ secrets.NAME }}`")
+                }
                 None => found,
             })
         })?;

@@ -22,6 +22,8 @@ const LONGEST: u64 = 365 * 86_400_000_000;
 
 impl Text for Timespan {
     const EXPECTED: &'static str = "a duration such as \"500ms\", \"30s\" or \"1m30s\"";
+    const EXAMPLE: &'static str = "30s";
+    const PATTERN: &'static str = r"^([0-9]+(d|h|m|s|ms|us))+$";
 
     fn parse(text: &str) -> Result<Self, String> {
         let mut rest = text;

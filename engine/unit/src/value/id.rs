@@ -17,6 +17,8 @@ impl Guid {
 
 impl Text for Guid {
     const EXPECTED: &'static str = "a GUID such as \"0FC63DAF-8483-4772-8E79-3D69D8477DE4\"";
+    const EXAMPLE: &'static str = "0FC63DAF-8483-4772-8E79-3D69D8477DE4";
+    const PATTERN: &'static str = r"^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$";
 
     fn parse(text: &str) -> Result<Self, String> {
         if text.len() != 36 {
@@ -47,6 +49,8 @@ impl MachineId {
 
 impl Text for MachineId {
     const EXPECTED: &'static str = "a machine id: 32 lowercase hexadecimal digits";
+    const EXAMPLE: &'static str = "0123456789abcdef0123456789abcdef";
+    const PATTERN: &'static str = r"^[0-9a-f]{32}$";
 
     fn parse(text: &str) -> Result<Self, String> {
         let hex = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);

@@ -16,6 +16,8 @@ pub struct Cidr {
 
 impl Text for Cidr {
     const EXPECTED: &'static str = "an address with prefix length such as \"192.0.2.7/24\"";
+    const EXAMPLE: &'static str = "192.0.2.7/24";
+    const PATTERN: &'static str = r"^[0-9A-Fa-f:.]+/[0-9]{1,3}$";
 
     fn parse(text: &str) -> Result<Self, String> {
         let (address, prefix) =
@@ -38,6 +40,8 @@ impl fmt::Display for Cidr {
 
 impl Text for IpAddr {
     const EXPECTED: &'static str = "an IP address such as \"192.0.2.1\"";
+    const EXAMPLE: &'static str = "192.0.2.1";
+    const PATTERN: &'static str = r"^[0-9A-Fa-f:.]+$";
 
     fn parse(text: &str) -> Result<Self, String> {
         text.parse().map_err(|_| "not an IP address".to_owned())
@@ -46,6 +50,8 @@ impl Text for IpAddr {
 
 impl Text for SocketAddr {
     const EXPECTED: &'static str = "an address with port such as \"[::]:50051\"";
+    const EXAMPLE: &'static str = "[::]:50051";
+    const PATTERN: &'static str = r"^(\[[0-9A-Fa-f:.%]+\]|[0-9.]+):[0-9]{1,5}$";
 
     fn parse(text: &str) -> Result<Self, String> {
         text.parse().map_err(|_| "not an address with port".to_owned())
@@ -58,6 +64,8 @@ pub struct MacAddr(pub [u8; 6]);
 
 impl Text for MacAddr {
     const EXPECTED: &'static str = "a MAC address such as \"52:54:00:12:34:56\"";
+    const EXAMPLE: &'static str = "52:54:00:12:34:56";
+    const PATTERN: &'static str = r"^[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}$";
 
     fn parse(text: &str) -> Result<Self, String> {
         let mut bytes = [0; 6];
@@ -92,6 +100,10 @@ impl crate::keys::Value for Mtu {
         "an integer from 68 to 65535".to_owned()
     }
 
+    fn shape() -> crate::shape::Shape {
+        crate::shape::Shape::Integer { from: 68, to: 65_535 }
+    }
+
     fn decode(
         node: &crate::tree::Node,
         findings: &mut Vec<crate::diagnostic::Diagnostic>,
@@ -111,7 +123,7 @@ impl crate::keys::Value for Mtu {
 }
 
 macro_rules! name {
-    ($(#[doc = $doc:literal])* $name:ident, $expected:literal, $valid:expr) => {
+    ($(#[doc = $doc:literal])* $name:ident, $expected:literal, $example:literal, $pattern:literal, $valid:expr) => {
         $(#[doc = $doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $name(String);
@@ -125,6 +137,8 @@ macro_rules! name {
 
         impl Text for $name {
             const EXPECTED: &'static str = $expected;
+            const EXAMPLE: &'static str = $example;
+            const PATTERN: &'static str = $pattern;
 
             fn parse(text: &str) -> Result<Self, String> {
                 ($valid as fn(&str) -> Result<(), String>)(text)?;
@@ -163,12 +177,12 @@ fn hostname(text: &str) -> Result<(), String> {
 
 name! {
     /// A host name (RFC 1123), in lower case because it becomes the name of a Kubernetes node.
-    Hostname, "a host name such as \"node-1\"", hostname
+    Hostname, "a host name such as \"node-1\"", "node-1", r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$", hostname
 }
 
 name! {
     /// The name of a network link, 1 to 15 bytes (the kernel's IFNAMSIZ).
-    LinkName, "a link name such as \"eth0\"", |text| {
+    LinkName, "a link name such as \"eth0\"", "eth0", r"^[!-.0-9;-~]{1,15}$", |text| {
         if text.is_empty() || text.len() > 15 {
             return Err("not 1 to 15 characters".to_owned());
         }
@@ -181,7 +195,7 @@ name! {
 
 name! {
     /// A time server: a name or an address.
-    NtpServer, "a host name or address such as \"pool.ntp.org\"", |text| {
+    NtpServer, "a host name or address such as \"pool.ntp.org\"", "pool.ntp.org", r"^[0-9A-Za-z:.-]{1,64}$", |text| {
         if text.parse::<IpAddr>().is_ok() { Ok(()) } else { hostname(text) }
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::diagnostic::Diagnostic;
 use crate::keys::{Text, Value, mismatch};
+use crate::shape::Shape;
 use crate::tree::{Node, Value as Raw};
 
 /// A number of bytes, written with a binary unit: `512`, `64KiB`, `1GiB`.
@@ -15,6 +16,8 @@ const SIZES: [(&str, u64); 5] =
 
 impl Text for ByteSize {
     const EXPECTED: &'static str = "a size such as \"64KiB\", \"512MiB\" or \"10GiB\"";
+    const EXAMPLE: &'static str = "512MiB";
+    const PATTERN: &'static str = r"^[0-9]+(B|KiB|MiB|GiB|TiB)$";
 
     fn parse(text: &str) -> Result<Self, String> {
         let digits = text.bytes().take_while(u8::is_ascii_digit).count();
@@ -54,6 +57,8 @@ pub struct FileMode(pub u32);
 
 impl Text for FileMode {
     const EXPECTED: &'static str = "an octal mode in quotes such as \"0644\"";
+    const EXAMPLE: &'static str = "0644";
+    const PATTERN: &'static str = r"^[0-7]{3,4}$";
 
     fn parse(text: &str) -> Result<Self, String> {
         let octal =
@@ -102,6 +107,10 @@ impl Value for Weight {
         "an integer from 1 to 10000".to_owned()
     }
 
+    fn shape() -> Shape {
+        Shape::Integer { from: 1, to: 10_000 }
+    }
+
     fn decode(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Self> {
         ranged(node, &Self::expected(), 1, 10_000, findings).map(|w| Weight(w as u16))
     }
@@ -114,6 +123,10 @@ pub struct ExitCode(pub u8);
 impl Value for ExitCode {
     fn expected() -> String {
         "an exit code from 0 to 255".to_owned()
+    }
+
+    fn shape() -> Shape {
+        Shape::Integer { from: 0, to: 255 }
     }
 
     fn decode(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Self> {
@@ -130,6 +143,8 @@ pub struct CpuLimit {
 
 impl Text for CpuLimit {
     const EXPECTED: &'static str = "a share of one processor such as \"50%\" or \"200%\"";
+    const EXAMPLE: &'static str = "50%";
+    const PATTERN: &'static str = r"^0*[1-9][0-9]{0,6}%$";
 
     fn parse(text: &str) -> Result<Self, String> {
         let number = text.strip_suffix('%').ok_or("`%` is missing at the end")?;

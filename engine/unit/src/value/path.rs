@@ -30,6 +30,8 @@ impl AbsPath {
 
 impl Text for AbsPath {
     const EXPECTED: &'static str = "an absolute path such as \"/var/lib/keel\"";
+    const EXAMPLE: &'static str = "/var/lib/keel";
+    const PATTERN: &'static str = r"^/([^/\x00-\x1f\x7f]+(/[^/\x00-\x1f\x7f]+)*)?$";
 
     fn parse(text: &str) -> Result<Self, String> {
         let Some(rest) = text.strip_prefix('/') else {
@@ -83,6 +85,8 @@ pub enum Source {
 impl Text for Source {
     const EXPECTED: &'static str =
         "a path, PARTLABEL=…, PARTUUID=…, LABEL=…, UUID=… or the name of a kernel filesystem";
+    const EXAMPLE: &'static str = "PARTLABEL=keel-data";
+    const PATTERN: &'static str = r"^(/.*|(PARTLABEL|PARTUUID|LABEL|UUID)=.+|[A-Za-z0-9_-]+)$";
 
     fn parse(text: &str) -> Result<Self, String> {
         if text.starts_with('/') {

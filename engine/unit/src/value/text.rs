@@ -5,6 +5,7 @@ use std::fmt;
 use super::net::name;
 use crate::diagnostic::Diagnostic;
 use crate::keys::{Text, Value, mismatch};
+use crate::shape::Shape;
 use crate::tree::{Node, Value as Raw};
 
 fn plain(text: &str, longest: usize, extra: &str) -> Result<(), String> {
@@ -26,7 +27,7 @@ fn no_control(text: &str) -> Result<(), String> {
 
 name! {
     /// The name of a GPT partition: at most 36 UTF-16 units (UEFI 2.10, table 5.7).
-    PartLabel, "a partition name of at most 36 characters", |text| {
+    PartLabel, "a partition name of at most 36 characters", "keel-data", r"^[^\x00-\x1f\x7f]{1,36}$", |text| {
         if text.is_empty() || text.encode_utf16().count() > 36 {
             return Err("not 1 to 36 characters".to_owned());
         }
@@ -36,17 +37,17 @@ name! {
 
 name! {
     /// The label of a filesystem: at most 16 bytes, which is what ext4 holds.
-    FsLabel, "a filesystem label of at most 16 bytes", |text| plain(text, 16, "-_.")
+    FsLabel, "a filesystem label of at most 16 bytes", "data", r"^[A-Za-z0-9._-]{1,16}$", |text| plain(text, 16, "-_.")
 }
 
 name! {
     /// The type of a filesystem as mount(2) takes it.
-    FsType, "a filesystem type such as \"ext4\" or \"tmpfs\"", |text| plain(text, 32, "-_.")
+    FsType, "a filesystem type such as \"ext4\" or \"tmpfs\"", "ext4", r"^[A-Za-z0-9._-]{1,32}$", |text| plain(text, 32, "-_.")
 }
 
 name! {
     /// One mount option as mount(8) takes it: `nosuid`, `mode=0755`.
-    MountOption, "a mount option such as \"nosuid\" or \"mode=0755\"", |text| {
+    MountOption, "a mount option such as \"nosuid\" or \"mode=0755\"", "nosuid", r"^[^,\x00-\x1f\x7f]+$", |text| {
         if text.contains(',') {
             return Err("one option per item, without commas".to_owned());
         }
@@ -57,27 +58,27 @@ name! {
 
 name! {
     /// The name of a kernel module; `-` and `_` mean the same.
-    ModuleName, "a module name such as \"overlay\"", |text| plain(text, 56, "-_")
+    ModuleName, "a module name such as \"overlay\"", "overlay", r"^[A-Za-z0-9_-]{1,56}$", |text| plain(text, 56, "-_")
 }
 
 name! {
     /// A line of text without control characters.
-    Line, "a line of text", no_control
+    Line, "a line of text", "a line of text", r"^[^\x00-\x1f\x7f]*$", no_control
 }
 
 name! {
     /// A text of any content.
-    Content, "a text", |_| Ok(())
+    Content, "a text", "a text", r"", |_| Ok(())
 }
 
 name! {
     /// One argument of a program.
-    Argument, "an argument", |_| Ok(())
+    Argument, "an argument", "--v=2", r"", |_| Ok(())
 }
 
 name! {
     /// The name of an environment variable.
-    EnvName, "the name of an environment variable such as \"PATH\"", |text| {
+    EnvName, "the name of an environment variable such as \"PATH\"", "PATH", r"^[A-Za-z_][A-Za-z0-9_]{0,254}$", |text| {
         if text.starts_with(|c: char| c.is_ascii_digit()) {
             return Err("it starts with a digit".to_owned());
         }
@@ -87,7 +88,7 @@ name! {
 
 name! {
     /// A pattern with `*` and `?`.
-    Glob, "a pattern such as \"Samsung SSD 9*\"", |text| {
+    Glob, "a pattern such as \"Samsung SSD 9*\"", "Samsung SSD 9*", r"^[^\x00-\x1f\x7f]{1,255}$", |text| {
         if text.is_empty() || text.len() > 255 { return Err("not 1 to 255 characters".to_owned()); }
         no_control(text)
     }
@@ -95,7 +96,7 @@ name! {
 
 name! {
     /// One argument of the kernel: `keel.debug` or `console=ttyS0`.
-    KernelArgument, "a kernel argument such as \"console=ttyS0\"", |text| {
+    KernelArgument, "a kernel argument such as \"console=ttyS0\"", "console=ttyS0", r"^[^\s\x00-\x1f\x7f]{1,1024}$", |text| {
         if text.is_empty() || text.len() > 1024 { return Err("not 1 to 1024 characters".to_owned()); }
         if text.chars().any(char::is_whitespace) { return Err("one argument per item, without blanks".to_owned()); }
         no_control(text)
@@ -104,7 +105,7 @@ name! {
 
 name! {
     /// The name of a kernel parameter below `/proc/sys`: `net.ipv4.ip_forward`.
-    SysctlKey, "a sysctl such as \"net.ipv4.ip_forward\"", |text| {
+    SysctlKey, "a sysctl such as \"net.ipv4.ip_forward\"", "net.ipv4.ip_forward", r"^[A-Za-z0-9_@-]+([./][A-Za-z0-9_@-]+)*$", |text| {
         plain(text, 255, "-_./@")?;
         match text.split(['.', '/']).find(|p| p.is_empty()) {
             Some(_) => Err("an empty part between dots".to_owned()),
@@ -149,6 +150,14 @@ impl fmt::Display for SysctlValue {
 impl Value for SysctlValue {
     fn expected() -> String {
         "an integer, true, false or a string".to_owned()
+    }
+
+    fn shape() -> Shape {
+        Shape::OneOf(vec![
+            Shape::Integer { from: i64::MIN, to: i64::MAX },
+            Shape::Boolean,
+            Line::shape(),
+        ])
     }
 
     fn decode(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Self> {

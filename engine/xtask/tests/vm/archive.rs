@@ -4,7 +4,7 @@ use std::process::Command;
 
 use keel_image::vm::Vm;
 
-use crate::support::{LONG, inputs, machine, repository};
+use crate::support::{LONG, image, inputs, machine, repository};
 
 #[test]
 fn the_kernel_unpacks_the_image_as_it_was_meant() {
@@ -45,4 +45,14 @@ fn the_kernel_unpacks_the_image_as_it_was_meant() {
     for (line, expect) in said.iter().zip(expect) {
         assert!(line.starts_with(expect), "{line:?} is not {expect:?}");
     }
+}
+
+/// Without it containerd, like any Go program, trusts no registry.
+#[test]
+fn the_image_brings_the_authorities_that_this_machine_trusts() {
+    let place = "/etc/ssl/certs/ca-certificates.crt";
+    let here = std::fs::metadata(place).expect("package ca-certificates, which setup installs");
+    let image = image();
+    let taken = image.manifest.files.iter().find(|file| file.path == place);
+    assert_eq!(taken.expect("certificates").size, Some(here.len()));
 }

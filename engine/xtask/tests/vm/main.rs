@@ -8,6 +8,8 @@ mod boots;
 #[cfg(test)]
 mod disks;
 #[cfg(test)]
+mod end;
+#[cfg(test)]
 mod firmware;
 #[cfg(test)]
 mod services;

@@ -75,9 +75,14 @@ pub(crate) fn machine(image: &ImageDir) -> VmSpec {
     }
 }
 
+/// Where the image is that the demo boots.
+pub(crate) fn image_dir() -> PathBuf {
+    made("image")
+}
+
 /// The image that the demo boots.
 pub(crate) fn image() -> ImageDir {
-    ImageDir::open(&made("image")).unwrap()
+    ImageDir::open(&image_dir()).unwrap()
 }
 
 /// The node's API.

@@ -1,6 +1,13 @@
 //! `osctl graph`: what can be said of a machine's boot before there is one.
 
+mod diff;
+mod digest;
+mod explain;
+mod list;
+mod name;
+mod path;
 mod render;
+mod simulate;
 
 use clap::Subcommand;
 
@@ -11,12 +18,24 @@ use crate::output::Output;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Graph {
     Render(render::Render),
+    Explain(explain::Explain),
+    Path(path::Path),
+    List(list::List),
+    Digest(digest::Digest),
+    Diff(diff::Diff),
+    Simulate(simulate::Simulate),
 }
 
 impl Graph {
     pub(crate) fn run(self, out: &mut Output) -> Result<Exit, Failure> {
         match self {
             Graph::Render(command) => command.run(out),
+            Graph::Explain(command) => command.run(out),
+            Graph::Path(command) => command.run(out),
+            Graph::List(command) => command.run(out),
+            Graph::Digest(command) => command.run(out),
+            Graph::Diff(command) => command.run(out),
+            Graph::Simulate(command) => command.run(out),
         }
     }
 }

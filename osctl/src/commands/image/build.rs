@@ -7,10 +7,13 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use keel_image::{BuildError, Firmware, GRUB_MODULES, ImageSpec, Loader, Manifest, Needs, Payload};
-use keel_unit::{load, lower};
+use keel_plan::BOOT;
+use keel_unit::config::merged_config;
+use keel_unit::lower;
 
 use super::payload;
 use super::progress::Progress;
+use crate::commands::inputs::{Fault, Inputs};
 use crate::error::{Exit, Failure};
 use crate::output::{Format, Ink, Output, Palette};
 
@@ -47,14 +50,13 @@ enum Bootloader {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  osctl image build --config my.toml --kernel /boot/vmlinuz-6.1.0-56-cloud-amd64 --modules / -o image
+  osctl image build --config my.toml --kernel VMLINUZ --modules DIR -o image \\
+    --payload containerd=/usr/bin/containerd,runc=/usr/sbin/runc")]
 pub(crate) struct BuildArgs {
-    /// The machine config
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
-
-    /// The directory of unit files
-    #[arg(long, value_name = "DIR", default_value = "units")]
-    units: PathBuf,
+    #[command(flatten)]
+    inputs: Inputs,
 
     /// The kernel, such as /boot/vmlinuz-6.1.0-56-cloud-amd64
     #[arg(long, value_name = "VMLINUZ")]
@@ -117,9 +119,26 @@ impl BuildArgs {
 }
 
 pub(crate) fn run(args: &BuildArgs, out: &mut Output) -> Result<Exit, Failure> {
-    let set = lower(load::load(&args.units, Some(&args.config))).map_err(|report| {
-        Failure::new("the units and the machine config do not validate").because(report)
-    })?;
+    if args.inputs.config.is_empty() {
+        let failure =
+            Failure::usage("an image is built for a machine, and there is no machine config");
+        return Err(failure.next("name it with --config"));
+    }
+    let mut input = args.inputs.load()?;
+    // The machine needs them all.
+    input.secrets_elsewhere = false;
+    // A machine that cannot boot is told here, and not by its own console.
+    let planned = args.inputs.plan(input.clone(), BOOT).map(drop);
+    let config = planned.and_then(|()| merged_config(&input).map_err(Fault::Findings));
+    let sound = config.and_then(|config| Ok((config, lower(input).map_err(Fault::Findings)?)));
+    let (config, set) = match sound {
+        Ok(sound) => sound,
+        Err(Fault::Findings(report)) => {
+            out.findings(&report);
+            return Ok(Exit::Findings);
+        }
+        Err(Fault::Other(failure)) => return Err(failure),
+    };
     let init = match &args.init {
         Some(init) => init.clone(),
         None => beside("keel-init")
@@ -137,8 +156,8 @@ pub(crate) fn run(args: &BuildArgs, out: &mut Output) -> Result<Exit, Failure> {
     }
     let spec = ImageSpec {
         init,
-        config: args.config.clone(),
-        units: args.units.clone(),
+        config,
+        units: args.inputs.units.clone(),
         kernel: args.kernel.clone(),
         modules: args.modules.clone(),
         needs,

@@ -7,16 +7,26 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use clap::{Args, ValueEnum};
 use keel_image::ImageDir;
 use keel_image::vm::{Accel, Boot, Disk, Firmware, Network, Vm, VmSpec};
+use keel_plan::{REPORT, SPAN, Trace};
 use keel_unit::keys::Text;
 use keel_unit::value::ByteSize;
 
+use crate::commands::boot::files;
 use crate::error::{Exit, Failure};
 use crate::output::Output;
 
 /// Where the agent listens, unless the machine config says otherwise.
 const API_PORT: u16 = 50051;
 
+/// Asks init for the report that a trace is made from.
+const REPORT_ARGUMENT: &str = "keel.report=json";
+
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  osctl image run image
+  osctl image run image --memory 4GiB --cpus 4 --disk /tmp/node-1.img
+  osctl image run image/keel.img --firmware bios
+  osctl image run image --no-net --append keel.goal=network")]
 pub(crate) struct RunArgs {
     /// A directory that `osctl image build` wrote, or a disk image or .iso in it
     #[arg(value_name = "IMAGE")]
@@ -54,6 +64,10 @@ pub(crate) struct RunArgs {
     /// Port of the node's API, to reach from here
     #[arg(long, value_name = "PORT", default_value_t = API_PORT)]
     api_port: u16,
+
+    /// Write how the boot went to this file, for osctl boot
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
 
     /// Give the node no network card
     #[arg(long)]
@@ -101,7 +115,9 @@ impl RunArgs {
                     .because(error)
                     .next("build it: osctl image build")
             })?;
-            let append = image.manifest.arguments.iter().chain(&self.append).cloned().collect();
+            let said = image.manifest.arguments.iter().chain(&self.append).cloned();
+            let report = self.trace.is_some().then(|| REPORT_ARGUMENT.to_owned());
+            let append = said.chain(report).collect();
             return Ok(Boot::Kernel { kernel: image.kernel, initramfs: image.initramfs, append });
         }
         if !self.append.is_empty() {
@@ -205,7 +221,11 @@ pub(crate) fn run(args: &RunArgs, out: &mut Output) -> Result<Exit, Failure> {
         out.notice(&format!("the node's API: osctl --endpoint 127.0.0.1:{port} status"));
     }
     let mut shown = Ok(());
+    let mut recorder = args.trace.as_deref().map(Recorder::new);
     let ended = vm.attend(&stops, |line| {
+        if recorder.as_mut().is_some_and(|recorder| recorder.takes(line, out)) {
+            return;
+        }
         if shown.is_ok() {
             shown = out.text(&format!("{line}\n"));
             // Nobody reads any more: shut down.
@@ -215,5 +235,56 @@ pub(crate) fn run(args: &RunArgs, out: &mut Output) -> Result<Exit, Failure> {
         }
     });
     ended.map_err(|error| Failure::new("the node ended badly").because(error))?;
-    shown.map(|()| Exit::Clean)
+    shown?;
+    match recorder {
+        Some(recorder) => recorder.end().map(|()| Exit::Clean),
+        None => Ok(Exit::Clean),
+    }
+}
+
+/// Takes the lines that tell how the boot went off the console, and writes the trace as soon as they are all there.
+struct Recorder<'a> {
+    to: &'a Path,
+    lines: Vec<String>,
+    done: Option<Result<(), Failure>>,
+}
+
+impl<'a> Recorder<'a> {
+    fn new(to: &'a Path) -> Self {
+        Self { to, lines: Vec::new(), done: None }
+    }
+
+    /// Whether the line is not for people.
+    fn takes(&mut self, line: &str, out: &mut Output) -> bool {
+        let report = line.contains(REPORT);
+        if !report && !line.contains(SPAN) {
+            return false;
+        }
+        if self.done.is_none() {
+            self.lines.push(line.to_owned());
+        }
+        if report && self.done.is_none() {
+            self.done = Some(self.write());
+            if let Some(Ok(())) = self.done {
+                let to = self.to.display();
+                out.notice(&format!("the boot is in {to}; look at it: osctl boot show {to}"));
+            }
+            self.lines.clear();
+        }
+        true
+    }
+
+    fn write(&self) -> Result<(), Failure> {
+        let trace = Trace::from_console(self.lines.iter().map(String::as_str));
+        let trace =
+            trace.map_err(|error| Failure::new("the console has no whole trace").because(error))?;
+        files::write(self.to, &trace.json())
+    }
+
+    fn end(self) -> Result<(), Failure> {
+        self.done.unwrap_or_else(|| {
+            let failure = Failure::new("the boot was not over: there is no trace");
+            Err(failure.next("wait until the node says that it is up before you stop it"))
+        })
+    }
 }

@@ -73,13 +73,16 @@ impl Activation<'_> {
     async fn run(&self) -> Result<FilesystemOutcome, FilesystemErrorKind> {
         let observed = self.observe().await?;
         match plan::plan(&observed)? {
-            Plan::Make => self.make(random_uuid().map_err(FilesystemErrorKind::Random)?).await,
+            Plan::Make => {
+                let uuid = random_uuid().map_err(FilesystemErrorKind::Random)?;
+                self.make(uuid, observed).await
+            }
             Plan::MakeAgain(uuid) => {
                 (self.say)(format!(
                     "{}: making again a filesystem that a power cut left unfinished",
                     self.device.display()
                 ));
-                self.make(uuid).await
+                self.make(uuid, observed).await
             }
             Plan::Check => self.check(observed).await,
         }
@@ -95,10 +98,23 @@ impl Activation<'_> {
         observed.await?.map_err(FilesystemErrorKind::Disk)
     }
 
-    async fn make(&self, uuid: Uuid) -> Result<FilesystemOutcome, FilesystemErrorKind> {
+    /// `seen` is what it was decided on. By now something else may be there: a slow disk keeps an attempt going in its thread when
+    /// its unit has been given up long ago. So the device has to be as it was once nobody else can claim it.
+    async fn make(
+        &self,
+        uuid: Uuid,
+        seen: Observed,
+    ) -> Result<FilesystemOutcome, FilesystemErrorKind> {
         (self.say)(format!("{}: making an ext4 filesystem", self.device.display()));
-        self.write(move |file| intent::write_filesystem(file, uuid)).await?;
-        let size = self.observe().await?.size;
+        let size = seen.size;
+        self.write(move |file| {
+            let now = observe(file)?;
+            if now != seen {
+                return Ok(Err(FilesystemErrorKind::Changed(now.content)));
+            }
+            intent::write_filesystem(file, uuid).map(Ok)
+        })
+        .await??;
         let tool = plan::mkfs(self.filesystem, self.device, size, uuid, self.timeout());
         let output = self.run_tool(&tool).await?;
         if !output.success() {
@@ -119,7 +135,8 @@ impl Activation<'_> {
     }
 
     async fn check(&self, observed: Observed) -> Result<FilesystemOutcome, FilesystemErrorKind> {
-        let tool = Tool::new("e2fsck", self.timeout()).arg("-p").arg(self.device);
+        let tool =
+            Tool::new(self.filesystem.fstype.checker(), self.timeout()).arg("-p").arg(self.device);
         let output = self.run_tool(&tool).await?;
         let verdict = plan::verdict(output.status);
         if verdict != Verdict::Clean {
@@ -139,10 +156,10 @@ impl Activation<'_> {
         })
     }
 
-    async fn write(
+    async fn write<T: Send + 'static>(
         &self,
-        write: impl FnOnce(&mut BlockFile) -> io::Result<()> + Send + 'static,
-    ) -> Result<(), FilesystemErrorKind> {
+        write: impl FnOnce(&mut BlockFile) -> io::Result<T> + Send + 'static,
+    ) -> Result<T, FilesystemErrorKind> {
         let device = self.device.to_owned();
         let written = blocking(move || {
             let mut file = BlockFile::open_exclusive(&device)?;
@@ -199,6 +216,9 @@ pub enum FilesystemErrorKind {
     /// The device holds an ext4 filesystem, and something else around it.
     #[error("ext4, but also {0}; which of them is in use cannot be told, and neither is touched")]
     Ambiguous(Content),
+    /// Something was written to the device after it was looked at, and before it was opened for writing.
+    #[error("it has changed while it was looked at, and now holds {0}; it is left untouched")]
+    Changed(Content),
     /// The device could not be read or written.
     #[error(transparent)]
     Disk(DiskError),

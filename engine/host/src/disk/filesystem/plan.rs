@@ -80,7 +80,8 @@ pub(super) fn mkfs(
     timeout: Duration,
 ) -> Tool {
     let kibibytes = intent::filesystem_end(size).unwrap_or(size) / 1024;
-    let mut tool = Tool::new("mkfs.ext4", timeout).args(["-q", "-F", "-U", &uuid.to_string()]);
+    let mut tool =
+        Tool::new(filesystem.fstype.maker(), timeout).args(["-q", "-F", "-U", &uuid.to_string()]);
     tool = tool.args(["-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard"]);
     if let Some(label) = &filesystem.label {
         tool = tool.args(["-L", label.as_str()]);

@@ -24,6 +24,9 @@ use super::lease::Lease;
 use super::message::{self, Kind, Mac, Refused, Reply, Request};
 use super::timing::Timing;
 
+/// The reason for every attempt that nothing else stood in the way of.
+pub(crate) const NO_SERVER: &str = "no DHCP server answers";
+
 /// What happened.
 #[derive(Debug)]
 pub(crate) enum Event<'a> {
@@ -510,7 +513,7 @@ impl Client {
 
     fn retrying(&mut self) -> Action {
         self.failures = self.failures.saturating_add(1);
-        let why = self.trouble.take().unwrap_or_else(|| "no server answers".to_owned());
+        let why = self.trouble.take().unwrap_or_else(|| NO_SERVER.to_owned());
         Action::Report(NetEvent::Retrying { attempt: self.failures, why })
     }
 

@@ -223,9 +223,9 @@ fn renewed_at_half_rebound_at_seven_eighths_lost_at_the_end() {
     // Half of what is left until T2 (1350 s), then half of that, at least a minute.
     assert_eq!(
         sim.after(675, 675),
-        ["retrying 1: no server answers", "REQUEST as 10.0.0.50 to 10.0.0.1"]
+        ["retrying 1: no DHCP server answers", "REQUEST as 10.0.0.50 to 10.0.0.1"]
     );
-    assert_eq!(sim.after(337, 338)[0], "retrying 2: no server answers");
+    assert_eq!(sim.after(337, 338)[0], "retrying 2: no DHCP server answers");
     while sim.now < t1 + Duration::from_secs(3150) {
         sim.tick();
     }
@@ -276,7 +276,7 @@ fn without_a_server_it_backs_off_and_goes_on() {
     let mut sim = Sim::new();
     assert_eq!(sim.tick(), ["DISCOVER"]);
     for (attempt, wait) in [(1, 4), (2, 8), (3, 16), (4, 32), (5, 64), (6, 64), (7, 64)] {
-        let report = format!("retrying {attempt}: no server answers");
+        let report = format!("retrying {attempt}: no DHCP server answers");
         assert_eq!(sim.after(wait - 1, wait + 1), ["DISCOVER".to_owned(), report]);
     }
     // Hours later a server appears.
@@ -432,7 +432,7 @@ fn wrong_answers_are_refused_and_named() {
     let mut sim = Sim::new();
     sim.tick();
     assert!(sim.hear(&Answer { chaddr: OTHER, ..answer(OFFER) }).is_empty());
-    assert_eq!(sim.tick()[1], "retrying 1: no server answers");
+    assert_eq!(sim.tick()[1], "retrying 1: no DHCP server answers");
 
     // An acknowledgement of something else than what was asked for.
     sim.hear(&answer(OFFER));

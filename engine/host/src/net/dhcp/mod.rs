@@ -34,7 +34,7 @@ mod options;
 pub(super) mod socket;
 mod timing;
 
-pub(super) use client::{Action, Client, Event};
+pub(super) use client::{Action, Client, Event, NO_SERVER};
 pub use lease::Lease;
 pub(super) use message::Mac;
 pub use timing::Timing;

@@ -6,7 +6,7 @@
 ///
 /// Walks both once and, on a mismatch, goes back only to the latest `*`: no recursion, at worst
 /// `pattern.len() * text.len()` comparisons, whatever the pattern.
-pub(super) fn matches(pattern: &str, text: &str) -> bool {
+pub fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut p, mut t) = (0, 0);
     // Where to resume after a mismatch: just behind the latest `*`, with one more byte given to it.
@@ -31,8 +31,29 @@ pub(super) fn matches(pattern: &str, text: &str) -> bool {
     pattern[p..].iter().all(|&b| b == b'*')
 }
 
+/// `-` becomes `_`, except inside `[…]`, where it is the dash of a range.
+///
+/// depmod(8) spells alias patterns so, and what is matched against them has to follow.
+pub fn underscored(text: &str) -> String {
+    let mut in_brackets = false;
+    text.chars()
+        .map(|c| match c {
+            '[' => {
+                in_brackets = true;
+                c
+            }
+            ']' => {
+                in_brackets = false;
+                c
+            }
+            '-' if !in_brackets => '_',
+            c => c,
+        })
+        .collect()
+}
+
 /// How many leading bytes of a pattern stand for themselves.
-pub(super) fn literal_prefix(pattern: &str) -> usize {
+pub fn literal_prefix(pattern: &str) -> usize {
     pattern.find(['*', '?', '[']).unwrap_or(pattern.len())
 }
 

@@ -1,0 +1,117 @@
+//! `osctl boot compare`: what became slower.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use keel_plan::chart::people;
+use keel_plan::{Change, Comparison, compare, difference};
+use serde_json::json;
+
+use super::files;
+use crate::error::{Exit, Failure};
+use crate::output::{Format, Ink, Output, Palette};
+
+/// Compare a boot with one or several before it: what became slower, what faster, what no longer comes up
+///
+/// The last trace is compared with the median of all before it.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  osctl boot compare old.json new.json\n  osctl boot compare monday.json tuesday.json wednesday.json today.json --allow 10"
+)]
+pub(crate) struct Compare {
+    /// Traces, the newest last
+    #[arg(value_name = "TRACE", num_args = 2.., required = true)]
+    traces: Vec<PathBuf>,
+
+    /// Exit with 1 if the boot takes more than so many percent longer than before
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u16))]
+    allow: Option<u16>,
+}
+
+impl Compare {
+    pub(crate) fn run(self, out: &mut Output) -> Result<Exit, Failure> {
+        let mut before = files::read_all(&self.traces)?;
+        // The command line holds two at least.
+        let Some(after) = before.pop() else { return Err(Failure::usage("nothing to compare")) };
+        if before.iter().any(|trace| trace.digest != after.digest) {
+            out.notice("these are boots of different graphs");
+        }
+        let comparison = compare(&before, &after);
+        match out.format() {
+            Format::Json => {
+                let changes = comparison.changes.iter().map(|change| {
+                    json!({
+                        "unit": change.name, "before_us": change.before.map(micros), "after_us": change.after.map(micros),
+                        "was": change.was, "is": change.is,
+                    })
+                });
+                out.json(&json!({
+                    "before_us": micros(comparison.before), "after_us": micros(comparison.after),
+                    "percent": (percent(&comparison) * 10.0).round() / 10.0, "changes": changes.collect::<Vec<_>>(),
+                }))?;
+            }
+            _ => out.text(&text(&comparison, before.len(), out.palette()))?,
+        }
+        let slower = self.allow.is_some_and(|allow| percent(&comparison) > f64::from(allow));
+        Ok(if slower { Exit::Findings } else { Exit::Clean })
+    }
+}
+
+/// By how much the boot became slower.
+fn percent(comparison: &Comparison) -> f64 {
+    let before = comparison.before.as_secs_f64();
+    if before == 0.0 { 0.0 } else { (comparison.after.as_secs_f64() - before) / before * 100.0 }
+}
+
+fn text(comparison: &Comparison, boots: usize, palette: Palette) -> String {
+    let Comparison { before, after, changes } = comparison;
+    let of = if boots == 1 { String::new() } else { format!(" (the median of {boots} boots)") };
+    let mut text = format!(
+        "boot: {}{of} -> {}, {} ({:+.1} %)\n",
+        people(*before),
+        people(*after),
+        difference(*before, *after),
+        percent(comparison)
+    );
+    if changes.is_empty() {
+        return text + "no unit took another time\n";
+    }
+    let widest = changes.iter().map(|change| change.name.len()).max().unwrap_or(0).max(4);
+    let heading =
+        format!("{:widest$}  {:>11}  {:>11}  {:>11}", "UNIT", "BEFORE", "AFTER", "DIFFERENCE");
+    let _ = writeln!(text, "\n{}", palette.paint(Ink::Faint, &heading));
+    for change in changes {
+        let shown = |span: Option<Duration>| span.map_or("-".to_owned(), people);
+        let by = match (change.before, change.after) {
+            (Some(before), Some(after)) => difference(before, after),
+            _ => String::new(),
+        };
+        let by = format!("{by:>11}");
+        let by = match change.slower_by() {
+            0 => by,
+            slower if slower > 0 => palette.paint(Ink::Warning, &by),
+            _ => palette.paint(Ink::Good, &by),
+        };
+        let (before, after) = (shown(change.before), shown(change.after));
+        let line =
+            format!("{:widest$}  {before:>11}  {after:>11}  {by}{}", change.name, became(change));
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+/// What a unit came to, where that is something else than before.
+fn became(change: &Change) -> String {
+    match (change.was, change.is) {
+        (None, None) => String::new(),
+        (None, Some(is)) => format!("  new, {is}"),
+        (Some(was), None) => format!("  was {was}, is gone"),
+        (Some(was), Some(is)) => format!("  was {was}, is {is}"),
+    }
+}
+
+fn micros(span: Duration) -> u64 {
+    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
+}
