@@ -171,6 +171,7 @@ pub fn build(spec: &ImageSpec, out: &Path, watch: &dyn Watch) -> Result<Manifest
         watch.begin("computing checksums", None);
         for name in written {
             let path = staging.path().join(name);
+            keep_private(&path).map_err(cannot_write(&path))?;
             firmware.push(manifest::blob_at(&path, name).map_err(cannot_write(&path))?);
         }
     }
@@ -339,12 +340,7 @@ fn add_modules(
 
 fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, BuildError> {
     let cannot = |source| BuildError::Read { what, path: path.to_owned(), source };
-    let about = fs::metadata(path).map_err(cannot)?;
-    // A FIFO would be waited for without end, and a device read without end.
-    if !about.is_file() && !about.is_dir() {
-        return Err(cannot(io::Error::other("it is a FIFO, socket or device")));
-    }
-    fs::read(path).map_err(cannot)
+    manifest::can_end(path).and_then(|()| fs::read(path)).map_err(cannot)
 }
 
 /// Where the files are written whole under their names before they are put into place: in the same directory, hence on the
@@ -419,6 +415,15 @@ fn remove(path: &Path) -> Result<(), BuildError> {
 fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> BuildError + use<> {
     let path = path.to_owned();
     move |source| BuildError::Write { path, source }
+}
+
+/// What a tool wrote, in a directory that is private: it holds the initramfs.
+fn keep_private(path: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    #[cfg(not(unix))]
+    let _ = path;
+    Ok(())
 }
 
 /// How a new file is made; one that is private is for its owner alone, from its first moment.

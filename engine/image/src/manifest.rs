@@ -190,6 +190,7 @@ pub(crate) fn blob(file: &str, bytes: &[u8]) -> Blob {
 
 /// Describes a file beside the manifest that is read from where it is.
 pub(crate) fn blob_at(path: &Path, file: &str) -> io::Result<Blob> {
+    can_end(path)?;
     let mut from = fs::File::open(path)?;
     let (mut hash, mut size) = (Sha256::new(), 0);
     let mut buffer = vec![0; 1 << 20];
@@ -200,6 +201,16 @@ pub(crate) fn blob_at(path: &Path, file: &str) -> io::Result<Blob> {
         }
         hash.update(&buffer[..read]);
         size += read as u64;
+    }
+}
+
+/// Refuses what is waited for, or read, without end: a FIFO, a device.
+pub(crate) fn can_end(path: &Path) -> io::Result<()> {
+    let about = fs::metadata(path)?;
+    if about.is_file() || about.is_dir() {
+        Ok(())
+    } else {
+        Err(io::Error::other("it is a FIFO, socket or device"))
     }
 }
 

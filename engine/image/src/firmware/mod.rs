@@ -22,6 +22,7 @@ use uuid::Uuid;
 pub use grub::GRUB_MODULES;
 pub use tool::ToolError;
 
+use crate::manifest;
 use crate::watch::Watch;
 
 /// What a firmware image is written as.
@@ -216,11 +217,9 @@ pub(crate) fn write(
 
 /// Reads a file that a loader brings.
 fn loader_file(loader: &'static str, path: &Path) -> Result<Vec<u8>, FirmwareError> {
-    std::fs::read(path).map_err(|source| FirmwareError::Loader {
-        loader,
-        path: path.to_owned(),
-        source,
-    })
+    manifest::can_end(path)
+        .and_then(|()| std::fs::read(path))
+        .map_err(|source| FirmwareError::Loader { loader, path: path.to_owned(), source })
 }
 
 #[cfg(test)]

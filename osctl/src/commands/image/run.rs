@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use clap::{Args, ValueEnum};
-use keel_image::{API_PORT, ImageDir, Manifest};
 use keel_image::vm::{Accel, Boot, Disk, Firmware, Network, Vm, VmSpec};
+use keel_image::{API_PORT, ImageDir, Manifest};
 use keel_plan::{REPORT, SPAN, Trace};
 use keel_unit::keys::Text;
 use keel_unit::value::ByteSize;
