@@ -340,3 +340,20 @@ fn what_does_not_validate_makes_no_image() {
     unsound("units", "no-such.toml", 2);
     unsound("no/such/folder", qemu, 2);
 }
+
+#[test]
+fn a_node_without_processors_is_refused() {
+    let run = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_osctl"))
+            .args(["image", "run", "no-such-image"])
+            .args(arguments)
+            .output()
+            .unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    for arguments in [["--cpus", "0"], ["--api-port", "0"]] {
+        let (code, said) = run(&arguments);
+        assert_eq!(code, Some(2), "{said}");
+        assert!(said.contains(arguments[0]) && said.contains("0 is not in 1.."), "{said}");
+    }
+}

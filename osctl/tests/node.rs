@@ -13,12 +13,12 @@ use std::thread::JoinHandle;
 use keel_control::{
     Address, BootReport, ConnectionError, CriticalUnit, Degraded, EventLog, GoalState, Happened,
     Inventory, InventoryDisk, InventoryDriver, InventoryLink, InventoryPartition, Limits, Link,
-    Refusal, Service, Shutdown, Status, Unit, UnitList, UnitState,
+    Refusal, Service, Shutdown, Status, Unit, UnitBoot, UnitList, UnitState,
 };
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
-/// A machine with one unit.
+/// A machine with one unit, and the goal that waits for it.
 struct Machine {
     state: GoalState,
     log: EventLog,
@@ -67,7 +67,7 @@ impl Service for Machine {
             waits_for: vec![],
             pid: Some(77),
             memory_bytes: None,
-            boot: Some(keel_control::UnitBoot {
+            boot: Some(UnitBoot {
                 state: UnitState::Running,
                 began_us: Some(100_000),
                 ended_us: Some(1_500_250),
@@ -75,7 +75,25 @@ impl Service for Machine {
                 attempts: 1,
             }),
         };
-        Ok(UnitList { now_ms: 61_500, units: vec![unit] })
+        let goal = Unit {
+            name: "boot".to_owned(),
+            kind: "target".to_owned(),
+            stage: None,
+            description: String::new(),
+            state: UnitState::Exited,
+            took_ms: None,
+            attempts: 0,
+            pid: None,
+            boot: Some(UnitBoot {
+                state: UnitState::Exited,
+                began_us: None,
+                ended_us: Some(1_500_250),
+                waited_for: Some("containerd".to_owned()),
+                attempts: 0,
+            }),
+            ..unit.clone()
+        };
+        Ok(UnitList { now_ms: 61_500, units: vec![unit, goal] })
     }
 
     async fn inventory(&self) -> Result<Inventory, Refusal> {
@@ -346,6 +364,25 @@ fn an_inventory_is_shown_and_recorded() {
 }
 
 #[test]
+fn a_nodes_boot_is_recorded() {
+    let node = Node::start();
+    let _init = node.init(GoalState::Reached);
+    let printed = node.pinned(&["boot", "record"]);
+    assert_eq!((printed.code, printed.stderr.as_str()), (Some(0), ""));
+    let file = node.folder.path().join("boot.json");
+    let file = file.to_str().unwrap();
+    assert_eq!(node.pinned(&["boot", "record", "-o", file]).code, Some(0));
+    assert_eq!(fs::read_to_string(file).unwrap(), printed.stdout);
+
+    let trace: serde_json::Value = serde_json::from_str(&printed.stdout).unwrap();
+    assert_eq!((&trace["origin"], &trace["outcome"]), (&"recorded".into(), &"reached".into()));
+    assert_eq!((&trace["total_us"], &trace["kernel_us"]), (&1_500_250.into(), &812_345.into()));
+    assert_eq!(trace["machine"]["cpus"], 2);
+    let shown = osctl(&["boot", "critical-chain", file]);
+    assert_eq!(shown.stdout, "boot @1.50 s\n└─containerd @1.50 s +1.40 s\n", "{shown:?}");
+}
+
+#[test]
 fn a_degraded_node_is_a_finding() {
     let node = Node::start();
     let _init = node.init(GoalState::Degraded);
@@ -504,4 +541,41 @@ fn whatever_else_answers_is_named() {
         "{}",
         plain.stderr
     );
+}
+
+/// What the book shows of a node that runs: its lines, with this node's address for the example's.
+#[test]
+fn the_lines_of_the_book_for_a_node_run() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let pages = fs::read_dir(docs).unwrap().map(|entry| entry.unwrap().path());
+    let pages = pages.filter(|page| page.extension().is_some_and(|e| e == "md"));
+    let texts: Vec<_> = pages.map(|page| fs::read_to_string(page).unwrap()).collect();
+    let lines: Vec<_> = texts
+        .iter()
+        .flat_map(|text| text.lines())
+        .filter_map(|line| line.strip_prefix("$ osctl --endpoint 192.0.2.10 "))
+        .map(|line| line.split("  #").next().unwrap())
+        .collect();
+    assert!(lines.len() >= 3, "{lines:?}");
+
+    let node = Node::start();
+    let init = node.init(GoalState::Reached);
+    let folder = TempDir::new().unwrap();
+    for line in lines {
+        let mut osctl =
+            osctl_command(&["--endpoint", &node.endpoint, "--fingerprint", &node.fingerprint()]);
+        osctl.args(shlex::split(line).unwrap()).current_dir(folder.path());
+        if line.contains("--follow") {
+            // It would go on for ever; that it takes the line and waits is what the book says.
+            let mut osctl = osctl.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+            init.say("something new");
+            let mut stdout = BufReader::new(osctl.stdout.take().unwrap());
+            assert!(!next_line(&mut stdout).is_empty(), "{line}");
+            osctl.kill().unwrap();
+            osctl.wait().unwrap();
+        } else {
+            let output = osctl.output().unwrap();
+            assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
 }

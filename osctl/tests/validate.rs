@@ -254,7 +254,7 @@ fn a_graph_in_json_has_what_scripts_rely_on() {
     });
     let edge = edge.unwrap();
     assert_eq!((&edge["await"], &edge["why"]), (&"ready".into(), &"after".into()));
-    assert_eq!((&edge["file"], &edge["line"]), (&"units/storage/data.toml".into(), &4.into()));
+    assert_eq!((&edge["file"], &edge["line"]), (&"units/storage/data.toml".into(), &5.into()));
 }
 
 #[test]

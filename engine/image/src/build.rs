@@ -178,6 +178,7 @@ pub fn build(spec: &ImageSpec, out: &Path, watch: &dyn Watch) -> Result<Manifest
         schema: 1,
         kernel_release: modules.release().to_owned(),
         arguments: spec.needs.arguments.clone(),
+        api_port: spec.needs.api_port,
         kernel: manifest::blob(KERNEL, &kernel),
         initramfs: manifest::blob(INITRAMFS, &initramfs),
         firmware,

@@ -27,6 +27,9 @@ pub struct Manifest {
     pub kernel_release: String,
     /// Kernel arguments of the machine config.
     pub arguments: Vec<String>,
+    /// The port at which the node's API answers.
+    #[serde(default = "api_port")]
+    pub api_port: u16,
     /// The kernel file.
     pub kernel: Blob,
     /// The compressed initramfs.
@@ -38,6 +41,11 @@ pub struct Manifest {
     pub unpacked: u64,
     /// Every file in the initramfs by path; directories are left out.
     pub files: Vec<Taken>,
+}
+
+/// What images say that were built before they said anything: the default of the machine config.
+fn api_port() -> u16 {
+    50051
 }
 
 /// A file beside the manifest.

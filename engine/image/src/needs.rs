@@ -11,6 +11,8 @@ pub struct Needs {
     pub modules: Vec<WantedModule>,
     /// Kernel arguments of the machine config.
     pub arguments: Vec<String>,
+    /// The port at which the agent listens.
+    pub api_port: u16,
     /// Programs that units run.
     pub programs: Vec<NeededProgram>,
     /// Programs that units look for before they run them, or that Keel runs for them: taken where they are to be had.
@@ -40,6 +42,7 @@ impl Needs {
             named.chain(by_unit).map(|(name, by)| WantedModule { name: name.to_owned(), by });
         Self {
             modules: modules.collect(),
+            api_port: set.config.agent.listen.port(),
             arguments: kernel.arguments.iter().map(|a| a.as_str().to_owned()).collect(),
             programs: set.units.iter().filter_map(program).collect(),
             useful: set.units.iter().flat_map(useful).collect(),

@@ -71,6 +71,7 @@ mod inputs {
                 needs: Needs {
                     modules: vec![WantedModule { name: "odd".into(), by: "kernel.modules".into() }],
                     arguments: vec!["quiet".into()],
+                    api_port: 6443,
                     programs: vec![NeededProgram {
                         path: "/sbin/mount".into(),
                         unit: "mounter".into(),
@@ -157,7 +158,10 @@ fn two_builds_for_firmware_are_byte_identical_and_what_is_not_asked_for_goes() {
 fn the_image_holds_what_was_asked_for_and_what_that_needs() {
     let inputs = Inputs::new();
     let manifest = build(&inputs.spec(), &inputs.at("out")).unwrap();
-    assert_eq!(manifest.arguments, ["quiet"]);
+    assert_eq!(
+        (manifest.arguments.as_slice(), manifest.api_port),
+        (&["quiet".to_owned()][..], 6443)
+    );
     let why = |path: &str| manifest.files.iter().find(|f| f.path == path).map(|f| f.why.as_str());
     assert_eq!(why("/init"), Some("init"));
     assert_eq!(why("/etc/keel/config.toml"), Some("machine config"));
@@ -312,4 +316,25 @@ fn wrong_inputs_are_named() {
             "a different one is there already",
         ],
     );
+}
+
+#[test]
+fn the_manifest_says_the_port_of_the_api() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("config.toml");
+    fs::write(&config, "schema = 1\n[agent]\nlisten = \"[::]:6443\"\n").unwrap();
+    let set = keel_unit::lower(keel_unit::load::load(&root.join("units"), Some(&config))).unwrap();
+    assert_eq!(keel_image::Needs::of(&set).api_port, 6443);
+
+    let inputs = Inputs::new();
+    let out = inputs.at("port");
+    build(&inputs.spec(), &out).unwrap();
+    assert_eq!(ImageDir::open(&out).unwrap().manifest.api_port, 6443);
+    // An image that says nothing has an agent that listens where it does by default.
+    let text = fs::read_to_string(out.join("manifest.json")).unwrap();
+    let mut manifest: serde_json::Value = serde_json::from_str(&text).unwrap();
+    manifest.as_object_mut().unwrap().remove("api_port").unwrap();
+    fs::write(out.join("manifest.json"), manifest.to_string()).unwrap();
+    assert_eq!(ImageDir::open(&out).unwrap().manifest.api_port, 50051);
 }

@@ -230,7 +230,9 @@ impl Run {
     /// How each unit came up, one line each, ahead of the report: what `osctl boot` makes a trace of.
     fn show_spans(&self) {
         let scheduler = self.executor.scheduler();
-        let spans = self.executor.timeline().spans().iter().filter_map(|span| {
+        let spans = self.executor.timeline().spans();
+        let spans = self.transaction.jobs().iter().filter_map(|job| {
+            let span = &spans[job.unit.index()];
             let status = scheduler.status(span.unit);
             let skipped = (span.state == State::Skipped).then_some(&status.why);
             let failed = status.trouble.as_ref().filter(|_| !span.state.is_active());

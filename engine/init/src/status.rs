@@ -82,7 +82,7 @@ fn unit(run: &Run, id: UnitId) -> Unit {
     let spec = run.transaction.spec(id);
     let trouble =
         status.trouble.as_ref().or((status.state == State::Skipped).then_some(&status.why));
-    let deadline = spec.deadline.filter(|_| status.state == State::Activating);
+    let deadline = (status.state == State::Activating).then_some(spec.deadline);
     Unit {
         name: unit.name.to_string(),
         kind: unit.kind.name().to_string(),

@@ -32,7 +32,7 @@ fn graph(size: u32) -> Arc<Transaction> {
     for index in 0..size {
         let before: Vec<UnitId> = (0..EDGES).filter(|_| index > 0).map(|_| draw(index)).collect();
         units.push(Spec {
-            deadline: Some(Duration::from_secs(30)),
+            deadline: Duration::from_secs(30),
             after: before.iter().map(|&unit| (unit, Await::Ready)).collect(),
             requires: before,
             ..Spec::new(format!("unit-{index}"), Class::Oneshot)

@@ -23,7 +23,7 @@ fn graph(size: u32) -> Arc<Transaction> {
             .map(UnitId)
             .collect();
         units.push(Spec {
-            deadline: Some(Duration::from_secs(30)),
+            deadline: Duration::from_secs(30),
             after: before.iter().map(|&unit| (unit, Await::Ready)).collect(),
             requires: before,
             hint: Some(Duration::from_millis(u64::from(index * 7919 % 97) + 1)),

@@ -56,7 +56,7 @@ pub use trace::{
     UnitTrace,
 };
 pub use transaction::{
-    Await, Class, Failure, Job, JobKind, Malformed, MalformedKind, OnFailure, Restart,
+    Await, Class, DEADLINE, Failure, Job, JobKind, Malformed, MalformedKind, OnFailure, Restart,
     RestartPolicy, Spec, StartLimit, Transaction, UnitId,
 };
 pub use trial::{Ended, SEED, Trial, each, fallible};

@@ -67,8 +67,12 @@ impl Default for Behaviour {
 pub struct Fault {
     /// What goes wrong.
     pub kind: FaultKind,
-    /// In how many of its activations, from the first; [`Fault::ALWAYS`] in all of them.
+    /// In which activation first, counted from 1.
+    pub from: u32,
+    /// In how many activations from that one on; [`Fault::ALWAYS`] in all of them.
     pub times: u32,
+    /// What goes wrong after those, counted from the next one: a service that comes up once, exits, and never comes up again.
+    pub then: Option<Box<Fault>>,
 }
 
 impl Fault {
@@ -77,7 +81,20 @@ impl Fault {
 
     /// This one, in every activation.
     pub fn always(kind: FaultKind) -> Fault {
-        Fault { kind, times: Fault::ALWAYS }
+        Fault { kind, from: 1, times: Fault::ALWAYS, then: None }
+    }
+
+    /// What goes wrong in this activation.
+    fn strikes(&self, mut attempt: u32) -> Option<&FaultKind> {
+        let mut fault = self;
+        loop {
+            let earlier = attempt.checked_sub(fault.from.max(1))?;
+            if earlier < fault.times {
+                return Some(&fault.kind);
+            }
+            attempt = earlier - fault.times + 1;
+            fault = fault.then.as_deref()?;
+        }
     }
 }
 
@@ -260,8 +277,7 @@ impl Machine {
     }
 
     fn fault(&self, token: Token) -> Option<&FaultKind> {
-        let fault = self.behaviours[token.unit.index()].fault.as_ref();
-        fault.filter(|fault| token.attempt <= fault.times).map(|fault| &fault.kind)
+        self.behaviours[token.unit.index()].fault.as_ref()?.strikes(token.attempt)
     }
 
     fn check_condition(&mut self, token: Token, now: Duration) {

@@ -13,17 +13,14 @@ use crate::backoff::Backoff;
 use crate::graph::{BootGraph, EdgeKind};
 use crate::resolve::resolve_partly;
 use crate::transaction::{
-    Await, Class, Failure, Job, JobKind, Malformed, OnFailure, Restart, RestartPolicy, Spec,
-    StartLimit, Transaction, UnitId,
+    Await, Class, DEADLINE, Failure, Job, JobKind, Malformed, OnFailure, Restart, RestartPolicy,
+    Spec, StartLimit, Transaction, UnitId,
 };
 
 /// The name of the goal of a boot.
 pub const BOOT: &str = "boot";
 /// By how much, in percent, pauses before repetitions are shortened.
 const JITTER: u8 = 20;
-/// Deadline of a unit that has none of its own: a target, whose wait for an exit or a restart nothing else may end, or a unit
-/// that the goal does not wait for. The boot ends for them too.
-const DEADLINE: Duration = Duration::from_secs(5 * 60);
 /// How long a stop of anything that is not a service may take: an unmount, a lease given back.
 const STOP: Duration = Duration::from_secs(10);
 
@@ -195,7 +192,7 @@ fn spec(graph: &BootGraph, id: UnitId) -> Spec {
         _ => Class::Oneshot,
     };
     let mut spec = Spec {
-        deadline: unit.deadline().or(Some(DEADLINE)),
+        deadline: unit.deadline().unwrap_or(DEADLINE),
         stop_deadline: STOP,
         has_condition: !unit.condition.is_empty(),
         failure: failure(unit),

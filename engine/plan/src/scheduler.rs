@@ -43,7 +43,10 @@
 //!
 //! **Deadlines** bound every activation, condition, stop and kill; an activation that passes its own is killed, and is
 //! failed or repeated once nothing of it is left. A kill that makes no difference within [`KILL_GRACE`] is given up:
-//! the unit is failed, and is not repeated, because two of it at once are worse than none.
+//! the unit is failed, and is not repeated, because two of it at once are worse than none. The wait for a unit that has no
+//! job and comes back again and again, or may run for ever, is bounded by the waiting unit's own deadline, counted from the
+//! first such wait of this activation: that the other is being killed in between is no new beginning. So a run ends within
+//! the sum of the deadlines, whatever its units do.
 
 mod jobs;
 mod links;
@@ -172,6 +175,8 @@ struct Row {
     cursor: u32,
     /// Fails by dependency on this unit at the next look.
     doomed_by: Option<UnitId>,
+    /// Since when, and until when, it may be held by what no job bounds: counted from the first such hold of this activation.
+    patience: Option<Patience>,
     /// Waiting for its timer, before anything else.
     paused: bool,
     condition: Condition,
@@ -191,6 +196,12 @@ struct OpenJob {
     kind: JobKind,
     /// Belongs to the transaction, and not to a request.
     counts: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Patience {
+    since: Duration,
+    until: Duration,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -248,6 +259,7 @@ impl Scheduler {
             reached: None,
             cursor: 0,
             doomed_by: None,
+            patience: None,
             paused: false,
             condition: Condition::Unknown,
             failures: 0,

@@ -121,6 +121,9 @@ pub struct Restart {
     pub limit: Option<StartLimit>,
 }
 
+/// The deadline of a unit that says none. Every unit has one, a target too: what nothing bounds could hold a boot for ever.
+pub const DEADLINE: Duration = Duration::from_secs(5 * 60);
+
 /// One unit, as the scheduler sees it.
 #[derive(Clone, Debug)]
 pub struct Spec {
@@ -129,8 +132,8 @@ pub struct Spec {
     /// What its activation is made of.
     pub class: Class,
     /// The longest one activation may take, the longest that its condition may take to be decided, and the longest wait for
-    /// what nothing else ends. `None` waits for ever; the planner gives every unit a deadline.
-    pub deadline: Option<Duration>,
+    /// what nothing else ends.
+    pub deadline: Duration,
     /// The longest an orderly stop may take before the unit is killed.
     pub stop_deadline: Duration,
     /// Start after these have come as far as the edge awaits; stop before them.
@@ -154,13 +157,13 @@ pub struct Spec {
 }
 
 impl Spec {
-    /// A unit of this name and class that stands alone: the stop deadline is 10 s, no deadline, no edges, default
+    /// A unit of this name and class that stands alone: [`DEADLINE`], a stop deadline of 10 s, no edges, default
     /// policies. Meant to be filled in with struct update syntax.
     pub fn new(name: impl Into<Arc<str>>, class: Class) -> Spec {
         Spec {
             name: name.into(),
             class,
-            deadline: None,
+            deadline: DEADLINE,
             stop_deadline: Duration::from_secs(10),
             after: Vec::new(),
             requires: Vec::new(),

@@ -66,13 +66,12 @@ fn read_line(line: &str, ids: &BTreeMap<&str, UnitId>) -> (Spec, Behaviour, bool
         "service" => Class::Service,
         other => panic!("class {other}"),
     };
-    let mut spec =
-        Spec { deadline: Some(ms(1000)), stop_deadline: ms(100), ..Spec::new(name, class) };
+    let mut spec = Spec { deadline: ms(1000), stop_deadline: ms(100), ..Spec::new(name, class) };
     spec.failure.backoff = BACKOFF;
     spec.restart.backoff = BACKOFF;
     let mut behaviour = Behaviour::default();
     let mut idle = false;
-    let mut times = Fault::ALWAYS;
+    let (mut from, mut times, mut then) = (1, Fault::ALWAYS, None);
     for word in words {
         let (key, value) = word.split_once('=').unwrap_or((word, ""));
         let list = || value.split(',').map(|name| ids[name]);
@@ -93,7 +92,7 @@ fn read_line(line: &str, ids: &BTreeMap<&str, UnitId>) -> (Spec, Behaviour, bool
             "binds" => spec.binds_to = list().collect(),
             "wants" => spec.wants = list().collect(),
             "conflicts" => spec.conflicts = list().collect(),
-            "deadline" => spec.deadline = Some(millis()),
+            "deadline" => spec.deadline = millis(),
             "stop-deadline" => spec.stop_deadline = millis(),
             "attempts" => spec.failure.attempts = value.parse().expect("a number"),
             "on" => {
@@ -124,13 +123,15 @@ fn read_line(line: &str, ids: &BTreeMap<&str, UnitId>) -> (Spec, Behaviour, bool
                 spec.has_condition = true;
                 behaviour.unmet = (value == "unmet").then(|| "no such file".into());
             }
+            "then" => then = Some(Box::new(Fault::always(read_fault(value)))),
+            "from" => from = value.parse().expect("a number"),
             "times" => times = value.parse().expect("a number"),
             "fault" => behaviour.fault = Some(Fault::always(read_fault(value))),
             other => panic!("key {other}"),
         }
     }
     if let Some(fault) = &mut behaviour.fault {
-        fault.times = times;
+        (fault.from, fault.times, fault.then) = (from, times, then);
     }
     (spec, behaviour, idle)
 }

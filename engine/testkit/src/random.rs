@@ -103,7 +103,8 @@ struct Unit {
     idle: bool,
     failure: (OnFailure, u32),
     restart: Restart,
-    deadline: u64,
+    /// Without one it has that of every unit that says none.
+    deadline: Option<u64>,
     condition: Option<bool>,
     takes: (u64, u64, u64),
     load: Load,
@@ -123,12 +124,14 @@ fn unit() -> impl Strategy<Value = Unit> {
     let idle = proptest::bool::weighted(0.1);
     let takes = (0..200u64, 1..200u64, 1..200u64);
     let load = prop_oneof![3 => Just(Load::Works), 1 => Just(Load::Waits)];
+    let deadline = prop_oneof![4 => (20..400u64).prop_map(Some), 1 => Just(None)];
     let work = (takes, load, fault);
-    (class, vec(edge(), 0..4), idle, (on, 0..4u32), restart(), 20..400u64, condition, work)
-        .prop_map(|(class, edges, idle, failure, restart, deadline, condition, work)| {
+    (class, vec(edge(), 0..4), idle, (on, 0..4u32), restart(), deadline, condition, work).prop_map(
+        |(class, edges, idle, failure, restart, deadline, condition, work)| {
             let (takes, load, fault) = work;
             Unit { class, edges, idle, failure, restart, deadline, condition, takes, load, fault }
-        })
+        },
+    )
 }
 
 fn edge() -> impl Strategy<Value = Edge> {
@@ -164,13 +167,23 @@ fn backoff() -> Backoff {
 }
 
 fn fault() -> impl Strategy<Value = Fault> {
+    let from = prop_oneof![3 => Just(1), 1 => 2..4u32];
+    let times = prop_oneof![1..4u32, Just(Fault::ALWAYS)];
+    let then = prop_oneof![2 => Just(None), 1 => fault_kind().prop_map(Some)];
+    (fault_kind(), from, times, then).prop_map(|(kind, from, times, then)| {
+        let then = then.map(|kind| Box::new(Fault::always(kind)));
+        Fault { kind, from, times, then }
+    })
+}
+
+fn fault_kind() -> impl Strategy<Value = FaultKind> {
     let status = prop_oneof![
         Just(ExitStatus::Code(0)),
         Just(ExitStatus::Code(1)),
         Just(ExitStatus::Signal(9)),
         Just(ExitStatus::Signal(15))
     ];
-    let kind = prop_oneof![
+    prop_oneof![
         3 => Just(FaultKind::Fail { why: "broken".into() }),
         2 => Just(FaultKind::Hang),
         1 => Just(FaultKind::HangForever),
@@ -179,9 +192,7 @@ fn fault() -> impl Strategy<Value = Fault> {
         1 => (2..6u32).prop_map(FaultKind::Slow),
         3 => (1..600u64, status).prop_map(|(after, status)| FaultKind::Exit { after: ms(after), status }),
         1 => (1..600u64).prop_map(|after| FaultKind::Lose { after: ms(after), why: "lost".into() }),
-    ];
-    (kind, prop_oneof![1..4u32, Just(Fault::ALWAYS)])
-        .prop_map(|(kind, times)| Fault { kind, times })
+    ]
 }
 
 fn build(drawn: Vec<Unit>) -> Case {
@@ -189,13 +200,15 @@ fn build(drawn: Vec<Unit>) -> Case {
     let mut started: Vec<bool> = Vec::new();
     for (index, unit) in drawn.iter().enumerate() {
         let mut spec = Spec {
-            deadline: Some(ms(unit.deadline)),
             stop_deadline: ms(100),
             has_condition: unit.condition.is_some(),
             failure: Failure { on: unit.failure.0, attempts: unit.failure.1, backoff: backoff() },
             restart: unit.restart,
             ..Spec::new(format!("u{index}"), unit.class)
         };
+        if let Some(deadline) = unit.deadline {
+            spec.deadline = ms(deadline);
+        }
         for edge in unit.edges.iter().filter(|_| index > 0) {
             let to = UnitId(edge.to.index(index) as u32);
             if edge.after {

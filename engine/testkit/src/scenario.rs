@@ -60,8 +60,12 @@ struct UnitBehaviour {
     stops_in: Option<Span>,
     unmet: Option<String>,
     fault: Option<String>,
-    /// In how many of its activations; without it, in all.
+    /// In which activation first; without it, the first.
+    from: Option<u32>,
+    /// In how many of its activations from that one on; without it, in all.
     times: Option<u32>,
+    /// What goes wrong in every activation after those.
+    then: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -156,7 +160,10 @@ impl UnitBehaviour {
         behaviour.unmet = self.unmet.as_deref().map(Arc::from);
         let times = self.times.unwrap_or(Fault::ALWAYS);
         let kind = self.fault.as_deref().map(notation::read_fault);
-        behaviour.fault = kind.map(|kind| Fault { kind, times });
+        let from = self.from.unwrap_or(1);
+        let then = self.then.as_deref().map(notation::read_fault).map(Fault::always);
+        let then = then.map(Box::new);
+        behaviour.fault = kind.map(|kind| Fault { kind, from, times, then });
     }
 }
 

@@ -78,7 +78,7 @@ fn each_unit_hanging_in_turn_ends_at_its_deadline_and_is_named() {
         for unit in working(&transaction) {
             let (outcome, took) = boot(&transaction, Some((unit, hang.clone())));
             check(&transaction, unit, &outcome);
-            let deadline = transaction.spec(unit).deadline.unwrap();
+            let deadline = transaction.spec(unit).deadline;
             let most = sound + deadline + KILL_GRACE + Duration::from_secs(1);
             assert!(took <= most, "{} held the boot for {took:?}", name(&transaction, unit));
         }

@@ -174,6 +174,16 @@ impl<'a> Fields<'a> {
         self.tree.entry(key).map_or(self.span, |e| e.node.span)
     }
 
+    /// Where an item of an array stands; else where the array does.
+    pub fn span_of_item(&self, array: &str, item: usize) -> Span {
+        let items = self.tree.get(array).map(|node| &node.value);
+        let item = match items {
+            Some(Raw::Array(items)) => items.get(item),
+            _ => None,
+        };
+        item.map_or(self.span_of(array), |node| node.span)
+    }
+
     /// Where a key of one item of an array of tables stands; else where the array does.
     pub fn span_in(&self, array: &str, item: usize, key: &str) -> Span {
         let items = self.tree.get(array).map(|node| &node.value);

@@ -6,6 +6,7 @@
 pub mod config;
 pub mod diagnostic;
 pub mod explain;
+pub mod json_schema;
 pub mod keys;
 pub mod kinds;
 pub mod load;
@@ -22,6 +23,7 @@ pub mod unit;
 pub mod value;
 pub mod words;
 
+mod addressing;
 mod patch;
 mod reference;
 

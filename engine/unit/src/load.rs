@@ -168,7 +168,8 @@ fn read(path: &Path) -> Result<String, Unreadable> {
     if !about.is_file() {
         return Err(Unreadable::Kind("a FIFO, socket or device"));
     }
-    let mut bytes = Vec::new();
+    // Room for all of it and for one byte more: one read for the text and one that finds its end.
+    let mut bytes = Vec::with_capacity(about.len().min(LARGEST_FILE) as usize + 1);
     let file = File::open(path).map_err(Unreadable::Io)?;
     file.take(LARGEST_FILE + 1).read_to_end(&mut bytes).map_err(Unreadable::Io)?;
     if bytes.len() as u64 > LARGEST_FILE {

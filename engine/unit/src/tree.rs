@@ -1,7 +1,9 @@
 //! TOML with a span on every value: what is read before anything is given a meaning.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
@@ -190,12 +192,19 @@ pub fn parse(sources: &Sources, file: FileId, findings: &mut Vec<Diagnostic>) ->
         let at = error.span().unwrap_or(0..0);
         let span = Span { file, start: at.start as u32, end: at.end as u32 };
         let message = one_line(error.message());
+        let first = (message == "duplicate key").then(|| first_place(&text, &at)).flatten();
         let label = match message.as_ref() {
             "duplicate key" => "written once already",
             _ => "not TOML from here",
         };
         let zero = message.contains("leading zero");
         let found = Diagnostic::new("syntax", span, message).label(label);
+        let found = match first {
+            Some(at) => {
+                found.also(Span { file, start: at.start as u32, end: at.end as u32 }, "the first")
+            }
+            None => found,
+        };
         findings.push(match zero {
             true => found.help("a mode stands in quotes, as in \"0644\""),
             false => found,
@@ -206,6 +215,44 @@ pub fn parse(sources: &Sources, file: FileId, findings: &mut Vec<Diagnostic>) ->
     }
     let span = Span { file, start: 0, end: text.len() as u32 };
     Node { span, value: Value::Table(convert_table(file, table.into_inner(), findings)) }
+}
+
+/// Where a key that is written twice, the second time at `again`, was written first.
+///
+/// The parser does not say. Of the keys of this name before it, it is the one without which the second is no error.
+fn first_place(text: &str, again: &Range<usize>) -> Option<Range<usize>> {
+    const MOST: usize = 8;
+    let key = text.get(again.clone())?.trim_matches(['"', '\'']);
+    let (before, _) = DeTable::parse_recoverable(text.get(..again.start)?);
+    let mut places = Vec::new();
+    places_of(before.get_ref(), key, &mut places);
+    places.sort_by_key(|place| Reverse(place.start));
+    places.into_iter().take(MOST).find(|place| {
+        let mut without = text.to_owned();
+        without.replace_range(place.clone(), &"_".repeat(place.len()));
+        let (_, errors) = DeTable::parse_recoverable(&without);
+        errors.iter().all(|error| error.span().as_ref() != Some(again))
+    })
+}
+
+// Recursion is bounded as in `convert_table`.
+fn places_of(table: &DeTable<'_>, key: &str, places: &mut Vec<Range<usize>>) {
+    for (name, value) in table {
+        if name.get_ref() == key {
+            places.push(name.span());
+        }
+        match value.get_ref() {
+            DeValue::Table(inner) => places_of(inner, key, places),
+            DeValue::Array(items) => {
+                for item in items.iter() {
+                    if let DeValue::Table(inner) = item.get_ref() {
+                        places_of(inner, key, places);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
 }
 
 /// What editors and version control do to a text, and what no unit file may hold.
@@ -312,6 +359,25 @@ mod tests {
         check("a = 99999999999999999999\n", &["out-of-range"]);
         check("a = \n", &["syntax"]);
         check("a = 1\na = 2\n", &["syntax"]);
+    }
+
+    #[test]
+    fn a_key_that_is_written_twice_shows_the_first_place() {
+        // The text, and where the first of the two begins.
+        for (text, first) in [
+            ("a = 1\nb = 2\na = 3\n", Some(0)),
+            ("a = 1\n[t]\nx = 1\na = 2\n\"a\" = 3\n", Some(16)),
+            ("[t]\na = 1\n[u]\na = 2\n[t]\nb = 1\n", Some(1)),
+            ("t = { a = 1, b = 2, a = 3 }\na = 1\n", Some(6)),
+            ("t.a = 1\nt.a = 2\n", Some(2)),
+        ] {
+            let mut sources = Sources::default();
+            let file = sources.add("f.toml", text);
+            let mut findings = Vec::new();
+            parse(&sources, file, &mut findings);
+            let others = findings.first().map(|d| d.others.first().map(|l| l.span.start));
+            assert_eq!(others, Some(first), "{text:?}: {findings:?}");
+        }
     }
 
     #[test]

@@ -42,6 +42,7 @@ const PROTO_IN: &str = "proto";
 const PROTO_OUT: &str = "proto/src/gen";
 const REFERENCE_OUT: &str = "docs/reference";
 const PICTURES_OUT: &str = "docs/pictures";
+const SCHEMA_OUT: &str = "docs/schema";
 
 /// Writes or checks every generated file of the workspace at `root`.
 pub(crate) fn run(root: &Path, args: Args) -> Result<(), CodegenError> {
@@ -49,6 +50,7 @@ pub(crate) fn run(root: &Path, args: Args) -> Result<(), CodegenError> {
         (root.join(PROTO_OUT), grpc(&root.join(PROTO_IN))?),
         (root.join(REFERENCE_OUT), reference::pages()),
         (root.join(PICTURES_OUT), pictures(root).map_err(CodegenError::Graph)?),
+        (root.join(SCHEMA_OUT), reference::schemas()),
     ];
     let mut all_stale = Vec::new();
     for (folder, wanted) in &folders {
@@ -171,7 +173,7 @@ mod tests {
         let stale = Err("not current, run `cargo xtask codegen`: keel.v1.rs".to_owned());
         assert_eq!(
             check(root),
-            Err("not current, run `cargo xtask codegen`: keel.v1.rs, findings.md, machine-config.md, units.md"
+            Err("not current, run `cargo xtask codegen`: keel.v1.rs, findings.md, machine-config.md, units.md, machine-config.json, unit.json"
                 .to_owned()),
             "nothing is generated yet"
         );

@@ -6,6 +6,7 @@ use std::fmt::Write;
 
 use keel_unit::KindName;
 use keel_unit::config::MachineConfig;
+use keel_unit::json_schema;
 use keel_unit::keys::{Key, Table};
 use keel_unit::rules::RULES;
 use keel_unit::unit::Words;
@@ -16,6 +17,13 @@ const NOTE: &str = "<!-- Made by `cargo xtask codegen` from the key tables of en
 pub(crate) fn pages() -> BTreeMap<String, String> {
     [("units.md", units()), ("machine-config.md", machine_config()), ("findings.md", findings())]
         .map(|(name, text)| (name.to_owned(), text))
+        .into()
+}
+
+/// The schemas for editors: file name -> text.
+pub(crate) fn schemas() -> BTreeMap<String, String> {
+    [("machine-config.json", json_schema::machine_config()), ("unit.json", json_schema::unit())]
+        .map(|(name, schema)| (name.to_owned(), format!("{schema:#}\n")))
         .into()
 }
 

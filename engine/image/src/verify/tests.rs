@@ -115,8 +115,10 @@ impl Parts {
             schema: 1,
             kernel_release: RELEASE.to_owned(),
             arguments: vec!["quiet".to_owned()],
+            api_port: 50051,
             kernel: manifest::blob("vmlinuz", &kernel),
             initramfs: manifest::blob("initramfs.zst", &archive),
+            firmware: Vec::new(),
             unpacked: archive.len() as u64,
             files: manifest::list(&tree),
         };

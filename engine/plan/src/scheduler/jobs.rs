@@ -84,10 +84,15 @@ impl Scheduler {
         for index in 0..self.links.conflicts.of(id).len() {
             let other = self.links.conflicts.of(id)[index];
             self.take_down(other, Desired::Down, Why::Conflict(id), None);
+            // Nor does it come up when what it lacked does: it would hold this start, and nothing would stop it.
+            if self.rows[other.index()].state.is_down() {
+                self.rows[other.index()].desired = Desired::Down;
+            }
         }
         let row = &mut self.rows[id.index()];
         row.job = Some(OpenJob { kind: job.kind, counts });
         row.failures = 0;
+        row.patience = None;
         row.streak = 0;
         row.window.1 = 0;
         match (row.state, row.desired) {

@@ -56,7 +56,7 @@ impl Scheduler {
 
     /// Each state has at most one instant that it waits for.
     pub(super) fn timer_due(&mut self, id: UnitId) {
-        let deadline = self.transaction.spec(id).deadline.unwrap_or_default();
+        let deadline = self.transaction.spec(id).deadline;
         let stop_deadline = self.transaction.spec(id).stop_deadline;
         let row = &mut self.rows[id.index()];
         match row.state {
@@ -70,7 +70,8 @@ impl Scheduler {
                 self.agenda.look_at(id);
             }
             State::Waiting => {
-                if let Some(on) = self.waiting_for[id.index()] {
+                if let (Some(on), Some(patience)) = (self.waiting_for[id.index()], row.patience) {
+                    let deadline = patience.until.saturating_sub(patience.since);
                     self.leave_waiting(id);
                     self.fail(id, UnitEvent::Lacking, Why::WaitedTooLong { on, deadline });
                 }

@@ -1,6 +1,8 @@
 //! The two passes: what a row becomes by itself, and which effects are due then.
 
-use super::{Condition, Effect, Leaving, Scheduler, UnitEvent, Why};
+use std::time::Duration;
+
+use super::{Condition, Effect, KILL_GRACE, Leaving, Patience, Scheduler, UnitEvent, Why};
 use crate::state::{Desired, State, Up};
 use crate::transaction::{Await, Class, JobKind, UnitId};
 
@@ -8,8 +10,9 @@ use crate::transaction::{Await, Class, JobKind, UnitId};
 enum Hindrance {
     /// A unit whose own job or stop ends the wait in bounded time.
     Held,
-    /// A unit that may take for ever.
-    HeldOpenly,
+    /// A unit that may take for ever, or that goes down now and will be back, any number of times; one such stop takes so
+    /// long at most.
+    HeldOpenly { stop: Duration },
     /// It needs this unit, and will not get it.
     Lacks(UnitId),
     /// Nothing.
@@ -53,6 +56,7 @@ impl Scheduler {
     pub(super) fn leave_waiting(&mut self, id: UnitId) {
         let row = &mut self.rows[id.index()];
         row.paused = false;
+        row.patience = None;
         row.doomed_by = None;
         let checking =
             std::mem::replace(&mut row.condition, Condition::Unknown) == Condition::Checking;
@@ -73,13 +77,14 @@ impl Scheduler {
         let job_open = row.job.is_some();
         match self.hindrance(id) {
             Hindrance::Held => self.timers.clear(id),
-            Hindrance::HeldOpenly => {
+            Hindrance::HeldOpenly { stop } => {
                 // Somebody waits for this job, so it must end: the unit's own deadline bounds what nothing else does.
-                if let Some(deadline) = self.transaction.spec(id).deadline
-                    && job_open
-                    && !self.timers.is_set(id)
-                {
-                    self.timers.set(id, self.now + deadline);
+                if job_open && !self.timers.is_set(id) {
+                    let since = self.now;
+                    let until = since + self.transaction.spec(id).deadline + stop;
+                    let patience = Patience { since, until };
+                    let row = &mut self.rows[id.index()];
+                    self.timers.set(id, row.patience.get_or_insert(patience).until);
                 }
             }
             Hindrance::Lacks(other) => self.lack(id, Why::Needs(other)),
@@ -103,11 +108,11 @@ impl Scheduler {
         for index in (cursor..edges).chain(0..cursor.min(edges)) {
             let (other, awaits) = spec.after[index];
             self.effort += 1;
-            if let Some(openly) = self.holds(other, awaits) {
+            if let Some(hindrance) = self.holds(other, awaits) {
                 let row = &mut self.rows[id.index()];
                 row.cursor = index as u32;
                 self.waiting_for[id.index()] = Some(other);
-                return if openly { Hindrance::HeldOpenly } else { Hindrance::Held };
+                return hindrance;
             }
         }
         for &other in self.links.conflicts.of(id) {
@@ -126,26 +131,30 @@ impl Scheduler {
             }
             if needed.is_coming_back() {
                 self.waiting_for[id.index()] = Some(other);
-                return Hindrance::HeldOpenly;
+                return Hindrance::HeldOpenly { stop: Duration::ZERO };
             }
             return Hindrance::Lacks(other);
         }
         Hindrance::None
     }
 
-    /// Whether an ordering edge to this unit holds a start, and if so, whether it may hold it for ever.
-    fn holds(&self, other: UnitId, awaits: Await) -> Option<bool> {
+    /// Whether an ordering edge to this unit holds a start, and how.
+    fn holds(&self, other: UnitId, awaits: Await) -> Option<Hindrance> {
         let row = &self.rows[other.index()];
+        if row.is_leaving() && row.job.is_none() && row.is_coming_back() {
+            let stop = self.transaction.spec(other).stop_deadline + KILL_GRACE;
+            return Some(Hindrance::HeldOpenly { stop });
+        }
         if row.is_leaving() {
-            return Some(false);
+            return Some(Hindrance::Held);
         }
         if row.is_starting() {
-            return (row.reached < Some(awaits)).then_some(false);
+            return (row.reached < Some(awaits)).then_some(Hindrance::Held);
         }
         // Without a job there is nothing to wait for, except the exit of a program that runs.
         let runs_on =
             awaits == Await::Exited && row.reached < Some(Await::Exited) && !row.state.is_down();
-        runs_on.then_some(true)
+        runs_on.then_some(Hindrance::HeldOpenly { stop: Duration::ZERO })
     }
 
     fn settle_leaving(&mut self, id: UnitId) {
@@ -211,6 +220,7 @@ impl Scheduler {
         }
         let row = &mut self.rows[id.index()];
         row.condition = Condition::Unknown;
+        row.patience = None;
         if !has_condition {
             row.attempt += 1;
         }
@@ -231,10 +241,7 @@ impl Scheduler {
     }
 
     fn arm_deadline(&mut self, id: UnitId) {
-        match self.transaction.spec(id).deadline {
-            Some(deadline) => self.timers.set(id, self.now + deadline),
-            None => self.timers.clear(id),
-        }
+        self.timers.set(id, self.now + self.transaction.spec(id).deadline);
     }
 
     fn stop(&mut self, id: UnitId) {

@@ -92,6 +92,7 @@ impl Scheduler {
     fn pause(&mut self, id: UnitId, pause: std::time::Duration) {
         let row = &mut self.rows[id.index()];
         row.paused = true;
+        row.patience = None;
         row.condition = Condition::Unknown;
         self.timers.set(id, self.now + pause);
     }

@@ -26,11 +26,11 @@ pub enum Why {
     Exited(ExitStatus),
     /// It passed its deadline.
     TimedOut(Duration),
-    /// The unit that it awaits did not end within the deadline of the waiting one.
+    /// The unit that it awaits did not end, or did not come back, while the waiting one had patience.
     WaitedTooLong {
         /// The awaited unit.
         on: UnitId,
-        /// The deadline.
+        /// For how long it waited: its own deadline, as a rule.
         deadline: Duration,
     },
     /// It needs this unit, which failed or is not up.
@@ -94,7 +94,7 @@ impl fmt::Display for Sentence<'_> {
             Why::Exited(ExitStatus::Signal(signal)) => write!(out, "ended by signal {signal}"),
             Why::TimedOut(deadline) => write!(out, "timed out after {}", Span(*deadline)),
             Why::WaitedTooLong { on, deadline } => {
-                write!(out, "{} did not end within {}", name(*on), Span(*deadline))
+                write!(out, "waited more than {} for {}", Span(*deadline), name(*on))
             }
             Why::Needs(unit) => write!(out, "needs {}, which is not up", name(*unit)),
             Why::Bound(unit) => write!(out, "bound to {}, which is not up", name(*unit)),

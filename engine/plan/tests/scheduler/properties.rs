@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use keel_plan::{
-    Action, Await, Class, Event, JobKind, JobResult, Script, ShutdownKind, Simulation, State,
-    Transaction, Transition, UnitEvent, UnitId, Up, Why, next, simulate,
+    Action, Await, Class, Event, JobKind, JobResult, KILL_GRACE, Script, ShutdownKind, Simulation,
+    Spec, State, Transaction, Transition, UnitEvent, UnitId, Up, Why, next, simulate,
 };
 use keel_testkit::notation::ms;
 use keel_testkit::random::{Case, cases, request, requests};
@@ -164,8 +164,24 @@ fn stops_in_reverse(case: &Case, run: &Simulation) -> Result<(), TestCaseError> 
     Ok(())
 }
 
+/// The longest that a boot may take: the deadlines of everything that is tried, one after another, and of every wait.
+fn sum_of_deadlines(transaction: &Transaction) -> Duration {
+    let specs = || transaction.ids().map(|unit| transaction.spec(unit));
+    let stop = |spec: &Spec| spec.stop_deadline + KILL_GRACE;
+    let longest_stop = specs().map(stop).max().unwrap_or_default();
+    let attempt = |spec: &Spec| {
+        let wait = spec.deadline + longest_stop;
+        let pause = spec.failure.backoff.max + spec.restart.backoff.max;
+        wait + 2 * spec.deadline + stop(spec) + pause
+    };
+    specs().map(|spec| attempt(spec) * spec.failure.attempts.max(1)).sum()
+}
+
 fn check_boot(case: &Case, seed: u64) -> Result<(), TestCaseError> {
     let run = boot(case, seed);
+    let most = sum_of_deadlines(&case.transaction);
+    prop_assert!(run.outcome.is_some(), "still not over at {:?}", run.ended_at);
+    prop_assert!(run.ended_at <= most, "{:?}, and not within {:?}", run.ended_at, most);
     follows_the_table(&case.transaction, &run)?;
     awaits_are_kept(case, &run)?;
 

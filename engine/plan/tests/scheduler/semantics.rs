@@ -104,7 +104,7 @@ fn an_exit_is_awaited_as_long_as_the_waiting_units_own_deadline() {
     let graph = "daemon service takes=5
                  goal oneshot after=daemon:exited deadline=300";
     let run = check(graph, &[("goal", "waiting@0 failed(dependency)@305")]);
-    let sentence = "daemon did not end within 300ms".to_owned();
+    let sentence = "waited more than 300ms for daemon".to_owned();
     assert_eq!(degraded(graph, &run), [("goal".into(), "daemon".into(), sentence)]);
 }
 
@@ -723,4 +723,51 @@ fn a_shutdown_before_anything_began_is_over_at_once() {
     assert_eq!(actions, [Action::Down(ShutdownKind::Halt)]);
     assert_eq!(scheduler.handle(Event::Submit, ms(2)), []);
     assert_eq!(scheduler.status(UnitId(0)).why, Why::Nothing);
+}
+
+/// Graphs in which something that comes back for ever holds a start: the boot ends by itself, and says what held it.
+#[test]
+fn what_never_comes_up_again_holds_nothing_for_ever() {
+    // Each service comes up once and then hangs in every activation. Who is to blame, and why.
+    let rows = [
+        // One alone: the wait ends with the deadline of who waits.
+        (
+            "once service takes=5 deadline=300 stops-in=50 restart=always fault=exit:20:1 times=1 then=hang
+             slow oneshot takes=100
+             needs oneshot after=once,slow binds=once deadline=2000
+             goal target after=needs wants=needs",
+            2_200,
+            "waited more than 2s for once",
+        ),
+        // Two by turns: that one of them is being killed is no reason to begin the wait anew.
+        (
+            "once service takes=5 deadline=300 stops-in=1000 restart=always fault=exit:20:1 times=1 then=hang
+             twice service takes=5 deadline=300 stops-in=1000 restart=always fault=exit:700:1 times=1 then=hang
+             slow oneshot takes=100
+             needs oneshot after=once,twice,slow binds=once,twice deadline=2000
+             goal target after=needs wants=needs",
+            4_000,
+            "waited more than 2s for twice",
+        ),
+        // Ordered only, and one of the two is always on its way down.
+        (
+            "once service takes=5 deadline=300 stops-in=4000 restart=always fault=exit:20:1 times=1 then=hang
+             twice service takes=5 deadline=300 stops-in=4000 restart=always fault=exit:2000:1 times=1 then=hang
+             slow oneshot takes=600
+             needs oneshot after=once,twice,slow deadline=1000
+             goal target after=needs wants=needs",
+            8_000,
+            "waited more than 6.1s for once",
+        ),
+    ];
+    for (graph, latest, sentence) in rows {
+        let (transaction, machine) = read(graph);
+        let run = simulate(&transaction, machine, 1, &Script::default());
+        assert!(run.outcome.is_some(), "no end of\n{graph}");
+        assert!(run.ended_at <= ms(latest), "{:?} for\n{graph}", run.ended_at);
+        let found = degraded(graph, &run);
+        let (_, culprit) = sentence.rsplit_once(' ').unwrap();
+        let expect = ("needs".to_owned(), culprit.to_owned(), sentence.to_owned());
+        assert!(found.contains(&expect), "{found:?}");
+    }
 }

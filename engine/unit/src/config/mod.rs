@@ -6,6 +6,7 @@ mod text;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::addressing;
 use crate::diagnostic::Diagnostic;
 use crate::keys::{Fields, Value, keys, mismatch};
 use crate::kinds::{DiskSelector, FilesystemType, Wipe};
@@ -62,6 +63,7 @@ keys! {
         /// Arguments on the kernel's command line, for images that carry a bootloader or are run by `osctl image run`.
         arguments "arguments": Vec<KernelArgument> = "[]",
     }
+    check = distinct_modules;
 
     /// Links, name servers, time servers.
     pub struct Network {
@@ -91,6 +93,9 @@ keys! {
         /// Largest packet in bytes.
         mtu "mtu": Option<Mtu>,
     }
+    check = |interface, fields| {
+        addressing::check(&interface.addresses, interface.gateway, fields);
+    };
 
     /// Disks.
     pub struct Storage {
@@ -115,6 +120,7 @@ keys! {
         /// Where the API listens.
         listen "listen": SocketAddr = "\"[::]:50051\"",
     }
+    check = reachable;
 
     /// The Kubernetes cluster.
     pub struct Cluster {
@@ -122,6 +128,34 @@ keys! {
         node_name "node-name": Option<Hostname>,
         /// More arguments for the kubelet.
         kubelet_arguments "kubelet-arguments": Vec<Argument> = "[]",
+    }
+}
+
+/// The kernel takes `br-netfilter` and `br_netfilter` for one. (Two that are written alike would make two units of one name.)
+fn distinct_modules(kernel: &Kernel, fields: &mut Fields<'_>) {
+    let mut names: HashMap<String, (usize, &ModuleName)> = HashMap::new();
+    for (i, module) in kernel.modules.iter().enumerate() {
+        let Some((first, other)) = names.insert(module.canonical(), (i, module)) else { continue };
+        if other != module {
+            let message = format!("`{module}` and `{other}` are one module to the kernel");
+            let found = Diagnostic::new("named-twice", fields.span_of_item("modules", i), message)
+                .label("the second")
+                .also(fields.span_of_item("modules", first), "the first");
+            fields
+                .report(found.help("`-` and `_` mean the same in names of modules: take one out"));
+        }
+    }
+}
+
+fn reachable(agent: &Agent, fields: &mut Fields<'_>) {
+    if agent.listen.port() == 0 {
+        let found = Diagnostic::new(
+            "bad-value",
+            fields.span_of("listen"),
+            "port 0 is a different port in each boot",
+        );
+        let found = found.label("expected a port from 1 to 65535");
+        fields.report(found.help("write a port that clients can know, such as \"[::]:50051\""));
     }
 }
 

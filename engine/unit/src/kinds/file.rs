@@ -39,6 +39,23 @@ fn coherent(file: &File, fields: &mut Fields<'_>) {
             ("directory", file.directory),
         ],
     );
+    if let Some(target) = &file.symlink {
+        if *target == file.path {
+            let found =
+                Diagnostic::new("bad-value", fields.span_of("symlink"), "the link leads to itself");
+            let found = found.label("also its own path").also(fields.span_of("path"), "the link");
+            fields.report(found.help("write the path of what it should lead to"));
+        }
+        for (key, set) in [("secret", file.secret), ("mode", file.mode.is_some())] {
+            if set {
+                let message = format!("`{key}` says nothing of a symbolic link");
+                let found = Diagnostic::new("misplaced-key", fields.span_of(key), message);
+                let help = "put it into the unit of the file that the link leads to";
+                fields.report(found.label("a link has only its target").help(help));
+            }
+        }
+        return;
+    }
     if file.secret && file.mode.is_some_and(|m| m.0 & 0o077 != 0) {
         let found =
             Diagnostic::new("bad-value", fields.span_of("mode"), "others could read the secret");

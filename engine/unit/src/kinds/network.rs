@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use crate::addressing;
 use crate::diagnostic::Diagnostic;
 use crate::keys::{Fields, keys};
 use crate::value::{AbsPath, Cidr, LinkName, MacAddr, Mtu, Timespan};
@@ -51,6 +52,7 @@ fn one_way(link: &Link, fields: &mut Fields<'_>) {
         );
         fields.report(found.help("write `dhcp = false` for fixed addresses"));
     }
+    addressing::check(&link.addresses, link.gateway, fields);
     if let Some(gateway) = link.gateway
         && !link.addresses.iter().any(|a| a.address.is_ipv4() == gateway.is_ipv4())
     {

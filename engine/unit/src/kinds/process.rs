@@ -263,6 +263,12 @@ fn delays(service: &Service, fields: &mut Fields<'_>) {
             "`restart-max-delay` is below `restart-delay`",
         ));
     }
+    if service.restart == Restart::Always && service.restart_delay.0.is_zero() {
+        let at = fields.span_of("restart-delay");
+        let found = Diagnostic::new("out-of-range", at, "`restart-delay` must be more than 0s");
+        let found = found.label("a service that always ends would keep a processor busy");
+        fields.report(found.help("write at least \"100ms\", the default"));
+    }
     if let Some(limit) = &service.start_limit
         && limit.burst == 0
     {

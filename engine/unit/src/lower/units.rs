@@ -260,11 +260,26 @@ impl<'a> Lowering<'a> {
             let message = format!("unknown unit `{}`", clip(&entry.key));
             let found = Diagnostic::new("unknown-unit", entry.key_span, message)
                 .label("no unit of this name");
-            self.done.findings.push(match nearest.to(&entry.key) {
-                Some(near) => found.help(format!("did you mean `{near}`?")),
-                None => found,
+            self.done.findings.push(match (self.instances(&entry.key), nearest.to(&entry.key)) {
+                (Some(instances), _) => found.help(instances),
+                (None, Some(near)) => found.help(format!("did you mean `{near}`?")),
+                (None, None) => found,
             });
         }
+    }
+
+    /// What to write instead of an instance that a template does not have.
+    fn instances(&self, written: &str) -> Option<String> {
+        const MOST: usize = 8;
+        let (base, _) = written.split_once('@')?;
+        let instances = self.done.templates.get(&UnitName::parse(base).ok()?)?;
+        let names: Vec<_> = instances.iter().take(MOST).map(|name| format!("`{name}`")).collect();
+        let more = if instances.len() > MOST { ", …" } else { "" };
+        Some(match names.as_slice() {
+            [] => format!("`{base}` has no instances in this config"),
+            [only] => format!("did you mean {only}?"),
+            _ => format!("the instances of `{base}` are {}{more}", names.join(", ")),
+        })
     }
 
     fn may_exist(&self, name: &UnitName) -> bool {

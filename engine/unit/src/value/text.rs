@@ -61,6 +61,13 @@ name! {
     ModuleName, "a module name such as \"overlay\"", "overlay", r"^[A-Za-z0-9_-]{1,56}$", |text| plain(text, 56, "-_")
 }
 
+impl ModuleName {
+    /// The one form of all that mean the same.
+    pub fn canonical(&self) -> String {
+        self.as_str().replace('-', "_")
+    }
+}
+
 name! {
     /// A line of text without control characters.
     Line, "a line of text", "a line of text", r"^[^\x00-\x1f\x7f]*$", no_control

@@ -31,6 +31,10 @@ pub(crate) struct Options {
     /// Which random graphs
     #[arg(long, value_name = "NUMBER", default_value_t = 1)]
     seed: u64,
+
+    /// Measure this osctl, instead of building one
+    #[arg(long, value_name = "FILE")]
+    osctl: Option<PathBuf>,
 }
 
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
@@ -38,11 +42,10 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         return Err(Failure::new("--rounds: at least one"));
     }
     setup::bench()?;
-    step("osctl", || {
-        let build = ["build", "--quiet", "--release", "--package", "osctl"];
-        command::run(command::cargo(build).current_dir(repository()))
-    })?;
-    let osctl = repository().join("target/release/osctl");
+    let osctl = match &options.osctl {
+        Some(osctl) => osctl.clone(),
+        None => step("osctl", build)?,
+    };
     let mut table = Table::default();
     for units in &options.units {
         let rows = step(&format!("{units} units"), || measure(&osctl, *units, options))?;
@@ -50,6 +53,13 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     }
     print(&table.text);
     Ok(())
+}
+
+/// Builds osctl as `cargo install` would.
+fn build() -> Result<PathBuf, Failure> {
+    let build = ["build", "--quiet", "--release", "--package", "osctl"];
+    command::run(command::cargo(build).current_dir(repository()))?;
+    Ok(repository().join("target/release/osctl"))
 }
 
 /// What one contender took.

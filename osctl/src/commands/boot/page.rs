@@ -52,13 +52,20 @@ pub(crate) fn headline(trace: &Trace, palette: Palette) -> String {
     let path = trace.critical_path();
     let steps: Vec<_> = path.iter().filter(|link| link.to > link.from).collect();
     let length = steps.iter().map(|link| link.to - link.from).sum();
-    let steps: Vec<_> = steps
+    // Where there are many, those that took a part of the time worth naming.
+    let worth = if steps.len() > 10 { trace.total() / 100 } else { std::time::Duration::ZERO };
+    let short = steps.iter().filter(|link| link.to - link.from < worth).count();
+    let mut steps: Vec<_> = steps
         .iter()
+        .filter(|link| link.to - link.from >= worth)
         .map(|link| {
             let processor = if link.for_processor { " (for a processor)" } else { "" };
             format!("{} {}{processor}", trace.units[link.unit].name, people(link.to - link.from))
         })
         .collect();
+    if short > 0 {
+        steps.push(format!("{short} shorter ones between"));
+    }
     field(
         &mut text,
         palette,
@@ -71,7 +78,7 @@ pub(crate) fn headline(trace: &Trace, palette: Palette) -> String {
         most => format!("up to {most} units at once"),
     };
     let at_work = if busy.at_work < busy.side_by_side {
-        format!(", {} of them with a processor or waiting for something else", busy.at_work)
+        format!(" ({} of them not waiting for a processor)", busy.at_work)
     } else {
         String::new()
     };

@@ -1,6 +1,7 @@
 //! `osctl config`: what a machine config says, and how to write one.
 
 mod new;
+mod schema;
 mod show;
 
 use clap::Subcommand;
@@ -12,6 +13,7 @@ use crate::output::Output;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Config {
     New(new::New),
+    Schema(schema::Schema),
     Show(show::Show),
 }
 
@@ -19,6 +21,7 @@ impl Config {
     pub(crate) fn run(self, out: &mut Output) -> Result<Exit, Failure> {
         match self {
             Config::New(command) => command.run(out),
+            Config::Schema(command) => command.run(out),
             Config::Show(command) => command.run(out),
         }
     }

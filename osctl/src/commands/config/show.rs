@@ -2,7 +2,8 @@
 
 use clap::Args;
 use keel_unit::config::{Effective, Origin, effective_config};
-use keel_unit::tree::{Node, Table, Value};
+use keel_unit::json_schema::table_as_json;
+use keel_unit::tree::{Node, Value};
 use serde_json::json;
 
 use crate::commands::inputs::Inputs;
@@ -38,7 +39,7 @@ impl Show {
         match out.format() {
             Format::Table => out.text(&effective.toml(self.with_origin))?,
             Format::Json => {
-                let config = table(&effective.table);
+                let config = table_as_json(&effective.table);
                 out.json(&match self.with_origin {
                     true => json!({ "config": config, "origins": origins(&effective) }),
                     false => config,
@@ -46,21 +47,6 @@ impl Show {
             }
         }
         Ok(Exit::Clean)
-    }
-}
-
-fn table(table: &Table) -> serde_json::Value {
-    table.iter().map(|entry| (entry.key.clone(), value(&entry.node))).collect()
-}
-
-fn value(node: &Node) -> serde_json::Value {
-    match &node.value {
-        Value::String(text) | Value::Datetime(text) => json!(text),
-        Value::Integer(number) => json!(number),
-        Value::Float(number) => json!(number),
-        Value::Boolean(yes) => json!(yes),
-        Value::Array(items) => items.iter().map(value).collect(),
-        Value::Table(inner) => table(inner),
     }
 }
 

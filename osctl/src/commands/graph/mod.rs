@@ -18,24 +18,24 @@ use crate::output::Output;
 #[derive(Debug, Subcommand)]
 pub(crate) enum Graph {
     Render(render::Render),
+    Simulate(simulate::Simulate),
     Explain(explain::Explain),
     Path(path::Path),
     List(list::List),
     Digest(digest::Digest),
     Diff(diff::Diff),
-    Simulate(simulate::Simulate),
 }
 
 impl Graph {
     pub(crate) fn run(self, out: &mut Output) -> Result<Exit, Failure> {
         match self {
             Graph::Render(command) => command.run(out),
+            Graph::Simulate(command) => command.run(out),
             Graph::Explain(command) => command.run(out),
             Graph::Path(command) => command.run(out),
             Graph::List(command) => command.run(out),
             Graph::Digest(command) => command.run(out),
             Graph::Diff(command) => command.run(out),
-            Graph::Simulate(command) => command.run(out),
         }
     }
 }

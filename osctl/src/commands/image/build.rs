@@ -267,6 +267,7 @@ mod tests {
             schema: 1,
             kernel_release: "6.1".into(),
             arguments: Vec::new(),
+            api_port: 50051,
             kernel: blob("vmlinuz"),
             initramfs: blob("initramfs.zst"),
             firmware: vec![blob("keel.img")],

@@ -15,11 +15,11 @@ use crate::commands::boot::files;
 use crate::error::{Exit, Failure};
 use crate::output::Output;
 
-/// Where the agent listens, unless the machine config says otherwise.
-const API_PORT: u16 = 50051;
-
 /// Asks init for the report that a trace is made from.
 const REPORT_ARGUMENT: &str = "keel.report=json";
+
+/// Where the agent listens, unless the machine config of the image says otherwise.
+const API_PORT: u16 = 50051;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -54,16 +54,16 @@ pub(crate) struct RunArgs {
     memory: ByteSize,
 
     /// Processors
-    #[arg(long, value_name = "COUNT", default_value_t = 2)]
+    #[arg(long, value_name = "COUNT", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     cpus: u32,
 
     /// A kernel argument, beyond those of the machine config; a disk image or a CD takes none
     #[arg(long, value_name = "ARGUMENT")]
     append: Vec<String>,
 
-    /// Port of the node's API, to reach from here
-    #[arg(long, value_name = "PORT", default_value_t = API_PORT)]
-    api_port: u16,
+    /// Port of the node's API, to reach from here [default: the one in the image's machine config]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
+    api_port: Option<u16>,
 
     /// Write how the boot went to this file, for osctl boot
     #[arg(long, value_name = "FILE")]
@@ -178,6 +178,12 @@ impl RunArgs {
     }
 }
 
+/// The port that the manifest says: an image's directory has one, and so has what lies beside the others.
+fn api_port_of(image: &Path) -> u16 {
+    let dir = if image.is_dir() { Some(image) } else { image.parent() };
+    dir.and_then(|dir| ImageDir::open(dir).ok()).map_or(API_PORT, |image| image.manifest.api_port)
+}
+
 fn newer(image: &Path, than: &Path) -> bool {
     let time = |path: &Path| path.metadata().and_then(|data| data.modified()).ok();
     time(image) > time(than)
@@ -191,8 +197,9 @@ pub(crate) fn run(args: &RunArgs, out: &mut Output) -> Result<Exit, Failure> {
         .ok()
         .filter(|mib| *mib >= 256)
         .ok_or_else(|| Failure::usage("--memory: a node needs at least 256MiB"))?;
+    let api_port = args.api_port.unwrap_or_else(|| api_port_of(&args.image));
     let network =
-        if args.no_net { Network::None } else { Network::User { forward: vec![args.api_port] } };
+        if args.no_net { Network::None } else { Network::User { forward: vec![api_port] } };
     let spec = VmSpec {
         boot,
         memory,
@@ -217,7 +224,7 @@ pub(crate) fn run(args: &RunArgs, out: &mut Output) -> Result<Exit, Failure> {
         "QEMU with {}; Ctrl-C shuts the node down, twice cuts its power",
         spec.accel.name()
     ));
-    if let Some(port) = vm.forwarded(args.api_port) {
+    if let Some(port) = vm.forwarded(api_port) {
         out.notice(&format!("the node's API: osctl --endpoint 127.0.0.1:{port} status"));
     }
     let mut shown = Ok(());
