@@ -166,7 +166,9 @@ fn no_output_shows_a_secret() {
             let (out, err) = check(&line, 0);
             assert!(!out.contains("hunter2") && !err.contains("hunter2"), "{line:?}\n{out}{err}");
             let shown = out.contains("<secret sha256:f52fbd32…>");
-            assert_eq!(shown, command[0] == "config", "{line:?}\n{out}");
+            // `validate` and a drawing in layers have no values to show.
+            let values = command[0] == "config" || command[0] == "graph" && out.starts_with('{');
+            assert_eq!(shown, values, "{line:?}\n{out}");
         }
     }
 }

@@ -69,7 +69,7 @@ pub use why::Why;
 
 use crate::state::{self, Desired, Illegal, State, UnitEvent};
 use crate::transaction::{Await, JobKind, Transaction, UnitId};
-use links::Links;
+pub(crate) use links::Links;
 use timers::Timers;
 
 /// How long a kill may take before it is given up.
@@ -78,7 +78,7 @@ pub const KILL_GRACE: Duration = Duration::from_secs(5);
 /// The scheduler of one machine, from boot to power-off.
 pub struct Scheduler {
     transaction: Arc<Transaction>,
-    links: Links,
+    links: Arc<Links>,
     rows: Vec<Row>,
     /// For each unit, the one that holds its start or its stop, or held it last. Not in the rows: this is what is read
     /// most, for every edge of every unit that moves, and it should be small enough to stay at hand.
@@ -269,7 +269,7 @@ impl Scheduler {
             leaving: Leaving { why: Why::Nothing, failed: false, killing: false },
         };
         Scheduler {
-            links: Links::new(&transaction),
+            links: transaction.links(),
             rows: std::iter::repeat_with(row).take(units).collect(),
             waiting_for: vec![None; units],
             timers: Timers::new(units),
@@ -336,6 +336,11 @@ impl Scheduler {
             restarts: row.restarts,
             waiting_for: self.waiting_for[id.index()].filter(|_| held),
         }
+    }
+
+    /// What one unit is.
+    pub fn state(&self, id: UnitId) -> State {
+        self.rows[id.index()].state
     }
 
     /// Reports and events that came too late, twice or out of place, and changed nothing.

@@ -137,7 +137,7 @@ pub fn drive(
             // Nothing that concerns the scheduler: a processor went from one unit to another.
         };
     }
-    run.states = transaction.ids().map(|unit| scheduler.status(unit).state).collect();
+    run.states = transaction.ids().map(|unit| scheduler.state(unit)).collect();
     run.queued = machine.queued().to_vec();
     run.ignored = scheduler.ignored();
     run.mistake = scheduler.mistake();

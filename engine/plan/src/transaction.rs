@@ -6,10 +6,11 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::backoff::Backoff;
+use crate::scheduler::Links;
 
 /// A unit's place in [`Transaction::units`]: dense, from 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -204,6 +205,8 @@ pub struct Transaction {
     goal: UnitId,
     jobs: Vec<Job>,
     units: Vec<Spec>,
+    /// The edges backwards, made when the first scheduler asks: thousands of simulated boots share them.
+    links: OnceLock<Arc<Links>>,
 }
 
 impl Transaction {
@@ -211,11 +214,15 @@ impl Transaction {
     /// in topological order (a job stands behind the jobs of the units that its unit is ordered after) and must start
     /// the goal. Linear in units and edges.
     pub fn new(goal: UnitId, jobs: Vec<Job>, units: Vec<Spec>) -> Result<Transaction, Malformed> {
-        let transaction = Transaction { goal, jobs, units };
+        let transaction = Transaction { goal, jobs, units, links: OnceLock::new() };
         transaction.check_references()?;
         transaction.check_acyclic()?;
         transaction.check_jobs()?;
         Ok(transaction)
+    }
+
+    pub(crate) fn links(&self) -> Arc<Links> {
+        self.links.get_or_init(|| Arc::new(Links::new(self))).clone()
     }
 
     /// The unit that the run is for.

@@ -54,6 +54,19 @@ fn a_failure_ends_as_its_policy_says() {
 }
 
 #[test]
+fn what_is_lost_says_why() {
+    let lost = |units: &str| {
+        let (graph, transaction) = planned(units);
+        let said = explain(&graph, &transaction, graph.find("a").unwrap()).if_it_fails.unwrap();
+        said.lost.into_iter().map(|loss| format!("{}: {}", loss.unit, loss.why)).collect::<Vec<_>>()
+    };
+    let needs = "a:\nb: requires = \"a\"; after = \"a\"";
+    assert_eq!(lost(needs), ["b: needs a, which is not up"]);
+    let bound = "a:\nb: binds-to = \"a\"; after = { unit = \"a\", await = \"started\" }";
+    assert_eq!(lost(bound), ["b: bound to a, which is not up"]);
+}
+
+#[test]
 fn what_cannot_fail_has_no_consequence() {
     let (graph, transaction) = planned("a: condition = { when = false }\nb: idle");
     for name in ["a", "b", "boot"] {

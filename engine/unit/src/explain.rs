@@ -233,7 +233,9 @@ fn inside(keys: &[Key]) -> Vec<(String, String, String)> {
 fn root(file: File) -> Page {
     let (path, doc, keys) = match file {
         File::Config => ("config", MachineConfig::DOC, MachineConfig::known()),
-        File::Unit => ("unit", Words::DOC, Words::known()),
+        File::Unit => {
+            ("unit", "The keys of every unit, and one table that names its kind.", Words::known())
+        }
     };
     let kinds = KindName::ALL.iter().filter(|_| file == File::Unit);
     let kinds = kinds

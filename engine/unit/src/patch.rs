@@ -4,7 +4,7 @@
 //! is the key's default.
 
 use crate::diagnostic::Diagnostic;
-use crate::keys::{Key, Table as _, clip, default_node};
+use crate::keys::{Key, Table as _, clip, default_node, mismatch};
 use crate::kinds::KindName;
 use crate::source::Span;
 use crate::tree::{Entry, Node, Table, Value};
@@ -96,9 +96,18 @@ pub(crate) fn lay(below: &mut Table, over: &Table, known: Known, findings: &mut 
             (None, Value::Table(table), Value::Table(above)) => {
                 lay(table, above, known.inside(key), findings);
             }
+            // What stands in the table below is not to go unseen for a slip; a reference may stand for a table.
+            (None, Value::Table(_), above) if !is_text(above) => {
+                let found = mismatch(&new.node, "a table");
+                findings.push(found.also(old.key_span, "the table that it would replace"));
+            }
             _ => *old = new.clone(),
         }
     }
+}
+
+fn is_text(value: &Value) -> bool {
+    matches!(value, Value::String(_))
 }
 
 /// An entry with nothing below it: what it appends goes to the default.

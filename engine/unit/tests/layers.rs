@@ -101,6 +101,9 @@ fn all_that_is_wrong_with_all_files_is_told_at_once() {
     let report = found(&["x = ", "y = ", "z = 1"], Some("w ="));
     let starts: Vec<_> = report.lines().map(|line| &line[..8]).collect();
     assert_eq!(starts, ["a.toml:2", "b.toml:1", "secrets."], "{report}");
+    let report = found(&["machine.hostname = \"B_\"", "machine = 3"], None);
+    let starts: Vec<_> = report.lines().map(|line| &line[..8]).collect();
+    assert_eq!(starts, ["a.toml:2", "b.toml:1"], "{report}");
     let report = found(&["kernel.modules = { append = [\"x\"] }"], None);
     assert!(report.starts_with("a.toml:2:8: nothing is below this `append`"), "{report}");
     let report =

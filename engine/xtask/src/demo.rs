@@ -1,6 +1,7 @@
 //! `cargo xtask demo`: a node boots in QEMU, from this repository's own units, with nothing faked.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -156,8 +157,23 @@ fn predicted(trace: &Trace) -> Result<String, Failure> {
     let planned = compile(input, GOAL);
     let (graph, transaction) = planned.map_err(Failure::because("cannot plan the demo's boot"))?;
     let transaction = Arc::new(transaction);
-    let of = |basis| predict(&graph, &transaction, trace, &[], 50, basis);
+    let earlier = earlier(&root)?;
+    let of = |basis| predict(&graph, &transaction, trace, &earlier, 50, basis);
     Ok(predictions(&of(Basis::Before), &of(Basis::Replay), WORST))
+}
+
+/// Boots of this demo that were recorded before: what a prediction is made from.
+fn earlier(root: &Path) -> Result<Vec<Trace>, Failure> {
+    let what = "cannot read testdata/traces";
+    let entries =
+        std::fs::read_dir(root.join("testdata/traces")).map_err(Failure::because(what))?;
+    let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    files.sort();
+    let read = |path: &PathBuf| {
+        let text = std::fs::read_to_string(path).map_err(Failure::because(what))?;
+        Trace::parse(&text).map_err(Failure::because(format!("cannot read {}", path.display())))
+    };
+    files.iter().map(read).collect()
 }
 
 /// Keeps the trace, for osctl.

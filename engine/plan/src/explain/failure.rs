@@ -56,7 +56,7 @@ pub(super) fn consequence(
     let loss = |id: UnitId| Loss {
         unit: transaction.spec(id).name.to_string(),
         why: match (broken.states[id.index()], &reasons[id.index()]) {
-            (State::Waiting | State::Inactive, _) | (_, None) => "not started".to_owned(),
+            (State::Waiting, _) | (_, None) => "not started".to_owned(),
             (_, Some(why)) => why.clone(),
         },
     };
@@ -74,7 +74,10 @@ pub(super) fn consequence(
 fn reasons(run: &Simulation, transaction: &Transaction) -> Vec<Option<String>> {
     let mut reasons = vec![None; transaction.units().len()];
     for (_, action) in &run.log {
-        if let Action::Announce(change) = action {
+        // That a unit stopped is no news after why it had to.
+        if let Action::Announce(change) = action
+            && change.from != State::Deactivating
+        {
             reasons[change.unit.index()] = Some(change.why.describe(transaction).to_string());
         }
     }

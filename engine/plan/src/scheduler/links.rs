@@ -3,7 +3,8 @@
 use crate::transaction::{Spec, Transaction, UnitId};
 
 /// For each unit, the units that refer to it.
-pub(super) struct Links {
+#[derive(Debug)]
+pub(crate) struct Links {
     /// Ordered after it.
     pub(super) later: Rows,
     /// Requiring it or bound to it.
@@ -15,7 +16,7 @@ pub(super) struct Links {
 }
 
 impl Links {
-    pub(super) fn new(transaction: &Transaction) -> Links {
+    pub(crate) fn new(transaction: &Transaction) -> Links {
         let edges = |of: &dyn Fn(&Spec) -> Vec<UnitId>| {
             let mut rows = Vec::new();
             for id in transaction.ids() {
@@ -42,7 +43,8 @@ impl Links {
 }
 
 /// One row of units for each unit.
-pub(super) struct Rows {
+#[derive(Debug)]
+pub(crate) struct Rows {
     starts: Vec<u32>,
     items: Vec<UnitId>,
 }

@@ -148,7 +148,7 @@ pub struct Effective {
 /// # Errors
 /// Everything that is wrong with the config.
 pub fn effective_config(mut input: Input) -> Result<Effective, Report> {
-    if input.configs.is_empty() && !input.config_unread {
+    if input.configs.is_empty() {
         input.default_config();
     }
     let mut findings = if input.config_unread { input.findings.clone() } else { Vec::new() };

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
-use keel_plan::{BOOT, Basis, Prediction, predict, predictions};
+use keel_plan::{Basis, Prediction, predict, predictions};
 use serde_json::json;
 
 use super::files;
@@ -45,7 +45,7 @@ impl Predict {
     pub(crate) fn run(self, out: &mut Output) -> Result<Exit, Failure> {
         let measured = files::read(&self.measured)?;
         let others = files::read_all(&self.trace)?;
-        let (graph, transaction) = match self.inputs.planned(BOOT) {
+        let (graph, transaction) = match self.inputs.planned(&measured.goal) {
             Ok(planned) => planned,
             Err(Fault::Findings(report)) => {
                 out.findings(&report);
