@@ -193,6 +193,17 @@ fn a_file_that_is_not_the_locked_one_is_refused() {
 }
 
 #[test]
+fn a_lock_waits_for_nobody() {
+    let inputs = Inputs::new();
+    assert!(Command::new("mkfifo").arg(inputs.at("fifo")).status().unwrap().success());
+    inputs.write("p.toml", "schema = 1\npayload = [{ name = \"tool\", path = \"fifo\" }]\n");
+    let lock = inputs.osctl(&["image", "payload", "lock", "p.toml"]).output().unwrap();
+    let said = String::from_utf8_lossy(&lock.stderr);
+    assert_eq!(lock.status.code(), Some(1), "{said}");
+    assert!(said.contains("cannot lock payload tool") && said.contains("FIFO"), "{said}");
+}
+
+#[test]
 fn a_lock_takes_versions_from_dpkg_and_check_only_looks() {
     let inputs = Inputs::new();
     let text = "schema = 1\npayload = [{ name = \"mount\", path = \"/usr/bin/mount\" }]\n";
@@ -356,4 +367,28 @@ fn a_node_without_processors_is_refused() {
         assert_eq!(code, Some(2), "{said}");
         assert!(said.contains(arguments[0]) && said.contains("0 is not in 1.."), "{said}");
     }
+}
+
+/// The loader of a disk image has the kernel's arguments, and nobody can add one.
+#[test]
+fn a_trace_of_a_disk_image_needs_its_loader_to_ask_for_the_report() {
+    let inputs = Inputs::new();
+    let run = |more: &[&str]| {
+        let mut run = inputs.osctl(&["image", "run", "image/keel.img", "--firmware", "bios"]);
+        // No QEMU: how far it comes is enough.
+        let output = run.args(more).args(["--disk", "d.img"]).env("PATH", "").output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    succeeded(&inputs.build(&["--out", "image", "--format", "disk"]).output().unwrap());
+    let (code, said) = run(&["--trace", "trace.json"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("next: put keel.report=json into kernel.arguments"), "{said}");
+    let (code, said) = run(&["--append", "quiet"]);
+    assert_eq!(code, Some(2), "{said}");
+
+    inputs.write("config.toml", "schema = 1\n[kernel]\narguments = [\"keel.report=json\"]\n");
+    succeeded(&inputs.build(&["--out", "image", "--format", "disk"]).output().unwrap());
+    let (code, said) = run(&["--trace", "trace.json"]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("cannot boot the node"), "{said}");
 }

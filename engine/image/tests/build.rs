@@ -183,9 +183,13 @@ fn what_holds_secrets_is_for_its_owner_alone() {
     // An image of before, which others could read.
     fs::create_dir(&out).unwrap();
     fs::write(out.join("initramfs.zst"), "old").unwrap();
-    let manifest = build(&inputs.spec(), &out).unwrap();
+    let formats = Format::ALL;
+    let spec = ImageSpec { firmware: firmware(&formats), ..inputs.spec() };
+    let manifest = build(&spec, &out).unwrap();
     let mode = |name: &str| fs::metadata(out.join(name)).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode("initramfs.zst"), 0o600);
+    for image in formats.map(Format::file).into_iter().chain(["initramfs.zst"]) {
+        assert_eq!(mode(image), 0o600, "{image}");
+    }
     for path in ["/etc/keel/config.toml", "/etc/keel/units/boot.toml"] {
         let taken = manifest.files.iter().find(|f| f.path == path).unwrap();
         assert_eq!(taken.mode, "0600", "{path}");
@@ -194,6 +198,15 @@ fn what_holds_secrets_is_for_its_owner_alone() {
         Disk::at(&out.join(disk), 1 << 20).unwrap();
         assert_eq!(mode(disk), 0o600, "{disk}");
     }
+    // Also when somebody opened up the image.
+    for (image, disk) in [("keel.img", "keel.run.img"), ("keel.qcow2", "keel.run.qcow2")] {
+        fs::set_permissions(out.join(image), fs::Permissions::from_mode(0o644)).unwrap();
+        Disk::copy(&out.join(image), &out.join(disk), 1 << 30).unwrap();
+        assert_eq!(mode(disk), 0o600, "{disk}");
+    }
+    let before = fs::read(out.join("disk.img")).unwrap();
+    assert!(Disk::copy(&out.join("keel.img"), &out.join("disk.img"), 1 << 30).is_err());
+    assert!(fs::read(out.join("disk.img")).unwrap() == before, "a disk that is there is kept");
 }
 
 /// The image's units are those that `osctl validate` has seen, and no others.

@@ -140,31 +140,28 @@ impl Disk {
     /// # Errors
     /// If the copy cannot be made, or it is qcow2 and `qemu-img` fails.
     pub fn copy(image: &Path, path: &Path, size: u64) -> io::Result<Self> {
-        let copied = Self::copied(image, path, size);
-        if copied.is_err() {
-            // Half a copy must not be taken for a disk the next time.
-            let _ = std::fs::remove_file(path);
-        }
-        copied.map(|()| Self { path: path.to_owned(), serial: None })
-    }
-
-    fn copied(image: &Path, path: &Path, size: u64) -> io::Result<()> {
         let mut from = File::open(image)?;
         let mut to = File::options().write(true).create_new(true).mode(0o600).open(path)?;
-        io::copy(&mut from, &mut to)?;
-        if is_qcow2(path) {
-            let grown = Command::new("qemu-img")
-                .args(["resize", "-q"])
-                .arg(path)
-                .arg(size.to_string())
-                .status()?;
-            if !grown.success() {
-                return Err(io::Error::other(format!("qemu-img resize: {grown}")));
-            }
-            return Ok(());
+        let filled = io::copy(&mut from, &mut to).and_then(|copied| grow(path, &to, copied, size));
+        if filled.is_err() {
+            // Half a copy must not be taken for a disk the next time.
+            let _ = fs::remove_file(path);
         }
-        let size = size.max(to.metadata()?.len());
-        to.set_len(size)
+        filled.map(|()| Self { path: path.to_owned(), serial: None })
+    }
+}
+
+/// Makes a disk larger that was just copied, if it is smaller.
+fn grow(path: &Path, file: &File, copied: u64, size: u64) -> io::Result<()> {
+    if !is_qcow2(path) {
+        return file.set_len(size.max(copied));
+    }
+    let grown =
+        Command::new("qemu-img").args(["resize", "-q"]).arg(path).arg(size.to_string()).status()?;
+    if grown.success() {
+        Ok(())
+    } else {
+        Err(io::Error::other(format!("qemu-img resize: {grown}")))
     }
 }
 
