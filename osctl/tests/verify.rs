@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use keel_image::{ImageSpec, Needs, Payload, build};
+use keel_image::{ImageSpec, Needs, Payload, Unwatched, build};
 
 /// A kernel of which only the header is read.
 fn kernel(release: &str) -> Vec<u8> {
@@ -75,10 +75,9 @@ impl Bench {
     fn image(&self, programs: &[&str]) {
         let set =
             keel_unit::lower(keel_unit::load::load(&self.at("units"), Some(&self.at("my.toml"))));
-        let payload = programs.iter().map(|source| Payload {
-            name: Path::new(source).file_name().unwrap().to_str().unwrap().to_owned(),
-            source: source.into(),
-        });
+        let name =
+            |source: &str| Path::new(source).file_name().unwrap().to_str().unwrap().to_owned();
+        let payload = programs.iter().map(|source| Payload::new(name(source), *source));
         let spec = ImageSpec {
             init: self.at("init"),
             config: fs::read_to_string(self.at("my.toml")).unwrap(),
@@ -89,8 +88,9 @@ impl Bench {
             payload: payload.collect(),
             ca_certificates: None,
             mtime: 0,
+            firmware: None,
         };
-        build(&spec, &self.at("image")).unwrap();
+        build(&spec, &self.at("image"), &Unwatched).unwrap();
     }
 
     fn run(&self, arguments: &[&str]) -> (i32, String) {

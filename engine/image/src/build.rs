@@ -1,7 +1,7 @@
 //! Builds an image: gathers the tree, packs it, and puts kernel, initramfs and manifest in place.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use keel_unit::Report;
@@ -9,12 +9,15 @@ use keel_unit::load::load;
 use thiserror::Error;
 
 use crate::elf::{self, Elf, ElfError, Machine};
+use crate::firmware::{self, Booted, FirmwareError, Format, Loader};
 use crate::libraries::{self, LibraryError};
 use crate::manifest::{self, INITRAMFS, KERNEL, MANIFEST, Manifest};
 use crate::modules::{KernelTree, ModuleError, WantedModule};
 use crate::needs::{NeededProgram, Needs};
 use crate::payload::Payload;
-use crate::tree::{Tree, TreeError};
+use crate::sbom::{self, Origins, SBOM};
+use crate::tree::{self, Tree, TreeError};
+use crate::watch::Watch;
 use crate::{cpio, layout};
 
 /// High enough to halve the image, low enough that a build is a matter of seconds; what unpacks it
@@ -42,6 +45,17 @@ pub struct ImageSpec {
     pub ca_certificates: Option<PathBuf>,
     /// The time stamp of every file, in seconds since 1970 (`SOURCE_DATE_EPOCH`).
     pub mtime: u32,
+    /// Images for firmware, beside kernel and initramfs.
+    pub firmware: Option<Firmware>,
+}
+
+/// Images that firmware boots.
+#[derive(Debug, Clone)]
+pub struct Firmware {
+    /// As what.
+    pub formats: Vec<Format>,
+    /// By what.
+    pub loader: Loader,
 }
 
 /// An image that could not be built. Nothing is left of it.
@@ -77,6 +91,18 @@ pub enum BuildError {
     /// A payload cannot be taken.
     #[error(transparent)]
     Library(#[from] LibraryError),
+    /// A payload is another file than the one that was meant.
+    #[error("payload {name}: the sha256 of {} is {found}, and {expected} was expected", path.display())]
+    Sum {
+        /// The payload.
+        name: String,
+        /// Its file.
+        path: PathBuf,
+        /// The file's SHA-256.
+        found: String,
+        /// That of the manifest.
+        expected: String,
+    },
     /// A module cannot be taken.
     #[error(transparent)]
     Module(#[from] ModuleError),
@@ -89,6 +115,12 @@ pub enum BuildError {
     /// The archive could not be packed.
     #[error("cannot pack the initramfs")]
     Pack(#[source] io::Error),
+    /// An image for firmware could not be made.
+    #[error("cannot make an image that firmware boots")]
+    Firmware(#[source] FirmwareError),
+    /// It was told to stop.
+    #[error("stopped before it was done")]
+    Cancelled,
     /// The result could not be written.
     #[error("cannot write {}", path.display())]
     Write {
@@ -104,22 +136,45 @@ fn missing(programs: &[NeededProgram]) -> String {
     each.collect::<Vec<_>>().join(", ")
 }
 
-/// Builds the image and writes it into `out`: `vmlinuz`, `initramfs.zst` and `manifest.json`.
+/// Builds the image and writes it into `out`: `vmlinuz`, `initramfs.zst`, the images for firmware, and `manifest.json`.
 ///
 /// Runs as any user. The same inputs give the same bytes.
 ///
 /// # Errors
 /// See [`BuildError`]; an image that was in `out` before is then untouched, unless the disk failed
 /// between the last renames, in which case [`manifest::ImageDir::open`] refuses the mix.
-pub fn build(spec: &ImageSpec, out: &Path) -> Result<Manifest, BuildError> {
+pub fn build(spec: &ImageSpec, out: &Path, watch: &dyn Watch) -> Result<Manifest, BuildError> {
+    watch.begin("gathering the files", None);
     let kernel = read("kernel", &spec.kernel)?;
     let modules = KernelTree::open(&spec.modules)?;
-    let tree = gather(spec, &modules)?;
+    let (tree, origins) = gather(spec, &modules, watch)?;
+    let staging = Staging::new(out)?;
 
     let mut archive = Vec::new();
     cpio::write(&tree, spec.mtime, &mut archive).map_err(BuildError::Pack)?;
-    let initramfs = zstd::bulk::compress(&archive, ZSTD_LEVEL).map_err(BuildError::Pack)?;
+    let initramfs = compress(&archive, watch)?;
+    let unpacked = archive.len() as u64;
+    drop(archive);
 
+    staging.write(KERNEL, &kernel)?;
+    staging.write(INITRAMFS, &initramfs)?;
+    let mut firmware = Vec::new();
+    if let Some(Firmware { formats, loader }) = &spec.firmware {
+        let arguments = &spec.needs.arguments;
+        let booted =
+            Booted { kernel: &kernel, initramfs: &initramfs, arguments, mtime: spec.mtime };
+        let written = firmware::write(formats, loader, &booted, staging.path(), watch);
+        let written = written.map_err(|error| match error {
+            FirmwareError::Cancelled => BuildError::Cancelled,
+            other => BuildError::Firmware(other),
+        })?;
+        watch.begin("computing checksums", None);
+        for name in written {
+            let path = staging.path().join(name);
+            keep_private(&path).map_err(cannot_write(&path))?;
+            firmware.push(manifest::blob_at(&path, name).map_err(cannot_write(&path))?);
+        }
+    }
     let manifest = Manifest {
         schema: 1,
         kernel_release: modules.release().to_owned(),
@@ -127,17 +182,46 @@ pub fn build(spec: &ImageSpec, out: &Path) -> Result<Manifest, BuildError> {
         api_port: spec.needs.api_port,
         kernel: manifest::blob(KERNEL, &kernel),
         initramfs: manifest::blob(INITRAMFS, &initramfs),
-        unpacked: archive.len() as u64,
+        firmware,
+        unpacked,
         files: manifest::list(&tree),
     };
     let mut text = serde_json::to_vec_pretty(&manifest).map_err(|e| BuildError::Pack(e.into()))?;
     text.push(b'\n');
-    place(out, &[(KERNEL, &kernel), (INITRAMFS, &initramfs), (MANIFEST, &text)])?;
+    staging.write(MANIFEST, &text)?;
+    watch.begin("writing the bill of materials", None);
+    let bill = sbom::document(&manifest, &origins.0, spec.mtime);
+    staging.write(SBOM, &bill.map_err(|e| BuildError::Pack(e.into()))?)?;
+    go_on(watch)?;
+    staging.place(&[KERNEL, INITRAMFS, SBOM], &Format::ALL.map(Format::file))?;
     Ok(manifest)
 }
 
-fn gather(spec: &ImageSpec, modules: &KernelTree) -> Result<Tree, BuildError> {
-    let mut tree = Tree::merged()?;
+/// In chunks, so that it can be watched and stopped.
+fn compress(archive: &[u8], watch: &dyn Watch) -> Result<Vec<u8>, BuildError> {
+    const CHUNK: usize = 1 << 20;
+    watch.begin("compressing the initramfs", Some(archive.len() as u64));
+    let mut encoder = zstd::Encoder::new(Vec::new(), ZSTD_LEVEL).map_err(BuildError::Pack)?;
+    let sized = encoder.set_pledged_src_size(Some(archive.len() as u64));
+    sized.and_then(|()| encoder.include_checksum(true)).map_err(BuildError::Pack)?;
+    for chunk in archive.chunks(CHUNK) {
+        go_on(watch)?;
+        encoder.write_all(chunk).map_err(BuildError::Pack)?;
+        watch.advance(chunk.len() as u64);
+    }
+    encoder.finish().map_err(BuildError::Pack)
+}
+
+fn go_on(watch: &dyn Watch) -> Result<(), BuildError> {
+    if watch.cancelled() { Err(BuildError::Cancelled) } else { Ok(()) }
+}
+
+fn gather(
+    spec: &ImageSpec,
+    modules: &KernelTree,
+    watch: &dyn Watch,
+) -> Result<(Tree, Origins), BuildError> {
+    let (mut tree, mut origins) = (Tree::merged()?, Origins::default());
     layout::add(&mut tree)?;
 
     let init = read("init", &spec.init)?;
@@ -147,6 +231,8 @@ fn gather(spec: &ImageSpec, modules: &KernelTree) -> Result<Tree, BuildError> {
         return Err(BuildError::DynamicInit { path: spec.init.clone() });
     }
     tree.file("/init", 0o755, init, "init")?;
+    let keel = origins.add("/init", "keel-init", &spec.init);
+    keel.version = Some(env!("CARGO_PKG_VERSION").to_owned());
     tree.file("/etc/keel/config.toml", 0o600, spec.config.clone().into_bytes(), "machine config")?;
     add_units(&mut tree, &spec.units)?;
     if let Some(path) = &spec.ca_certificates {
@@ -154,12 +240,13 @@ fn gather(spec: &ImageSpec, modules: &KernelTree) -> Result<Tree, BuildError> {
         tree.file("/etc/ssl/certs/ca-certificates.crt", 0o644, bytes, "certificates")?;
     }
     for payload in &spec.payload {
-        add_payload(&mut tree, payload, &elf)?;
+        go_on(watch)?;
+        add_payload(&mut tree, &mut origins, payload, &elf)?;
     }
     add_modules(&mut tree, modules, &spec.needs.modules)?;
     let absent = spec.needs.programs.iter().filter(|program| !tree.holds(&program.path));
     let absent: Vec<_> = absent.cloned().collect();
-    if absent.is_empty() { Ok(tree) } else { Err(BuildError::MissingPrograms(absent)) }
+    if absent.is_empty() { Ok((tree, origins)) } else { Err(BuildError::MissingPrograms(absent)) }
 }
 
 /// Unit files below a directory, at the same place below `/etc/keel/units`: those that `load` finds, as everywhere else.
@@ -186,13 +273,30 @@ fn add_units(tree: &mut Tree, units: &Path) -> Result<(), BuildError> {
 }
 
 /// A program with its loader and libraries, or a plain file.
-fn add_payload(tree: &mut Tree, payload: &Payload, init: &Elf) -> Result<(), BuildError> {
+fn add_payload(
+    tree: &mut Tree,
+    origins: &mut Origins,
+    payload: &Payload,
+    init: &Elf,
+) -> Result<(), BuildError> {
     let bytes = read("payload", &payload.source)?;
+    if let Some(expected) = &payload.sha256 {
+        let found = manifest::sha256(&bytes);
+        if found != *expected {
+            let (name, expected) = (payload.name.clone(), expected.clone());
+            return Err(BuildError::Sum { name, path: payload.source.clone(), found, expected });
+        }
+    }
     let why = format!("payload {}", payload.name);
+    let target = tree::real_path(&payload.target());
+    let origin = origins.add(&target, &payload.name, &payload.source);
+    (origin.version, origin.url) = (payload.version.clone(), payload.url.clone());
     if !payload.must_be_program() && elf::read(&bytes).is_err() {
         return Ok(tree.file(&payload.target(), 0o644, bytes, &why)?);
     }
     for library in closure(payload, &bytes, init.machine)? {
+        let target = tree::real_path(&library.path);
+        origins.add(&target, &format!("libraries of {}", payload.name), &library.source);
         tree.file(&library.path, 0o755, library.bytes, &format!("library of {}", payload.name))?;
     }
     Ok(tree.file(&payload.target(), 0o755, bytes, &why)?)
@@ -236,42 +340,89 @@ fn add_modules(
 
 fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, BuildError> {
     let cannot = |source| BuildError::Read { what, path: path.to_owned(), source };
-    let about = fs::metadata(path).map_err(cannot)?;
-    // A FIFO would be waited for without end, and a device read without end.
-    if !about.is_file() && !about.is_dir() {
-        return Err(cannot(io::Error::other("it is a FIFO, socket or device")));
-    }
-    fs::read(path).map_err(cannot)
+    manifest::can_end(path).and_then(|()| fs::read(path)).map_err(cannot)
 }
 
-/// Puts the files into place: all are written whole under other names first, then the old manifest
-/// goes, then each file is renamed, the manifest last. So a file is never half-written under its
-/// name, and files of two builds never stand under one manifest.
-fn place(out: &Path, files: &[(&str, &[u8])]) -> Result<(), BuildError> {
-    let cannot = |path: &Path| {
-        let path = path.to_owned();
-        move |source| BuildError::Write { path, source }
-    };
-    fs::create_dir_all(out).map_err(cannot(out))?;
-    // In the same directory, hence on the same file system; gone with its content if anything fails.
-    let staging = tempfile::Builder::new().prefix(".new-").tempdir_in(out).map_err(cannot(out))?;
-    for (name, bytes) in files {
-        let path = staging.path().join(name);
-        // The initramfs holds the machine config, and that may hold secrets.
-        let written = creating(*name == INITRAMFS).open(&path).and_then(|mut file| {
-            io::Write::write_all(&mut file, bytes)?;
+/// Where the files are written whole under their names before they are put into place: in the same directory, hence on the
+/// same file system. It goes with its content if anything fails, and so does the directory if it was made for this.
+#[derive(Debug)]
+struct Staging<'a> {
+    out: &'a Path,
+    dir: Option<tempfile::TempDir>,
+    made: bool,
+}
+
+impl<'a> Staging<'a> {
+    fn new(out: &'a Path) -> Result<Self, BuildError> {
+        let made = !out.exists();
+        fs::create_dir_all(out).map_err(cannot_write(out))?;
+        let mut staging = Self { out, dir: None, made };
+        let dir = tempfile::Builder::new().prefix(".new-").tempdir_in(out);
+        staging.dir = Some(dir.map_err(cannot_write(out))?);
+        Ok(staging)
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.as_ref().map_or(self.out, tempfile::TempDir::path)
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), BuildError> {
+        let path = self.path().join(name);
+        // The initramfs holds the machine config, and that may hold secrets; and the other images hold the initramfs.
+        let private = ![KERNEL, MANIFEST, SBOM].contains(&name);
+        let written = creating(private).open(&path).and_then(|mut file| {
+            file.write_all(bytes)?;
             file.sync_all()
         });
-        written.map_err(cannot(&path))?;
+        // The staging's own name says nothing to anybody.
+        written.map_err(cannot_write(&self.out.join(name)))
     }
-    let old = out.join(MANIFEST);
-    match fs::remove_file(&old) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(cannot(&old)(e)),
-        _ => {}
+
+    /// The old manifest goes first and the new one comes last, so a file is never half-written under its name, and files
+    /// of two builds never stand under one manifest. Of the `optional` ones those that were not built now go too.
+    fn place(mut self, names: &[&str], optional: &[&str]) -> Result<(), BuildError> {
+        remove(&self.out.join(MANIFEST))?;
+        for name in names.iter().chain(optional).chain([&MANIFEST]) {
+            let (from, to) = (self.path().join(name), self.out.join(name));
+            if from.exists() {
+                fs::rename(&from, &to).map_err(cannot_write(&to))?;
+            } else {
+                remove(&to)?;
+            }
+        }
+        self.made = false;
+        Ok(())
     }
-    for (name, _) in files {
-        fs::rename(staging.path().join(name), out.join(name)).map_err(cannot(&out.join(name)))?;
+}
+
+impl Drop for Staging<'_> {
+    fn drop(&mut self) {
+        drop(self.dir.take());
+        if self.made {
+            // Not if somebody put something there meanwhile.
+            let _ = fs::remove_dir(self.out);
+        }
     }
+}
+
+fn remove(path: &Path) -> Result<(), BuildError> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(cannot_write(path)(e)),
+        _ => Ok(()),
+    }
+}
+
+fn cannot_write(path: &Path) -> impl FnOnce(io::Error) -> BuildError + use<> {
+    let path = path.to_owned();
+    move |source| BuildError::Write { path, source }
+}
+
+/// What a tool wrote, in a directory that is private: it holds the initramfs.
+fn keep_private(path: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+    #[cfg(not(unix))]
+    let _ = path;
     Ok(())
 }
 

@@ -1,9 +1,12 @@
 //! Node images: a kernel and an initramfs that holds init, units, a machine config and the programs
-//! that the node runs. Built by any user, reproducible to the byte.
+//! that the node runs; and disks and CDs that boot them. Built by any user, reproducible to the byte.
 
 mod build;
 mod cpio;
+mod dpkg;
 mod elf;
+mod fetch;
+mod firmware;
 mod inventory;
 mod layout;
 mod libraries;
@@ -11,23 +14,31 @@ mod manifest;
 mod modules;
 mod needs;
 mod payload;
+mod sbom;
 #[cfg(test)]
 mod testing;
 mod tree;
 mod verify;
 #[cfg(unix)]
 pub mod vm;
+mod watch;
 
-pub use build::{BuildError, ImageSpec, build};
+pub use build::{BuildError, Firmware, ImageSpec, build};
+pub use dpkg::{DebianPackage, owners};
 pub use elf::ElfError;
+pub use fetch::{Cache, FetchError, FetchErrorKind, sum_of};
+pub use firmware::{FirmwareError, Format, GRUB_MODULES, Loader, ToolError};
 pub use inventory::{
     BusName, Disk, Driver, INVENTORY_SCHEMA, Inventory, InventoryError, Link, Mac, Machine,
     Partition, Size, TypeGuid,
 };
 pub use libraries::{LibraryError, LibraryErrorKind};
-pub use manifest::{Blob, ImageDir, Manifest, OpenError, OpenErrorKind, Taken};
+pub use manifest::{API_PORT, Blob, ImageDir, Manifest, OpenError, OpenErrorKind, Taken};
 pub use modules::{ModuleError, ModuleErrorKind, WantedModule};
 pub use needs::{NeededProgram, Needs};
-pub use payload::{Payload, PayloadError};
+pub use payload::{
+    EntryError, EntryErrorKind, Payload, PayloadError, fetch, found_below, from_manifest,
+};
 pub use tree::{TreeError, TreeErrorKind};
 pub use verify::{Image, ImageError, ImageErrorKind, Question, Verdict, verify};
+pub use watch::{Unwatched, Watch};

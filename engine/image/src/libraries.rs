@@ -17,6 +17,8 @@ use crate::elf::{self, Elf, ElfError, Machine};
 pub(crate) struct Library {
     /// Its path in the image.
     pub(crate) path: String,
+    /// Where it was found.
+    pub(crate) source: PathBuf,
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -81,11 +83,11 @@ pub(crate) fn closure(
     }
     let mut walk = Walk { machine, roots, seen: BTreeSet::new(), found: Vec::new() };
     if let Some(loader) = &elf.interpreter {
-        let (_, loader_bytes) = walk
+        let (source, loader_bytes) = walk
             .absolute(loader)
             .ok_or_else(|| fail(not_found(loader, name, std::slice::from_ref(loader))))?;
         walk.seen.insert(file_name(loader));
-        walk.found.push(Library { path: loader.clone(), bytes: loader_bytes });
+        walk.found.push(Library { path: loader.clone(), source, bytes: loader_bytes });
     }
     walk.needs(name, program, &elf, &[]).map_err(fail)?;
     Ok(walk.found)
@@ -122,7 +124,8 @@ impl Walk<'_> {
             }
             let (path, bytes, below) = self.find(library, by, &first)?;
             self.needs(library, &path, &below, &rpath)?;
-            self.found.push(Library { path: format!("/usr/lib/{}", file_name(library)), bytes });
+            let target = format!("/usr/lib/{}", file_name(library));
+            self.found.push(Library { path: target, source: path, bytes });
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! What an image holds, written beside it: the image's table of contents and its last-written file.
 
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -34,15 +34,21 @@ pub struct Manifest {
     pub kernel: Blob,
     /// The compressed initramfs.
     pub initramfs: Blob,
+    /// The images of it that firmware boots, if any were asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub firmware: Vec<Blob>,
     /// The initramfs' size once unpacked: what it takes of a node's memory.
     pub unpacked: u64,
     /// Every file in the initramfs by path; directories are left out.
     pub files: Vec<Taken>,
 }
 
-/// What images say that were built before they said anything: the default of the machine config.
+/// Where the agent listens, unless the machine config says otherwise.
+pub const API_PORT: u16 = 50051;
+
+/// For images that were built before they said anything.
 fn api_port() -> u16 {
-    50051
+    API_PORT
 }
 
 /// A file beside the manifest.
@@ -141,7 +147,8 @@ impl ImageDir {
         };
         let text = fs::read(dir.join(MANIFEST)).map_err(cannot(MANIFEST))?;
         let manifest: Manifest = serde_json::from_slice(&text).map_err(OpenErrorKind::Manifest)?;
-        for Blob { file, size, .. } in [&manifest.kernel, &manifest.initramfs] {
+        let beside = [&manifest.kernel, &manifest.initramfs].into_iter().chain(&manifest.firmware);
+        for Blob { file, size, .. } in beside {
             let found = fs::metadata(dir.join(file)).map_err(cannot(file))?.len();
             if found != *size {
                 return Err(OpenErrorKind::Size { file: file.clone(), found, expected: *size });
@@ -181,6 +188,36 @@ pub(crate) fn blob(file: &str, bytes: &[u8]) -> Blob {
     Blob { file: file.to_owned(), size: bytes.len() as u64, sha256: sha256(bytes) }
 }
 
-fn sha256(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+/// Describes a file beside the manifest that is read from where it is.
+pub(crate) fn blob_at(path: &Path, file: &str) -> io::Result<Blob> {
+    can_end(path)?;
+    let mut from = fs::File::open(path)?;
+    let (mut hash, mut size) = (Sha256::new(), 0);
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        let read = from.read(&mut buffer)?;
+        if read == 0 {
+            return Ok(Blob { file: file.to_owned(), size, sha256: hex(&hash.finalize()) });
+        }
+        hash.update(&buffer[..read]);
+        size += read as u64;
+    }
+}
+
+/// Refuses what is waited for, or read, without end: a FIFO, a device.
+pub(crate) fn can_end(path: &Path) -> io::Result<()> {
+    let about = fs::metadata(path)?;
+    if about.is_file() || about.is_dir() {
+        Ok(())
+    } else {
+        Err(io::Error::other("it is a FIFO, socket or device"))
+    }
+}
+
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -15,6 +15,8 @@ pub struct Needs {
     pub api_port: u16,
     /// Programs that units run.
     pub programs: Vec<NeededProgram>,
+    /// Programs that units look for before they run them, or that Keel runs for them: taken where they are to be had.
+    pub useful: Vec<NeededProgram>,
 }
 
 /// A program that must be on the image, and the unit that runs it.
@@ -43,8 +45,35 @@ impl Needs {
             api_port: set.config.agent.listen.port(),
             arguments: kernel.arguments.iter().map(|a| a.as_str().to_owned()).collect(),
             programs: set.units.iter().filter_map(program).collect(),
+            useful: set.units.iter().flat_map(useful).collect(),
         }
     }
+}
+
+/// What Keel runs for a filesystem unit (keel-host, `disk/filesystem`).
+const FILESYSTEM_TOOLS: [&str; 2] = ["/usr/bin/mkfs.ext4", "/usr/bin/e2fsck"];
+
+/// What programs call that no unit names: containerd starts containers with these, and mounts with mount(8).
+const COMPANIONS: [(&str, &[&str]); 2] = [
+    ("/usr/bin/containerd", &["containerd-shim-runc-v2", "runc", "mount", "umount"]),
+    ("/usr/bin/kubelet", &["mount", "umount"]),
+];
+
+fn useful(unit: &Unit) -> Vec<NeededProgram> {
+    let needed = |path: String| NeededProgram { path, unit: unit.name.to_string() };
+    let program = match &unit.kind {
+        Kind::Filesystem(_) => {
+            return FILESYSTEM_TOOLS.iter().map(|path| needed((*path).to_owned())).collect();
+        }
+        Kind::Oneshot(oneshot) => oneshot.exec.program.to_string(),
+        Kind::Service(service) => service.exec.program.to_string(),
+        _ => return Vec::new(),
+    };
+    let companions = COMPANIONS.iter().filter(|(of, _)| *of == program);
+    let companions = companions.flat_map(|(_, names)| *names);
+    let companions: Vec<_> = companions.map(|name| needed(format!("/usr/bin/{name}"))).collect();
+    let looked_for = unit.condition.path_exists.iter().any(|path| path.as_str() == program);
+    looked_for.then(|| needed(program)).into_iter().chain(companions).collect()
 }
 
 /// The program of a unit that cannot do without it. One that looks for its program first is skipped
@@ -88,6 +117,8 @@ mod tests {
         let named: Vec<_> = needs.modules.iter().map(|m| (&*m.name, &*m.by)).collect();
         assert_eq!(named, [("dm-crypt", "kernel.modules"), ("overlay", "module.overlay")]);
         assert_eq!(needs.arguments, ["mitigations=off"]);
+        let useful: Vec<_> = needs.useful.iter().map(|p| (&*p.unit, &*p.path)).collect();
+        assert_eq!(useful, [("b", "/usr/bin/b")]);
         let run: Vec<_> = needs.programs.iter().map(|p| (&*p.unit, &*p.path)).collect();
         assert_eq!(run, [("a", "/usr/bin/a")]);
     }

@@ -180,6 +180,11 @@ impl Tree {
     }
 }
 
+/// A path of the image without a link in it; a bad one as it is.
+pub(crate) fn real_path(path: &str) -> String {
+    place(path).map_or_else(|| path.to_owned(), |place| format!("/{place}"))
+}
+
 /// Where a path really lies once the merged directories are followed; nothing for a bad path.
 fn place(path: &str) -> Option<String> {
     let path = path.strip_prefix('/')?;

@@ -2,10 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
 use std::process::Command;
 
 use keel_image::vm::Disk;
-use keel_image::{BuildError, ImageDir, ImageSpec, OpenErrorKind, Payload, build};
+use keel_image::{
+    BuildError, Firmware, Format, GRUB_MODULES, ImageDir, ImageSpec, Loader, Manifest,
+    OpenErrorKind, Payload, Unwatched,
+};
 
 use inputs::{Inputs, files};
 
@@ -72,6 +76,7 @@ mod inputs {
                         path: "/sbin/mount".into(),
                         unit: "mounter".into(),
                     }],
+                    useful: Vec::new(),
                 },
                 payload: vec![
                     "mount=/bin/mount".parse().unwrap(),
@@ -79,6 +84,7 @@ mod inputs {
                 ],
                 ca_certificates: None,
                 mtime: 0,
+                firmware: None,
             }
         }
     }
@@ -94,6 +100,10 @@ mod inputs {
     }
 }
 
+fn build(spec: &ImageSpec, out: &Path) -> Result<Manifest, BuildError> {
+    keel_image::build(spec, out, &Unwatched)
+}
+
 #[test]
 fn two_builds_are_byte_identical() {
     // From two copies of the inputs: neither their place nor their age may show.
@@ -104,9 +114,44 @@ fn two_builds_are_byte_identical() {
     let (one, two) = (files(&one.at("out")), files(&two.at("deep/out")));
     assert_eq!(
         one.iter().map(|(n, _)| n.as_str()).collect::<Vec<_>>(),
-        ["initramfs.zst", "manifest.json", "vmlinuz"]
+        ["initramfs.zst", "manifest.json", "sbom.spdx.json", "vmlinuz"]
     );
     assert!(one == two, "the images differ");
+}
+
+fn firmware(formats: &[Format]) -> Option<Firmware> {
+    let loader = Loader::Grub(GRUB_MODULES.into());
+    Some(Firmware { formats: formats.to_vec(), loader })
+}
+
+/// Partition tables, filesystems, boot loaders: all that has a GUID or a time of its own.
+#[test]
+fn two_builds_for_firmware_are_byte_identical_and_what_is_not_asked_for_goes() {
+    let (one, two) = (Inputs::new(), Inputs::new());
+    fs::copy(one.at("init"), two.at("init")).unwrap();
+    let build_into = |inputs: &Inputs, out: &str| {
+        let spec = ImageSpec { firmware: firmware(&[Format::Disk, Format::Iso]), ..inputs.spec() };
+        (build(&spec, &inputs.at(out)).unwrap(), files(&inputs.at(out)))
+    };
+    let ((manifest, first), (_, second)) = (build_into(&one, "out"), build_into(&two, "deep/out"));
+    for ((name, first), (_, second)) in first.iter().zip(&second) {
+        assert!(first == second, "{name} differs");
+    }
+    let names: Vec<_> = first.iter().map(|(name, _)| name.as_str()).collect();
+    let expect =
+        ["initramfs.zst", "keel.img", "keel.iso", "manifest.json", "sbom.spdx.json", "vmlinuz"];
+    assert_eq!(names, expect);
+    let listed: Vec<_> = manifest.firmware.iter().map(|blob| blob.file.as_str()).collect();
+    assert_eq!(listed, ["keel.img", "keel.iso"]);
+
+    let verified =
+        Command::new("sgdisk").arg("--verify").arg(one.at("out/keel.img")).output().unwrap();
+    let said = String::from_utf8_lossy(&verified.stdout);
+    assert!(said.contains("No problems found"), "{said}");
+
+    build(&one.spec(), &one.at("out")).unwrap();
+    let left = files(&one.at("out"));
+    assert!(!left.iter().any(|(name, _)| name.starts_with("keel.")), "{left:?}");
 }
 
 #[test]
@@ -138,9 +183,13 @@ fn what_holds_secrets_is_for_its_owner_alone() {
     // An image of before, which others could read.
     fs::create_dir(&out).unwrap();
     fs::write(out.join("initramfs.zst"), "old").unwrap();
-    let manifest = build(&inputs.spec(), &out).unwrap();
+    let formats = Format::ALL;
+    let spec = ImageSpec { firmware: firmware(&formats), ..inputs.spec() };
+    let manifest = build(&spec, &out).unwrap();
     let mode = |name: &str| fs::metadata(out.join(name)).unwrap().permissions().mode() & 0o777;
-    assert_eq!(mode("initramfs.zst"), 0o600);
+    for image in formats.map(Format::file).into_iter().chain(["initramfs.zst"]) {
+        assert_eq!(mode(image), 0o600, "{image}");
+    }
     for path in ["/etc/keel/config.toml", "/etc/keel/units/boot.toml"] {
         let taken = manifest.files.iter().find(|f| f.path == path).unwrap();
         assert_eq!(taken.mode, "0600", "{path}");
@@ -149,6 +198,15 @@ fn what_holds_secrets_is_for_its_owner_alone() {
         Disk::at(&out.join(disk), 1 << 20).unwrap();
         assert_eq!(mode(disk), 0o600, "{disk}");
     }
+    // Also when somebody opened up the image.
+    for (image, disk) in [("keel.img", "keel.run.img"), ("keel.qcow2", "keel.run.qcow2")] {
+        fs::set_permissions(out.join(image), fs::Permissions::from_mode(0o644)).unwrap();
+        Disk::copy(&out.join(image), &out.join(disk), 1 << 30).unwrap();
+        assert_eq!(mode(disk), 0o600, "{disk}");
+    }
+    let before = fs::read(out.join("disk.img")).unwrap();
+    assert!(Disk::copy(&out.join("keel.img"), &out.join("disk.img"), 1 << 30).is_err());
+    assert!(fs::read(out.join("disk.img")).unwrap() == before, "a disk that is there is kept");
 }
 
 /// The image's units are those that `osctl validate` has seen, and no others.
@@ -192,7 +250,7 @@ fn a_build_that_fails_leaves_the_old_image_alone() {
     build(&inputs.spec(), &out).unwrap();
     let before = files(&out);
     let mut spec = inputs.spec();
-    spec.payload.push(Payload { name: "gone".into(), source: inputs.at("gone") });
+    spec.payload.push(Payload::new("gone", inputs.at("gone")));
     assert!(matches!(build(&spec, &out), Err(BuildError::Read { what: "payload", .. })));
     assert!(files(&out) == before);
 }
@@ -242,7 +300,7 @@ fn wrong_inputs_are_named() {
     check(&|s| s.kernel = inputs.at("fifo"), &["cannot read kernel", "it is a FIFO"]);
     check(&|s| s.kernel = "/dev/zero".into(), &["cannot read kernel /dev/zero", "device"]);
     check(
-        &|s| s.payload.push(Payload { name: "tool".into(), source: inputs.at("fifo") }),
+        &|s| s.payload.push(Payload::new("tool", inputs.at("fifo"))),
         &["cannot read payload", "it is a FIFO"],
     );
     fs::create_dir(inputs.at("round")).unwrap();
@@ -254,7 +312,7 @@ fn wrong_inputs_are_named() {
     check(&|s| s.units = inputs.at("gone"), &["cannot take the units", "No such file"]);
     check(&|s| s.modules = inputs.at("units"), &["units", "exactly one lib/modules/RELEASE"]);
     check(
-        &|s| s.payload = vec![Payload { name: "tool".into(), source: inputs.at("script") }],
+        &|s| s.payload = vec![Payload::new("tool", inputs.at("script"))],
         &["cannot take tool", "script is no program that a node can run"],
     );
     check(&|s| s.payload.clear(), &["no payload brings /sbin/mount (unit mounter)"]);
@@ -265,7 +323,7 @@ fn wrong_inputs_are_named() {
         ],
     );
     check(
-        &|s| s.payload[1] = Payload { name: "mount".into(), source: "/bin/umount".into() },
+        &|s| s.payload[1] = Payload::new("mount", "/bin/umount"),
         &[
             "cannot put /usr/bin/mount into the image (payload mount)",
             "a different one is there already",

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use keel_image::ImageDir;
-use keel_image::vm::{Accel, Disk, Network, Next, Vm, VmSpec};
+use keel_image::vm::{Accel, Boot, Disk, Network, Next, Vm, VmSpec};
 use keel_plan::{BOOT as GOAL, Basis, REPORT, SPAN, Trace, compile, predict, predictions};
 use keel_unit::load::load;
 use serde::{Deserialize, Serialize};
@@ -65,15 +65,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
     let disk = Disk::at(&scratch.path().join("disk.img"), DISK)
         .map_err(Failure::because("cannot make a disk"))?;
     let spec = VmSpec {
-        append: image
-            .manifest
-            .arguments
-            .iter()
-            .cloned()
-            .chain(["keel.report=json".into()])
-            .collect(),
-        kernel: image.kernel,
-        initramfs: image.initramfs,
+        boot: Boot::Kernel {
+            kernel: image.kernel,
+            initramfs: image.initramfs,
+            append: [image.manifest.arguments, vec!["keel.report=json".into()]].concat(),
+        },
         memory: 2048,
         cpus: 2,
         disks: vec![disk],

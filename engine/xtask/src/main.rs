@@ -70,7 +70,7 @@ fn run(command: Xtask) -> Result<ExitCode, Failure> {
             tidy::run(&node::repository())
                 .map_err(Failure::because("the workspace is not tidy"))?;
         }
-        Xtask::VmImage => node::vm_image(&setup::node()?).map(drop)?,
+        Xtask::VmImage => test::images(&setup::firmware()?)?,
     }
     Ok(ExitCode::SUCCESS)
 }

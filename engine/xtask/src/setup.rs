@@ -23,8 +23,11 @@ const NODE: [&str; 11] = [
     "qemu-utils",
 ];
 
+/// Debian packages that images which firmware boots are made with, and the firmware.
+const FIRMWARE: [&str; 5] = ["grub-common", "grub-efi-amd64-bin", "grub-pc-bin", "ovmf", "xorriso"];
+
 /// Debian packages that tests need beyond these.
-const TESTS: [&str; 14] = [
+const TESTS: [&str; 15] = [
     // completions and manual pages
     "fish",
     "mandoc",
@@ -42,6 +45,7 @@ const TESTS: [&str; 14] = [
     "xfsprogs",
     "btrfs-progs",
     "dosfstools",
+    "mtools",
 ];
 
 /// Debian packages whose programs a benchmark measures, or measures with.
@@ -53,9 +57,15 @@ pub(crate) fn node() -> Result<Kit, Failure> {
     step("kernel and container runtime", payload::fetch)
 }
 
+/// Installs and fetches that, and what disks and CDs take.
+pub(crate) fn firmware() -> Result<Kit, Failure> {
+    step("packages for firmware", || apt::install(&FIRMWARE))?;
+    node()
+}
+
 /// Installs and fetches that, and what the tests need beyond it.
 pub(crate) fn all() -> Result<Kit, Failure> {
-    step("packages", || apt::install(&[&NODE[..], &TESTS].concat()))?;
+    step("packages", || apt::install(&[&NODE[..], &FIRMWARE, &TESTS].concat()))?;
     step("cargo-nextest", nextest)?;
     step("kernel and container runtime", payload::fetch)
 }

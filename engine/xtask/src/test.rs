@@ -8,6 +8,7 @@ use keel_image::vm::Accel;
 
 use crate::command::{self, Failure, command};
 use crate::node::{self, repository};
+use crate::payload::Kit;
 use crate::progress::{say, step};
 use crate::setup;
 
@@ -32,7 +33,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     step("tidy", || command::run(&mut command(&itself()?, ["tidy"])))?;
     let mut nextest = command::cargo(["nextest", "run", "--workspace", "--no-fail-fast"]);
     if !options.no_vm {
-        node::vm_image(&kit)?;
+        images(&kit)?;
         nextest.args(["--profile", "all"]);
     }
     // One probe here instead of one in each test's process.
@@ -41,6 +42,12 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     step("tests", || command::run(&mut nextest))?;
     say(&format!("all is well, {:.0} s", started.elapsed().as_secs_f64()));
     Ok(())
+}
+
+/// What the VM tests boot.
+pub(crate) fn images(kit: &Kit) -> Result<(), Failure> {
+    let (_, programs) = node::vm_image(kit)?;
+    node::firmware_image(kit, &programs)
 }
 
 /// This very program: a check that has a subcommand of its own is run as people run it.

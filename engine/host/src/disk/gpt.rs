@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::block::ReadBlocks;
 
 /// Partitions start and end on this boundary, so that they suit every erase block and RAID stripe in use.
-const ALIGNMENT: u64 = 1 << 20;
+pub(super) const ALIGNMENT: u64 = 1 << 20;
 /// The only entry size in use; UEFI allows larger ones.
 const ENTRY_SIZE: u32 = 128;
 /// More entries than any tool makes.
@@ -123,6 +123,81 @@ fn read_copy(disk: &dyn ReadBlocks, copy: Copy, lba: u64) -> io::Result<Option<T
     Ok(Some(Table { copy, disk_guid: Uuid::from_bytes_le(at_start.disk_guid), entries }))
 }
 
+/// A table's header and array as they stand, byte for byte.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Raw {
+    /// The header's 512 bytes.
+    pub(super) header: Vec<u8>,
+    /// All entries, in use or not.
+    pub(super) array: Vec<u8>,
+}
+
+impl Raw {
+    fn number(&self, at: usize, length: usize) -> u64 {
+        self.header[at..at + length].iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+    }
+
+    /// How much of the header its checksum covers.
+    pub(super) fn header_size(&self) -> usize {
+        usize::try_from(self.number(12, 4)).unwrap_or(0).clamp(92, self.header.len())
+    }
+
+    /// Where the other copy's header is said to be.
+    pub(super) fn alternate(&self) -> u64 {
+        self.number(32, 8)
+    }
+
+    /// Each entry's bytes.
+    pub(super) fn slots(&self) -> impl Iterator<Item = &[u8]> {
+        self.array.chunks(ENTRY_SIZE as usize)
+    }
+}
+
+/// The bytes of a copy that [`read`] found whole.
+///
+/// # Errors
+/// As the disk does.
+pub(super) fn read_raw(disk: &dyn ReadBlocks, copy: Copy) -> io::Result<Raw> {
+    let sector = u64::from(disk.sector_size());
+    let lba = match copy {
+        Copy::Primary => 1,
+        Copy::Backup => disk.size() / sector - 1,
+    };
+    let mut raw = Raw { header: vec![0; 512], array: Vec::new() };
+    disk.read_at(lba * sector, &mut raw.header)?;
+    let (at, count) = (raw.number(72, 8), raw.number(80, 4));
+    let size = count * u64::from(ENTRY_SIZE);
+    let fits = at.checked_mul(sector).and_then(|start| start.checked_add(size));
+    if count > u64::from(MAX_ENTRIES) || fits.is_none_or(|end| end > disk.size()) {
+        // It was whole a moment ago.
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    raw.array = vec![0; usize::try_from(size).map_err(io::Error::other)?];
+    disk.read_at(at * sector, &mut raw.array)?;
+    Ok(raw)
+}
+
+/// The sectors of the backup copy, if one of this table stands at the end of the disk.
+///
+/// # Errors
+/// As the disk does.
+pub(super) fn backup_sectors(disk: &dyn ReadBlocks, table: &Table) -> io::Result<Sectors> {
+    let sector = u64::from(disk.sector_size());
+    let last = disk.size() / sector - 1;
+    let backup = read_copy(disk, Copy::Backup, last)?;
+    if backup.is_none_or(|backup| backup.disk_guid != table.disk_guid) {
+        return Ok(Vec::new());
+    }
+    let raw = read_raw(disk, Copy::Backup)?;
+    let start = raw.number(72, 8);
+    let lbas = (start..).take((raw.array.len() as u64).div_ceil(sector) as usize).chain([last]);
+    let read = lbas.map(|lba| {
+        let mut bytes = vec![0; disk.sector_size() as usize];
+        disk.read_at(lba * sector, &mut bytes).map(|()| (lba * sector, bytes))
+    });
+    read.collect()
+}
+
 /// A table with one partition, before it is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Layout {
@@ -145,6 +220,14 @@ pub struct Wanted<'a> {
     pub label: &'a str,
     /// Its size in bytes; without one, all that the disk has.
     pub size: Option<u64>,
+}
+
+impl Wanted<'_> {
+    /// Its size in bytes where there are that many, on whole alignments.
+    pub(super) fn size_within(&self, usable: u64) -> Result<u64, TooSmall> {
+        let size = self.size.map_or(usable, |size| size.next_multiple_of(ALIGNMENT)).max(SMALLEST);
+        if size > usable { Err(TooSmall { usable, wanted: size }) } else { Ok(size) }
+    }
 }
 
 /// A disk on which the wanted partition does not fit.
@@ -177,11 +260,7 @@ impl Layout {
         let tail = (128 * u64::from(ENTRY_SIZE)).div_ceil(sector) + 1;
         let aligned_end = sectors.saturating_sub(tail) * sector / ALIGNMENT * ALIGNMENT;
         let usable = aligned_end.saturating_sub(ALIGNMENT);
-        let size =
-            wanted.size.map_or(usable, |size| size.next_multiple_of(ALIGNMENT)).max(SMALLEST);
-        if size > usable {
-            return Err(TooSmall { usable, wanted: size });
-        }
+        let size = wanted.size_within(usable)?;
         let first = ALIGNMENT / sector;
         let entry = Entry {
             number: 1,
@@ -192,6 +271,19 @@ impl Layout {
             last: first + size / sector - 1,
         };
         Ok(Self { sector_size: disk.sector_size(), sectors, disk_guid, entry })
+    }
+
+    /// The entry of the partition, as it stands in an array.
+    ///
+    /// # Errors
+    /// When gptman finds the layout impossible.
+    pub(super) fn entry_bytes(&self) -> io::Result<Vec<u8>> {
+        let array = 2 * u64::from(self.sector_size);
+        let primary = self.compose()?.primary;
+        let sector = primary.into_iter().find(|(offset, _)| *offset == array);
+        let (_, mut bytes) = sector.ok_or(io::ErrorKind::InvalidData)?;
+        bytes.truncate(ENTRY_SIZE as usize);
+        Ok(bytes)
     }
 
     /// The sectors that make this layout true, by the order in which they must reach the medium.

@@ -185,7 +185,7 @@ impl<'a> Fields<'a> {
 }
 
 /// CRC-32 as GPT itself uses it (ISO 3309), bit by bit: it runs over half a kilobyte, once.
-fn crc32(bytes: &[u8]) -> u32 {
+pub(super) fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |sum, &byte| {
         (0..8).fold(sum ^ u32::from(byte), |sum, _| {
             (sum >> 1) ^ if sum & 1 == 1 { 0xedb8_8320 } else { 0 }

@@ -7,8 +7,10 @@
 //!
 //! What holds throughout: a disk is opened for writing only after it was decided that it may be written, and then
 //! exclusively; a disk with any signature on it is written only if the config says `wipe = "always"`, and not even then
-//! if the partition that is sought exists; no failure is a reason to format.
+//! if the partition that is sought exists; no failure is a reason to format. A disk that holds an image of Keel is written
+//! behind that image alone (`addition`).
 
+mod addition;
 pub mod block;
 pub mod error;
 pub mod ext4;

@@ -16,7 +16,7 @@ use super::inventory::{self, Disk, Roots};
 use super::plan::{self, Choice, PartitionError, PartitionErrorKind, Permit, View};
 use super::signature::{self, Content, Depth};
 use super::source::Place;
-use super::{Say, intent, kernel, off_thread, provision};
+use super::{Say, addition, intent, kernel, off_thread, provision};
 use crate::device::{Received, UeventSocket};
 use crate::identity::random::random_uuid;
 
@@ -116,7 +116,15 @@ fn look(
             plan::note(view).into_iter().for_each(say);
             locate(roots, view, entry, say)
         }
-        Choice::Selected(view) => make(partition, roots, view, say),
+        Choice::Selected(view) => {
+            match view.table.as_ref().filter(|table| addition::is_image(table)) {
+                Some(table) => {
+                    let entry = addition::make(partition, view, table, say)?;
+                    outcome(roots, &view.disk, &entry, true).map_err(PartitionErrorKind::Disk)
+                }
+                None => make(partition, roots, view, say),
+            }
+        }
     }
 }
 
@@ -125,7 +133,7 @@ fn view(disk: Disk) -> Result<View, DiskError> {
     view_of(disk, &file)
 }
 
-fn view_of(disk: Disk, file: &BlockFile) -> Result<View, DiskError> {
+pub(super) fn view_of(disk: Disk, file: &BlockFile) -> Result<View, DiskError> {
     let read = || -> io::Result<_> { Ok((gpt::read(file)?, intent::read_layout(file)?)) };
     match read() {
         Ok((table, unfinished)) => Ok(View { disk, table, unfinished }),
@@ -169,7 +177,12 @@ fn locate(
         }
     };
     let mut provisioned = false;
-    if let Some(layout) = view.unfinished.as_ref().filter(|layout| layout.entry == *entry) {
+    let unfinished = view.unfinished.as_ref().filter(|layout| layout.entry == *entry);
+    let image = view.table.as_ref().filter(|table| addition::is_image(table));
+    if let (Some(layout), Some(table)) = (unfinished, image) {
+        addition::finish(view, table, layout, say)?;
+        provisioned = true;
+    } else if let Some(layout) = unfinished {
         let file = BlockFile::open(&disk.path).map_err(PartitionErrorKind::Disk)?;
         let content = content(&file, Some(layout)).map_err(failed(DiskErrorKind::Read))?;
         if plan::may_finish(view, &content)? {

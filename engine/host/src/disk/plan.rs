@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use keel_unit::kinds::{Partition, Wipe};
 use keel_unit::select::matching_disks;
 
+use super::addition::Unfit;
 use super::error::{DiskError, error_of_kind};
 use super::gpt::{Copy, Entry, Layout, Table, TooSmall};
 use super::inventory::Disk;
@@ -200,6 +201,22 @@ pub enum PartitionErrorKind {
         disk: PathBuf,
         /// What is there.
         content: Content,
+    },
+    /// The selected disk is an image, and behind it there is something.
+    #[error("{} is selected and holds an image of Keel, but behind that it is not blank: {content}; it is left untouched (`wipe = \"always\"` would overwrite what is behind the image)", disk.display())]
+    BehindNotBlank {
+        /// The disk.
+        disk: PathBuf,
+        /// What is there.
+        content: Content,
+    },
+    /// The selected disk is an image, and nothing can be added to it.
+    #[error("{} is selected and holds an image of Keel, but {why}", disk.display())]
+    Unfit {
+        /// The disk.
+        disk: PathBuf,
+        /// Why not.
+        why: Unfit,
     },
     /// Something was written to the disk after it was looked at, and before it was opened for writing.
     #[error("{} has changed while it was looked at, and now holds {content}; it is left untouched", disk.display())]

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::io;
 
 use super::block::{ReadBlocks, WriteBlocks};
-use super::gpt::{Layout, Sectors};
+use super::gpt::{Composed, Layout, Sectors};
 use super::{intent, signature};
 
 /// Writes the layout.
@@ -17,7 +17,18 @@ use super::{intent, signature};
 /// # Errors
 /// As the disk does.
 pub(super) fn provision(disk: &mut dyn WriteBlocks, layout: &Layout) -> io::Result<()> {
-    let composed = layout.compose()?;
+    write(disk, layout, layout.compose()?)
+}
+
+/// Writes these sectors, which make the layout true.
+///
+/// # Errors
+/// As the disk does.
+pub(super) fn write(
+    disk: &mut dyn WriteBlocks,
+    layout: &Layout,
+    composed: Composed,
+) -> io::Result<()> {
     intent::write_layout(disk, layout)?;
     for group in [composed.backup, composed.primary, composed.primary_header] {
         for (offset, bytes) in group {
@@ -50,12 +61,16 @@ pub(super) fn without_unfinished<'a>(
 ) -> io::Result<impl ReadBlocks + 'a> {
     let composed = layout.compose()?;
     let groups: [Sectors; 3] = [composed.backup, composed.primary, composed.primary_header];
-    let mut planned: BTreeMap<_, _> = groups.into_iter().flatten().collect();
-    planned.insert(intent::TABLE_OFFSET, Vec::new());
-    Ok(Without { disk, planned })
+    let record = (intent::TABLE_OFFSET, Vec::new());
+    Ok(without(disk, groups.into_iter().flatten().chain([record]).collect()))
 }
 
-/// See [`without_unfinished`]: each planned sector that stands on the disk reads as zeros; one that differs does not.
+/// A disk seen without those of these sectors that stand on it.
+pub(super) fn without(disk: &dyn ReadBlocks, planned: Sectors) -> impl ReadBlocks {
+    Without { disk, planned: planned.into_iter().collect() }
+}
+
+/// See [`without`]: each planned sector that stands on the disk reads as zeros; one that differs does not.
 struct Without<'a> {
     disk: &'a dyn ReadBlocks,
     planned: BTreeMap<u64, Vec<u8>>,
@@ -97,10 +112,10 @@ impl Without<'_> {
 }
 
 /// A part of a disk, as a disk.
-struct Window<'a> {
-    disk: &'a mut dyn WriteBlocks,
-    start: u64,
-    size: u64,
+pub(super) struct Window<'a> {
+    pub(super) disk: &'a mut dyn WriteBlocks,
+    pub(super) start: u64,
+    pub(super) size: u64,
 }
 
 impl ReadBlocks for Window<'_> {

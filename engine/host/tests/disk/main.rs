@@ -5,6 +5,8 @@ mod filesystem;
 #[cfg(test)]
 mod foreign;
 #[cfg(test)]
+mod image;
+#[cfg(test)]
 mod inventory;
 #[cfg(test)]
 mod mount;

@@ -118,6 +118,7 @@ impl Parts {
             api_port: 50051,
             kernel: manifest::blob("vmlinuz", &kernel),
             initramfs: manifest::blob("initramfs.zst", &archive),
+            firmware: Vec::new(),
             unpacked: archive.len() as u64,
             files: manifest::list(&tree),
         };

@@ -4,6 +4,10 @@ use crate::diagnostic::Diagnostic;
 use crate::keys::{Fields, keys, words};
 use crate::value::{AbsPath, Argument, ByteSize, FsLabel, Glob, Guid, PartLabel, Source, Timespan};
 
+/// How the GUID of a disk begins that is an image of Keel: `KeelOS`, in the bits that version 8 of RFC 9562 leaves to the maker. On
+/// such a disk, and on no other with something on it, the data partition is added to what is there.
+pub const IMAGE_DISK_MARK: [u8; 6] = *b"KeelOS";
+
 words! {
     /// Whether a disk with something on it may be written.
     pub enum Wipe {

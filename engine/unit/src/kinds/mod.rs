@@ -8,7 +8,7 @@ mod mount;
 mod network;
 mod process;
 
-pub use disk::{Bus, DiskSelector, Filesystem, FilesystemType, Partition, Wipe};
+pub use disk::{Bus, DiskSelector, Filesystem, FilesystemType, IMAGE_DISK_MARK, Partition, Wipe};
 pub use file::File;
 pub use kernel::{Device, Module, Sysctl};
 pub use machine::{HostName, Identity, Time};

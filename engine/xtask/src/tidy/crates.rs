@@ -20,6 +20,8 @@ const NEVER_LINKS: &[(&str, &[&str])] = &[
 /// its own business.
 const LINUX_CRATES: &[&str] = &["nix", "libc", "rtnetlink", "netlink-*", "mozim", "gptman"];
 const LINUX_ROOMS: &[&str] = &["keel-host", "keel-init"];
+/// Who may name one of them all the same: as a library of partition tables gptman touches no device, and an image is a file.
+const ALSO: &[(&str, &str)] = &[("keel-image", "gptman")];
 
 /// Crates that may name these alone, of all or of ours.
 const NAMES_ONLY: &[(&str, &str, &[&str])] = &[
@@ -45,6 +47,7 @@ pub(crate) fn findings(metadata: &Metadata) -> Result<Vec<Finding>, TidyError> {
             for linux in named
                 .iter()
                 .filter(|name| LINUX_CRATES.iter().any(|pattern| matches(pattern, name)))
+                .filter(|name| !ALSO.contains(&(one.name.as_str(), name.as_str())))
             {
                 found(format!(
                     "depends on {linux}, which is for {} alone",

@@ -25,7 +25,20 @@ const NEVER_SAID: &[Rule] = &[
     },
     Rule {
         crates: Crates::Except(&["keel-host", "keel-init"]),
-        paths: &["nix", "libc", "rtnetlink", "mozim", "gptman"],
+        paths: &["nix", "libc", "rtnetlink", "mozim"],
+        words: &[],
+        why: "the kernel is for keel-host and keel-init alone",
+    },
+    Rule {
+        // An image's table is in a file.
+        crates: Crates::Except(&["keel-host", "keel-init", "keel-image"]),
+        paths: &["gptman"],
+        words: &[],
+        why: "partition tables are for keel-host and keel-init alone, and for keel-image in files",
+    },
+    Rule {
+        crates: Crates::Except(&["keel-host", "keel-init"]),
+        paths: &["gptman::linux"],
         words: &[],
         why: "the kernel is for keel-host and keel-init alone",
     },

@@ -10,6 +10,8 @@ mod disks;
 #[cfg(test)]
 mod end;
 #[cfg(test)]
+mod firmware;
+#[cfg(test)]
 mod services;
 #[cfg(test)]
 mod support;

@@ -7,7 +7,7 @@ use std::process::Command;
 use keel_image::ImageDir;
 use keel_image::vm::Vm;
 
-use crate::support::{LONG, blank, inputs, node, repository, shut_down};
+use crate::support::{LONG, append, blank, inputs, node, repository, shut_down};
 
 /// An image with the probe and its units beside the shipped ones.
 fn probe_image(dir: &Path) -> ImageDir {
@@ -49,7 +49,7 @@ fn probed(dir: &Path, test: &str) -> Vec<String> {
     let disk = dir.join("disk.img");
     blank(&disk, 1 << 30);
     let mut spec = node(&probe_image(dir), &[&disk]);
-    spec.append.push(format!("vm.test={test}"));
+    append(&mut spec, &format!("vm.test={test}"));
     let mut vm = Vm::start(&spec).unwrap();
     let mut missing = vec!["KEEL-REPORT {", "PROBE done"];
     vm.wait_until("does not finish its probe", LONG, |line| {

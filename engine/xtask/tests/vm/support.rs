@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use keel_image::ImageDir;
-use keel_image::vm::{Accel, Disk, Network, Vm, VmSpec};
+use keel_image::vm::{Accel, Boot, Disk, Network, Vm, VmSpec};
 use serde::Deserialize;
 
 /// The longest that anything in a guest may take: several times what it takes under QEMU's
@@ -27,7 +27,8 @@ pub(crate) fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
 }
 
-fn made(path: &str) -> PathBuf {
+/// Something that `cargo xtask vm-image` made.
+pub(crate) fn made(path: &str) -> PathBuf {
     let path = repository().join("target/vm").join(path);
     assert!(path.exists(), "no {}: run `cargo xtask vm-image`", path.display());
     path
@@ -60,13 +61,15 @@ impl Inputs {
 /// A machine that boots an image, with nothing else to it.
 pub(crate) fn machine(image: &ImageDir) -> VmSpec {
     VmSpec {
-        kernel: image.kernel.clone(),
-        initramfs: image.initramfs.clone(),
+        boot: Boot::Kernel {
+            kernel: image.kernel.clone(),
+            initramfs: image.initramfs.clone(),
+            append: image.manifest.arguments.clone(),
+        },
         memory: 1024,
         cpus: 2,
         disks: Vec::new(),
         network: Network::None,
-        append: image.manifest.arguments.clone(),
         accel: Accel::detect(),
         detached: false,
     }
@@ -90,8 +93,16 @@ pub(crate) fn node(image: &ImageDir, disks: &[&Path]) -> VmSpec {
     let mut spec = machine(image);
     spec.disks = disks.iter().map(|path| Disk { path: path.into(), serial: None }).collect();
     spec.network = Network::User { forward: vec![API_PORT] };
-    spec.append.push("keel.report=json".into());
+    append(&mut spec, "keel.report=json");
     spec
+}
+
+/// Adds a kernel argument.
+pub(crate) fn append(spec: &mut VmSpec, argument: &str) {
+    match &mut spec.boot {
+        Boot::Kernel { append, .. } => append.push(argument.to_owned()),
+        other => panic!("{other:?} has its arguments from the image"),
+    }
 }
 
 /// What init says of a boot.
