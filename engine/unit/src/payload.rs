@@ -52,7 +52,7 @@ fn one_source(entry: &PayloadEntry, fields: &mut Fields<'_>) {
         (Some(_), Some(_)) => {
             let at = fields.span_of("url");
             let message = "a payload has a `path` or a `url`, not both";
-            fields.report(Diagnostic::new("contradiction", at, message));
+            fields.report(Diagnostic::new("bad-value", at, message));
         }
         (None, None) => {
             let found = Diagnostic::new("missing-key", fields.span(), "it is nowhere to be had");
