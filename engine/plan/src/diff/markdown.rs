@@ -155,7 +155,7 @@ fn shifts(out: &mut String, diff: &Diff) {
         out.push_str("| unit | begins | up | |\n|---|---|---|---|\n");
         for shift in diff.shifted.iter().take(MOST_ROWS) {
             let times = |[old, new]: [u64; 2]| match old == new {
-                true => time(new).to_string(),
+                true => time(new),
                 false => format!("{} → {}", time(old), time(new)),
             };
             let _ = writeln!(

@@ -3,11 +3,11 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use keel_unit::value::Timespan;
 use serde_json::Value;
 use similar::{ChangeTag, TextDiff};
 
 use super::{Changed, Diff, Entry, Key};
+use crate::chart::people;
 use crate::export::{Edge, Setting};
 
 /// Most units whose times are listed.
@@ -206,7 +206,7 @@ fn follows(out: &mut String, diff: &Diff) {
         let unit = shown(&shift.unit);
         let [begins, up] = [shift.begins_ms, shift.up_ms].map(|[old, new]| {
             let (before, after) = (time(old), time(new));
-            if old == new { format!("{after}") } else { format!("{before} -> {after}") }
+            if old == new { after } else { format!("{before} -> {after}") }
         });
         let word = match (shift.begins_later(), shift.up_later()) {
             (0, 1..) => "takes longer",
@@ -243,8 +243,8 @@ pub(super) fn signed(ms: i64) -> String {
     format!("{}{}", if ms < 0 { '-' } else { '+' }, time(ms.unsigned_abs()))
 }
 
-pub(super) fn time(ms: u64) -> Timespan {
-    Timespan(Duration::from_millis(ms))
+pub(super) fn time(ms: u64) -> String {
+    people(Duration::from_millis(ms))
 }
 
 /// A text from an exported graph, which may come from anywhere, without what a terminal would obey.
