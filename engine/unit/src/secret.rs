@@ -143,11 +143,21 @@ pub(crate) fn place(
     }
     if here.iter().any(|secret| secret.key == "file.content")
         && let Some(Value::Table(file)) = tree.entry_mut("file").map(|e| &mut e.node.value)
-        && file.get("secret").is_none()
     {
-        let at = file.get("content").map_or(Span::whole(FileId::DEFAULT), |node| node.span);
-        let node = Node { span: at, value: Value::Boolean(true) };
-        file.push(Entry { key: "secret".to_owned(), key_span: at, node });
+        match file.get("secret") {
+            None => {
+                let at = file.get("content").map_or(Span::whole(FileId::DEFAULT), |node| node.span);
+                let node = Node { span: at, value: Value::Boolean(true) };
+                file.push(Entry { key: "secret".to_owned(), key_span: at, node });
+            }
+            Some(Node { span, value: Value::Boolean(false) }) => {
+                let message =
+                    "the content holds a secret, and `secret = false` lets others read it";
+                let found = Diagnostic::new("misplaced-secret", *span, message);
+                findings.push(found.label("not for a secret").help("leave the key out"));
+            }
+            Some(_) => {}
+        }
     }
     here
 }

@@ -178,6 +178,7 @@ fn what_a_secret_may_not_do_is_told_without_it() {
     let token = "token = \"hunter2\"\n";
     let nowhere_else = "a secret may not stand here";
     check("machine.hostname = \"{{ secrets.token }}\"", token, nowhere_else);
+    check("units.\"file.token\".file.secret = false", token, "lets others read it");
     check("units.kubelet.description = \"{{ secrets.token }}\"", token, nowhere_else);
     check(
         "units.kubelet.service.exec = { append = [\"--t={{ secrets.token }}\"] }",
