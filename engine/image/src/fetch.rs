@@ -130,6 +130,9 @@ fn download(url: &str, to: &mut File, watch: &dyn Watch) -> Result<String, Fetch
     let config = ureq::Agent::config_builder()
         .timeout_connect(Some(PATIENCE))
         .timeout_recv_response(Some(PATIENCE))
+        .timeout_per_read(Some(PATIENCE))
+        // No server may send us on to where anybody can change what comes.
+        .https_only(url.starts_with("https:"))
         .user_agent(concat!("osctl/", env!("CARGO_PKG_VERSION")))
         .build();
     let mut response = config.new_agent().get(url).call().map_err(http)?;
