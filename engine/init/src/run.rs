@@ -231,8 +231,11 @@ impl Run {
     fn show_spans(&self) {
         let scheduler = self.executor.scheduler();
         let spans = self.executor.timeline().spans();
-        let spans = self.transaction.jobs().iter().filter_map(|job| {
-            let span = &spans[job.unit.index()];
+        // The goal first: without it nothing can be made of the others, and its job is the last.
+        let goal = self.transaction.goal();
+        let others = self.transaction.jobs().iter().map(|job| job.unit).filter(|id| *id != goal);
+        let spans = std::iter::once(goal).chain(others).filter_map(|id| {
+            let span = &spans[id.index()];
             let status = scheduler.status(span.unit);
             let skipped = (span.state == State::Skipped).then_some(&status.why);
             let failed = status.trouble.as_ref().filter(|_| !span.state.is_active());
