@@ -48,8 +48,10 @@ impl Trace {
         let mut links = Vec::new();
         let mut next = places.get(unit).copied();
         let mut until = next.and_then(|place| self.units[place].ended()).unwrap_or(self.total());
-        // Bounded: blame follows requirements, which may be circular where waiting is not, and anybody may have written the file.
-        while let Some(place) = next.filter(|_| links.len() < self.units.len()) {
+        let mut seen = vec![false; self.units.len()];
+        // Blame follows requirements, which may be circular where waiting is not, and anybody may have written the file.
+        while let Some(place) = next.filter(|place| !seen[*place]) {
+            seen[place] = true;
             let unit = &self.units[place];
             let to = unit.ended().map_or(until, |ended| ended.min(until));
             let queued = unit.queued_behind.as_deref().filter(|_| unit.attempts <= 1);

@@ -15,6 +15,9 @@ use super::{files, page};
 use crate::error::{Exit, Failure};
 use crate::output::{Format, Ink, Output, Palette};
 
+/// Most columns, two by two, by which a link of a chain is indented.
+const DEEPEST: usize = 60;
+
 /// Show a boot: how it ended, what decided how long it took, and a bar for each unit
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  osctl boot show boot.json\n  osctl boot show console.log")]
@@ -144,8 +147,11 @@ fn chain_text(trace: &Trace, chain: &[Link], palette: Palette) -> String {
         let took = link.to.saturating_sub(link.from);
         let took = if took.is_zero() { String::new() } else { format!(" +{}", people(took)) };
         let up = palette.paint(Ink::Faint, &format!(" @{}", people(link.to)));
-        let branch =
-            if depth == 0 { String::new() } else { format!("{}└─", "  ".repeat(depth - 1)) };
+        let branch = if depth == 0 {
+            String::new()
+        } else {
+            format!("{}└─", "  ".repeat((depth - 1).min(DEEPEST)))
+        };
         let why = if link.for_processor { " (had to wait for a processor)" } else { "" };
         let state = if unit.state.is_active() { "" } else { unit.state.as_str() };
         let state = if state.is_empty() {

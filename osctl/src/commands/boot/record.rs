@@ -63,8 +63,9 @@ fn trace(status: &NodeStatus, units: &[Unit]) -> Result<Trace, Failure> {
     }
     let up = units.iter().any(|unit| unit.name == status.goal && unit.state.is_active());
     let outcome = match status.state() {
-        _ if !up => Ending::Missed,
+        // In an emergency the goal is seldom up.
         GoalState::Emergency => Ending::Emergency,
+        _ if !up => Ending::Missed,
         _ if units.iter().any(|unit| unit.state == StateName::Failed) => Ending::Degraded,
         _ => Ending::Reached,
     };
@@ -115,4 +116,34 @@ fn unit(unit: &Unit) -> Option<UnitTrace> {
 fn micros(span: Option<&prost_types::Duration>) -> Option<u64> {
     let span = span.copied().and_then(|span| Duration::try_from(span).ok())?;
     u64::try_from(span.as_micros()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use keel_proto::v1::BootReport;
+
+    #[test]
+    fn a_boot_ends_as_the_node_says() {
+        let check = |state: GoalState, goal: UnitState, expect: Ending| {
+            let unit = |name: &str, state: UnitState| Unit {
+                name: name.into(),
+                kind: "target".into(),
+                boot: Some(UnitBoot { state: state.into(), ..UnitBoot::default() }),
+                ..Unit::default()
+            };
+            let status = NodeStatus {
+                goal: "boot".into(),
+                state: state.into(),
+                boot: Some(BootReport::default()),
+                ..NodeStatus::default()
+            };
+            let trace = trace(&status, &[unit("boot", goal)]).unwrap();
+            assert_eq!(trace.outcome, expect, "{state:?}, goal {goal:?}");
+        };
+        check(GoalState::Reached, UnitState::Exited, Ending::Reached);
+        check(GoalState::Degraded, UnitState::Failed, Ending::Missed);
+        check(GoalState::Emergency, UnitState::Failed, Ending::Emergency);
+        check(GoalState::Emergency, UnitState::Exited, Ending::Emergency);
+    }
 }
