@@ -30,6 +30,7 @@ pub(crate) struct Node {
     fingerprint: String,
     questions: Semaphore,
     watchers: Arc<Semaphore>,
+    inventories: Semaphore,
     stopping: watch::Receiver<bool>,
 }
 
@@ -45,6 +46,7 @@ impl Node {
             fingerprint,
             questions: Semaphore::new(QUESTIONS),
             watchers: Arc::new(Semaphore::new(WATCHERS)),
+            inventories: Semaphore::new(1),
             stopping,
         }
     }
@@ -87,6 +89,10 @@ impl NodeApi for Node {
         &self,
         _: Request<GetInventoryRequest>,
     ) -> Result<Response<GetInventoryResponse>, Status> {
+        // It takes as long as the slowest disk, and must not hold up those who ask how the node is.
+        let _turn = self.inventories.try_acquire().map_err(|_| {
+            Status::resource_exhausted("an inventory is being taken already; try again in a moment")
+        })?;
         let inventory = self.ask(Control::inventory).await?;
         let inventory = convert::inventory(inventory);
         Ok(Response::new(GetInventoryResponse { inventory: Some(inventory) }))

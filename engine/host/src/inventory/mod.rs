@@ -138,7 +138,7 @@ impl Inventories {
         Self { roots, silent: Arc::default(), turn: tokio::sync::Mutex::new(()) }
     }
 
-    /// Looks at the machine, and comes back within `patience` whatever its disks do.
+    /// Looks at the machine, and comes back within `patience` whatever its disks do, once it is this caller's turn.
     pub async fn take(&self, patience: Duration) -> Inventory {
         let _turn = self.turn.lock().await;
         let deadline = Instant::now() + patience;
