@@ -1,7 +1,5 @@
 //! `osctl inventory`: what a machine is made of, for the eye and for `osctl verify --inventory`.
 
-use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use keel_image::{
@@ -17,6 +15,7 @@ use crate::cli::NodeArgs;
 use crate::error::{Exit, Failure};
 use crate::node;
 use crate::output::{Format, Ink, Output, Palette};
+use crate::place;
 
 /// Links and disks are shown with what a machine config can select them by. With --output json, or in a file with --out, it is the
 /// inventory that `osctl verify --inventory` reads; docs/inventory.md describes it.
@@ -60,24 +59,10 @@ pub(crate) fn run(args: &Args, node: &NodeArgs, out: &mut Output) -> Result<Exit
     Ok(Exit::Clean)
 }
 
-/// Written whole beside its place and renamed: whoever reads it never sees a half.
 fn write(path: &Path, inventory: &Inventory) -> std::io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".new-{}", std::process::id()));
-    let beside = PathBuf::from(beside);
-    let written = (|| {
-        let mut text = serde_json::to_vec_pretty(inventory)?;
-        text.push(b'\n');
-        let mut file = fs::File::create(&beside)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    })();
-    if written.is_err() {
-        // What could not be written may not be there at all.
-        let _: std::io::Result<()> = fs::remove_file(&beside);
-    }
-    written
+    let mut text = serde_json::to_vec_pretty(inventory)?;
+    text.push(b'\n');
+    place::write(path, &text)
 }
 
 /// The node's words as the file has them. What this osctl does not know (a new bus) it leaves out.
