@@ -369,6 +369,22 @@ fn a_node_without_processors_is_refused() {
     }
 }
 
+#[test]
+fn an_image_is_not_booted_as_its_own_disk() {
+    let inputs = Inputs::new();
+    succeeded(&inputs.build(&["--out", "image", "--format", "disk"]).output().unwrap());
+    std::os::unix::fs::symlink("image/keel.img", inputs.at("soft.img")).unwrap();
+    fs::hard_link(inputs.at("image/keel.img"), inputs.at("hard.img")).unwrap();
+    for disk in ["image/keel.img", "image/../image/keel.img", "soft.img", "hard.img"] {
+        let mut run = inputs.osctl(&["image", "run", "image/keel.img", "--firmware", "bios"]);
+        let output = run.args(["--disk", disk]).env("PATH", "").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{disk}: {said}");
+        assert!(said.contains("that is the image itself"), "{said}");
+        assert!(said.contains("next: name a file that is not there"), "{said}");
+    }
+}
+
 /// The loader of a disk image has the kernel's arguments, and nobody can add one.
 #[test]
 fn a_trace_of_a_disk_image_needs_its_loader_to_ask_for_the_report() {
