@@ -211,6 +211,7 @@ fn a_lock_takes_versions_from_dpkg_and_check_only_looks() {
     let check = inputs.osctl(&["image", "payload", "lock", "--check", "p.toml"]).output().unwrap();
     assert_eq!(check.status.code(), Some(1), "there is something to fill in");
     assert_eq!(fs::read_to_string(inputs.at("p.toml")).unwrap(), text);
+    fs::set_permissions(inputs.at("p.toml"), fs::Permissions::from_mode(0o600)).unwrap();
     let lock = inputs.osctl(&["image", "payload", "lock", "p.toml", "--output", "json"]);
     let locked: serde_json::Value =
         serde_json::from_str(&succeeded(&{ lock }.output().unwrap())).unwrap();
@@ -220,6 +221,7 @@ fn a_lock_takes_versions_from_dpkg_and_check_only_looks() {
         Command::new("dpkg-query").args(["-W", "-f", "${Version}", "mount"]).output().unwrap();
     assert_eq!(version.as_bytes(), dpkg.stdout);
     assert!(fs::read_to_string(inputs.at("p.toml")).unwrap().contains(version));
+    assert_eq!(fs::metadata(inputs.at("p.toml")).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
 #[test]
