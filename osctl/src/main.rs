@@ -8,6 +8,7 @@ mod error;
 mod findings;
 mod node;
 mod output;
+mod place;
 
 use std::io;
 use std::process::ExitCode;

@@ -12,6 +12,13 @@ use serde::Serialize;
 
 use crate::error::Failure;
 
+/// Text from a file or a node on one line, without an escape sequence that would repaint the reader's screen.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
+        .collect()
+}
+
 /// What can be typed after `--output`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Notation {

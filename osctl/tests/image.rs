@@ -211,6 +211,7 @@ fn a_lock_takes_versions_from_dpkg_and_check_only_looks() {
     let check = inputs.osctl(&["image", "payload", "lock", "--check", "p.toml"]).output().unwrap();
     assert_eq!(check.status.code(), Some(1), "there is something to fill in");
     assert_eq!(fs::read_to_string(inputs.at("p.toml")).unwrap(), text);
+    fs::set_permissions(inputs.at("p.toml"), fs::Permissions::from_mode(0o600)).unwrap();
     let lock = inputs.osctl(&["image", "payload", "lock", "p.toml", "--output", "json"]);
     let locked: serde_json::Value =
         serde_json::from_str(&succeeded(&{ lock }.output().unwrap())).unwrap();
@@ -220,6 +221,7 @@ fn a_lock_takes_versions_from_dpkg_and_check_only_looks() {
         Command::new("dpkg-query").args(["-W", "-f", "${Version}", "mount"]).output().unwrap();
     assert_eq!(version.as_bytes(), dpkg.stdout);
     assert!(fs::read_to_string(inputs.at("p.toml")).unwrap().contains(version));
+    assert_eq!(fs::metadata(inputs.at("p.toml")).unwrap().permissions().mode() & 0o777, 0o600);
 }
 
 #[test]
@@ -366,6 +368,22 @@ fn a_node_without_processors_is_refused() {
         let (code, said) = run(&arguments);
         assert_eq!(code, Some(2), "{said}");
         assert!(said.contains(arguments[0]) && said.contains("0 is not in 1.."), "{said}");
+    }
+}
+
+#[test]
+fn an_image_is_not_booted_as_its_own_disk() {
+    let inputs = Inputs::new();
+    succeeded(&inputs.build(&["--out", "image", "--format", "disk"]).output().unwrap());
+    std::os::unix::fs::symlink("image/keel.img", inputs.at("soft.img")).unwrap();
+    fs::hard_link(inputs.at("image/keel.img"), inputs.at("hard.img")).unwrap();
+    for disk in ["image/keel.img", "image/../image/keel.img", "soft.img", "hard.img"] {
+        let mut run = inputs.osctl(&["image", "run", "image/keel.img", "--firmware", "bios"]);
+        let output = run.args(["--disk", disk]).env("PATH", "").output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{disk}: {said}");
+        assert!(said.contains("that is the image itself"), "{said}");
+        assert!(said.contains("next: name a file that is not there"), "{said}");
     }
 }
 

@@ -1,7 +1,5 @@
 //! `osctl inventory`: what a machine is made of, for the eye and for `osctl verify --inventory`.
 
-use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use keel_image::{
@@ -16,7 +14,8 @@ use keel_unit::value::{Guid, MacAddr};
 use crate::cli::NodeArgs;
 use crate::error::{Exit, Failure};
 use crate::node;
-use crate::output::{Format, Ink, Output, Palette};
+use crate::output::{Format, Ink, Output, Palette, printable};
+use crate::place;
 
 /// Links and disks are shown with what a machine config can select them by. With --output json, or in a file with --out, it is the
 /// inventory that `osctl verify --inventory` reads; docs/inventory.md describes it.
@@ -60,24 +59,10 @@ pub(crate) fn run(args: &Args, node: &NodeArgs, out: &mut Output) -> Result<Exit
     Ok(Exit::Clean)
 }
 
-/// Written whole beside its place and renamed: whoever reads it never sees a half.
 fn write(path: &Path, inventory: &Inventory) -> std::io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(format!(".new-{}", std::process::id()));
-    let beside = PathBuf::from(beside);
-    let written = (|| {
-        let mut text = serde_json::to_vec_pretty(inventory)?;
-        text.push(b'\n');
-        let mut file = fs::File::create(&beside)?;
-        file.write_all(&text)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    })();
-    if written.is_err() {
-        // What could not be written may not be there at all.
-        let _: std::io::Result<()> = fs::remove_file(&beside);
-    }
-    written
+    let mut text = serde_json::to_vec_pretty(inventory)?;
+    text.push(b'\n');
+    place::write(path, &text)
 }
 
 /// The node's words as the file has them. What this osctl does not know (a new bus) it leaves out.
@@ -178,27 +163,28 @@ fn example() -> Inventory {
     }
 }
 
-/// The page for people.
+/// The page for people. What a node says is made printable line by line, and only the headings are painted.
 fn page(inventory: &Inventory, palette: Palette) -> String {
-    let mut lines = vec![machine(&inventory.machine)];
+    let mut lines = vec![printable(&machine(&inventory.machine))];
     let heading = |text: &str| palette.paint(Ink::Faint, text);
     lines.extend([String::new(), heading("links")]);
     let rows = inventory.links.iter().map(link_row);
     lines.extend(table(rows.collect()));
     lines.extend([String::new(), heading("disks")]);
     for disk in &inventory.disks {
-        lines.push(format!("  {}", disk_line(disk)));
+        let mut said = vec![format!("  {}", disk_line(disk))];
         let ids = disk.by_id.iter().map(|id| format!("    by-id    {id}"));
         let serial = disk.serial.iter().map(|serial| format!("    serial   {serial}"));
         let model = disk.model.iter().map(|model| format!("    model    {model}"));
-        lines.extend(model.chain(serial).chain(ids));
-        lines.push(format!("    holds    {}", holds(disk)));
-        lines.extend(
+        said.extend(model.chain(serial).chain(ids));
+        said.push(format!("    holds    {}", holds(disk)));
+        said.extend(
             disk.partitions
                 .iter()
                 .map(|p| format!("    part {:<4}{}", p.number, partition_line(p))),
         );
-        lines.extend(drivers(&disk.drivers).map(|drivers| format!("    drivers  {drivers}")));
+        said.extend(drivers(&disk.drivers).map(|drivers| format!("    drivers  {drivers}")));
+        lines.extend(said.iter().map(|line| printable(line)));
     }
     if inventory.left_out > 0 {
         lines.extend([String::new(), format!("{} more are not listed", inventory.left_out)]);
@@ -224,12 +210,14 @@ fn link_row(link: &Link) -> Vec<String> {
         None => "down",
     };
     let port = if link.port { " (a port)" } else { "" };
-    vec![
+    let cells = [
         link.name.clone(),
         link.mac.map(|mac| mac.0.to_string()).unwrap_or_default(),
         carrier.to_owned(),
         drivers(&link.drivers).or_else(|| link.kind.clone()).unwrap_or_default() + port,
-    ]
+    ];
+    // Before the columns are aligned.
+    cells.iter().map(|cell| printable(cell)).collect()
 }
 
 fn drivers(drivers: &[Driver]) -> Option<String> {
@@ -322,6 +310,44 @@ mod tests {
         });
         inventory.left_out = 3;
         insta::assert_snapshot!(page(&inventory, Palette::PLAIN));
+    }
+
+    #[test]
+    fn a_terminal_obeys_nothing_that_a_node_says() {
+        let evil = || "\x1b[2J\u{9b}31m\r\nx\x07".to_owned();
+        let driver = || Driver { name: Some(evil()), ..Driver::default() };
+        let disk = Disk {
+            path: evil().into(),
+            by_id: vec![evil()],
+            serial: Some(evil()),
+            model: Some(evil()),
+            content: Some(vec![evil()]),
+            partitions: vec![Partition {
+                label: evil(),
+                content: Some(vec![evil()]),
+                ..Partition::default()
+            }],
+            drivers: vec![driver()],
+            ..Disk::default()
+        };
+        let unread = Disk { unread: Some(evil()), ..Disk::default() };
+        let inventory = Inventory {
+            schema: INVENTORY_SCHEMA,
+            machine: Machine {
+                architecture: Some(evil()),
+                kernel: Some(evil()),
+                ..Machine::default()
+            },
+            links: vec![
+                Link { name: evil(), kind: Some(evil()), ..Link::default() },
+                Link { drivers: vec![driver()], ..Link::default() },
+            ],
+            disks: vec![disk, unread],
+            left_out: 0,
+        };
+        let page = page(&inventory, Palette::PLAIN);
+        assert!(!page.contains(|c: char| c.is_control() && c != '\n'), "{page:?}");
+        assert!(page.lines().all(|line| !line.starts_with('x')), "{page}");
     }
 
     /// What is printed as an example is read as an inventory.

@@ -15,6 +15,9 @@ use super::content::Content;
 /// The largest file of an initramfs that is read, and the most that all of it may unpack to. A node holds it in memory.
 const LARGEST_FILE: u64 = 1 << 30;
 const LARGEST: u64 = 8 << 30;
+/// The most entries that are read, and the most text of etc/keel that is kept: many times what a node has.
+const MOST_ENTRIES: usize = 1_000_000;
+const MOST_TEXT: usize = 64 << 20;
 /// PATH_MAX of Linux.
 const LONGEST_NAME: usize = 4096;
 /// Most links that are followed for one path; Linux gives up after as many.
@@ -51,6 +54,12 @@ pub enum ArchiveError {
     /// The whole is larger than any that is read.
     #[error("it unpacks to more than {LARGEST} bytes")]
     Large,
+    /// There are more entries than any image has.
+    #[error("it has more than {MOST_ENTRIES} entries")]
+    ManyEntries,
+    /// Units and config are larger than any that are read.
+    #[error("what it has in etc/keel is more than {MOST_TEXT} bytes")]
+    LargeText,
 }
 
 /// One entry.
@@ -98,6 +107,12 @@ impl Files {
             }
             _ => Err(ArchiveError::NotAnArchive),
         }
+    }
+
+    /// Puts a file where a test wants one.
+    #[cfg(test)]
+    pub(super) fn put(&mut self, path: &str, file: File) {
+        self.entries.insert(path.to_owned(), file);
     }
 
     /// What is at exactly that path, links not followed.
@@ -198,8 +213,13 @@ impl<R: Read> Archive<R> {
 
     fn unpack(mut self) -> Result<Files, ArchiveError> {
         let mut files = Files::default();
+        let (mut entries, mut text) = (0, 0);
         // The kernel reads one archive after the other, with NULs between them.
         while let Some(header) = self.header()? {
+            entries += 1;
+            if entries > MOST_ENTRIES {
+                return Err(ArchiveError::ManyEntries);
+            }
             let (name, mode, size) = self.entry_head(&header)?;
             if size > LARGEST_FILE {
                 return Err(ArchiveError::LargeFile { name, size });
@@ -223,6 +243,15 @@ impl<R: Read> Archive<R> {
                 },
                 _ => Kind::Special,
             };
+            if let Kind::Regular { content: Content::Text(kept), .. } = &kind
+                && name.starts_with("etc/keel/")
+            {
+                // What is no UTF-8 grows when it is kept.
+                text += kept.len();
+                if text > MOST_TEXT {
+                    return Err(ArchiveError::LargeText);
+                }
+            }
             files.entries.insert(name, File { mode: mode & 0o7777, kind });
         }
         files.unpacked = self.at;
@@ -384,6 +413,54 @@ mod tests {
         let mut huge = archive.clone();
         huge[54..62].copy_from_slice(b"ffffffff");
         check(&huge, "bin has 4294967295 bytes, more than");
+    }
+
+    /// An entry as it stands in an archive.
+    fn entry(name: &str, data: &[u8]) -> Vec<u8> {
+        let mut entry = b"070701".to_vec();
+        for n in 0..13 {
+            let value = match n {
+                1 => 0o100_644,
+                6 => data.len(),
+                11 => name.len() + 1,
+                _ => 0,
+            };
+            entry.extend(format!("{value:08x}").as_bytes());
+        }
+        entry.extend(name.as_bytes());
+        entry.push(0);
+        entry.resize(entry.len().next_multiple_of(4), 0);
+        entry.extend(data);
+        entry.resize(entry.len().next_multiple_of(4), 0);
+        entry
+    }
+
+    /// The same entry so often.
+    fn repeated(entry: Vec<u8>, count: u64) -> impl Read {
+        let length = entry.len() as u64;
+        let mut entry = entry.into_iter().cycle();
+        let endless = std::iter::repeat_with(move || entry.next().unwrap_or_default());
+        struct Bytes<I>(I);
+        impl<I: Iterator<Item = u8>> Read for Bytes<I> {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                buffer.fill_with(|| self.0.next().unwrap_or_default());
+                Ok(buffer.len())
+            }
+        }
+        Bytes(endless).take(length * count)
+    }
+
+    #[test]
+    fn what_is_kept_has_bounds() {
+        let refused = |from: &mut dyn Read, expect: &str| {
+            let said = Files::read(from).unwrap_err().to_string();
+            assert_eq!(said, expect);
+        };
+        let many = repeated(entry("a", b""), MOST_ENTRIES as u64 + 1);
+        refused(&mut { many }, "it has more than 1000000 entries");
+        let text = entry("etc/keel/units/a.toml", &vec![b'#'; 13 << 20]);
+        assert!(Files::read(&*text.repeat(4)).is_ok());
+        refused(&mut &*text.repeat(5), "what it has in etc/keel is more than 67108864 bytes");
     }
 
     proptest::proptest! {

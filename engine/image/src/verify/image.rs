@@ -13,7 +13,7 @@ use super::archive::{ArchiveError, Files, Kind, hex};
 use super::content::Content;
 use super::kernel::Kernel;
 use crate::elf::Machine;
-use crate::manifest::{ImageDir, MANIFEST, Manifest, OpenError};
+use crate::manifest::{self, ImageDir, MANIFEST, Manifest, OpenError};
 
 /// The largest kernel that is read.
 const LARGEST_KERNEL: u64 = 1 << 30;
@@ -32,6 +32,8 @@ pub struct Image {
     pub(super) kernel: Kernel,
     pub(super) kernel_sha256: String,
     pub(super) initramfs_sha256: String,
+    /// Of the images for firmware, in the manifest's order.
+    pub(super) firmware_sha256: Vec<String>,
     pub(super) files: Files,
 }
 
@@ -101,7 +103,13 @@ impl Image {
         })?;
         // What stands behind the archive belongs to the file all the same.
         io::copy(&mut hashed, &mut io::sink()).map_err(cannot(&image.initramfs))?;
+        let firmware = image.manifest.firmware.iter().map(|blob| {
+            let path = dir.join(&blob.file);
+            Ok(manifest::blob_at(&path, &blob.file).map_err(cannot(&path))?.sha256)
+        });
+        let firmware_sha256 = firmware.collect::<Result<_, ImageErrorKind>>()?;
         Ok(Self {
+            firmware_sha256,
             listing: (listing.display().to_string(), text),
             kernel: Kernel::read(&kernel),
             kernel_sha256: hex(&Sha256::digest(&kernel)),

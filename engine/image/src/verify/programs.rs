@@ -1,6 +1,6 @@
 //! Whether every program that the graph runs is in the image, and whether it can run there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 use keel_unit::diagnostic::nearest;
 use keel_unit::kinds::SEARCH_PATH;
@@ -274,8 +274,11 @@ impl Programs<'_> {
                 }
             }
         }
-        let mut walk = Libraries { programs: self, seen: BTreeSet::new(), troubles: &mut troubles };
-        walk.needs(path, place, elf, &[]);
+        let first =
+            Object { by: path.to_owned(), place: place.to_owned(), elf, inherited: Vec::new() };
+        let ahead = VecDeque::from([first]);
+        let seen = BTreeSet::new();
+        Libraries { programs: self, seen, ahead, troubles: &mut troubles }.walk();
         troubles
     }
 
@@ -294,17 +297,38 @@ impl Programs<'_> {
 struct Libraries<'a> {
     programs: &'a Programs<'a>,
     seen: BTreeSet<String>,
+    /// What was found and not looked at yet: in the loader's order, breadth first, and however long a chain is.
+    ahead: VecDeque<Object<'a>>,
     troubles: &'a mut Vec<Trouble>,
 }
 
-impl Libraries<'_> {
-    /// The depth is the longest chain of libraries, a handful.
-    fn needs(&mut self, by: &str, place: &str, elf: &Elf, inherited: &[String]) {
+/// A program or library that needs others.
+struct Object<'a> {
+    /// As it is called in a finding.
+    by: String,
+    place: String,
+    elf: &'a Elf,
+    /// Every RPATH on the way to it.
+    inherited: Vec<String>,
+}
+
+impl<'a> Libraries<'a> {
+    fn walk(mut self) {
+        while let Some(object) = self.ahead.pop_front() {
+            self.needs(&object);
+        }
+    }
+
+    fn needs(&mut self, object: &Object<'a>) {
+        let Object { by, place, elf, inherited } = object;
         // ld.so(8): an object's RUNPATH holds for itself and hides every RPATH; an RPATH holds for the objects below too.
         let own = |dirs: &[String]| -> Vec<String> {
             dirs.iter().filter_map(|dir| expand(dir, place)).collect()
         };
-        let rpath: Vec<String> = own(&elf.rpath).into_iter().chain(inherited.to_vec()).collect();
+        let mut rpath = own(&elf.rpath);
+        rpath.extend(
+            inherited.iter().filter(|dir| !rpath.contains(dir)).cloned().collect::<Vec<_>>(),
+        );
         let first = if elf.runpath.is_empty() { rpath.clone() } else { own(&elf.runpath) };
         for library in &elf.needed {
             let name = library.rsplit('/').next().unwrap_or(library);
@@ -313,7 +337,8 @@ impl Libraries<'_> {
             }
             match self.find(library, &first) {
                 Ok((place, elf)) => {
-                    self.needs(&format!("/{}", place.trim_start_matches('/')), &place, &elf, &rpath)
+                    let by = format!("/{}", place.trim_start_matches('/'));
+                    self.ahead.push_back(Object { by, place, elf, inherited: rpath.clone() });
                 }
                 Err(passed_over) => {
                     let message = match passed_over {
@@ -332,7 +357,7 @@ impl Libraries<'_> {
     }
 
     /// A library, or the machine of one that was passed over.
-    fn find(&self, name: &str, first: &[String]) -> Result<(String, Elf), Option<Machine>> {
+    fn find(&self, name: &str, first: &[String]) -> Result<(String, &'a Elf), Option<Machine>> {
         let files = self.programs.files;
         let places: Vec<String> = match name.contains('/') {
             true => vec![name.to_owned()],
@@ -347,7 +372,7 @@ impl Libraries<'_> {
             let Entry::Regular { content: Content::Elf(elf), .. } = &file.kind else { continue };
             match self.programs.machine {
                 Some(machine) if machine != elf.machine => passed_over = Some(elf.machine),
-                _ => return Ok((place, elf.clone())),
+                _ => return Ok((place, elf)),
             }
         }
         Err(passed_over)

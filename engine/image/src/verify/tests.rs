@@ -127,6 +127,7 @@ impl Parts {
             kernel: kernel::Kernel::read(&kernel),
             kernel_sha256: manifest.kernel.sha256.clone(),
             initramfs_sha256: manifest.initramfs.sha256.clone(),
+            firmware_sha256: Vec::new(),
             files: archive::Files::read(&*archive).unwrap(),
             manifest,
         }
@@ -260,6 +261,32 @@ fn programs_run_or_it_is_said_why_not() {
         &[RUN],
         &[],
     );
+}
+
+/// A hundred thousand libraries, each of which needs the next; the last is not there.
+#[test]
+fn a_chain_of_libraries_may_have_any_length() {
+    const LENGTH: usize = 100_000;
+    let mut image = Parts::sound().image();
+    let name = |n: usize| format!("lib{n}.so");
+    let file = image.files.at("/usr/lib/libbase.so").unwrap().clone();
+    for n in 0..=LENGTH {
+        let mut file = file.clone();
+        let archive::Kind::Regular { content: content::Content::Elf(elf), .. } = &mut file.kind
+        else {
+            panic!("{file:?}")
+        };
+        elf.needed = vec![name(n)];
+        elf.rpath = vec!["/usr/bin".to_owned()];
+        let path =
+            if n == 0 { "usr/bin/tool".to_owned() } else { format!("usr/bin/{}", name(n - 1)) };
+        image.files.put(&path, file);
+    }
+    let set = graph(&[("u", "[service]\nexec = [\"/usr/bin/tool\"]")]);
+    let units: Vec<&Unit> = set.units.iter().collect();
+    let found = told(&verify(&question(&image, &set, &units)));
+    let missing = format!("the image has no {}, which", name(LENGTH));
+    assert!(found.iter().any(|line| line.contains(&missing)), "{:?}", found.first());
 }
 
 #[test]
@@ -497,6 +524,14 @@ fn the_manifest_and_the_kernel_must_fit() {
     check(
         &|i| i.initramfs_sha256 = "0".into(),
         &["image-changed: initramfs.zst is not the file that the build wrote"],
+    );
+    check(
+        &|i| {
+            let of = |name| manifest::blob(name, b"as built");
+            i.manifest.firmware = vec![of("keel.img"), of("keel.iso")];
+            i.firmware_sha256 = vec![of("keel.img").sha256, "0".into()];
+        },
+        &["image-changed: keel.iso is not the file that the build wrote"],
     );
     check(
         &|i| i.manifest.files.retain(|f| f.path != "/usr/bin/tool"),

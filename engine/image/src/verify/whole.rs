@@ -15,14 +15,16 @@ pub(super) fn check(question: &Question<'_>, listing: &Listing<'_>, found: &mut 
     graph(question, listing, found);
 }
 
-/// The two files beside the manifest.
+/// The files beside the manifest.
 fn blobs(question: &Question<'_>, listing: &Listing<'_>, found: &mut Findings) {
     let image = question.image;
     let both = [
         (&image.manifest.kernel, &image.kernel_sha256),
         (&image.manifest.initramfs, &image.initramfs_sha256),
     ];
-    for (blob, sha256) in both.into_iter().filter(|(blob, sha256)| blob.sha256 != **sha256) {
+    let firmware = image.manifest.firmware.iter().zip(&image.firmware_sha256);
+    let all = both.into_iter().chain(firmware);
+    for (blob, sha256) in all.filter(|(blob, sha256)| blob.sha256 != **sha256) {
         let message = format!("{} is not the file that the build wrote", blob.file);
         let finding = Diagnostic::new("image-changed", listing.span_of(&blob.sha256), message);
         found.push(finding.label(format!("it has sha256 {sha256}")).help("build the image again"));

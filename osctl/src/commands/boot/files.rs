@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use keel_plan::Trace;
 
 use crate::error::Failure;
+use crate::place;
 
 /// The largest trace that is read: many times the largest that a machine writes.
 const LARGEST: u64 = 64 << 20;
@@ -55,13 +56,6 @@ fn text_of(from: impl io::Read) -> io::Result<String> {
 
 /// Writes a file whole or not at all.
 pub(crate) fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".part");
-    let beside = PathBuf::from(beside);
-    let written = std::fs::write(&beside, text).and_then(|()| std::fs::rename(&beside, path));
-    written.map_err(|error| {
-        // What is left of it is of no use to anybody.
-        let _ = std::fs::remove_file(&beside);
-        Failure::new(format!("cannot write {}", path.display())).because(error)
-    })
+    place::write(path, text.as_bytes())
+        .map_err(|error| Failure::new(format!("cannot write {}", path.display())).because(error))
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use keel_plan::chart::{self, Tone, people};
 use keel_plan::{Ending, Origin, StateName, Trace};
 
-use crate::output::{Ink, Palette};
+use crate::output::{Ink, Palette, printable};
 
 /// How many columns the bars are wide.
 const BARS: usize = 48;
@@ -120,11 +120,4 @@ pub(crate) fn waterfall(trace: &Trace, palette: Palette) -> String {
         text.push('\n');
     }
     text
-}
-
-/// Text from a file on one line, without an escape sequence that would repaint the reader's screen.
-pub(crate) fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { c.escape_default().to_string() } else { c.to_string() })
-        .collect()
 }

@@ -1,7 +1,6 @@
 //! `osctl config new`: a machine config to begin with, which validates as it is.
 
-use std::fs::File;
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -9,6 +8,7 @@ use serde_json::json;
 
 use crate::error::{Exit, Failure};
 use crate::output::{Format, Output};
+use crate::place;
 
 /// Write a machine config to begin with: commented, and valid as it is
 ///
@@ -73,11 +73,10 @@ impl New {
 }
 
 fn write(path: &Path, config: &str, force: bool) -> Result<(), Failure> {
-    let opened = match force {
-        true => File::create(path),
-        false => File::create_new(path),
+    let written = match force {
+        true => place::write(path, config.as_bytes()),
+        false => place::write_new(path, config.as_bytes()),
     };
-    let written = opened.and_then(|mut file| file.write_all(config.as_bytes()));
     written.map_err(|error| {
         let failure = match error.kind() {
             io::ErrorKind::AlreadyExists => {

@@ -13,6 +13,7 @@ use toml_edit::{DocumentMut, TableLike, value};
 use super::progress::Progress;
 use crate::error::{Exit, Failure};
 use crate::output::{Format, Ink, Output};
+use crate::place;
 
 /// The manifest's name, where nothing else is said.
 const MANIFEST: &str = "payload.toml";
@@ -146,9 +147,7 @@ fn filled(text: &str, locked: &[Locked]) -> Result<String, Failure> {
 }
 
 fn write(path: &Path, text: &str) -> Result<(), Failure> {
-    let new = path.with_extension("toml.new");
-    fs::write(&new, text)
-        .and_then(|()| fs::rename(&new, path))
+    place::write(path, text.as_bytes())
         .map_err(|error| Failure::new(format!("cannot write {}", path.display())).because(error))
 }
 

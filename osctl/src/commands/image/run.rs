@@ -168,6 +168,13 @@ impl RunArgs {
             }),
         };
         let path = self.disk.clone().unwrap_or(beside);
+        if medium != Medium::Directory && same_file(&self.image, &path) {
+            let failure = Failure::usage(format!(
+                "--disk {}: that is the image itself, and the node would write to it",
+                path.display()
+            ));
+            return Err(failure.next("name a file that is not there: it is made from the image"));
+        }
         let size = self.disk_size.0;
         let made = match medium {
             Medium::Disk if path.exists() => {
@@ -193,6 +200,18 @@ fn manifest_of(image: &Path) -> Option<Manifest> {
     let manifest = ImageDir::open(image.parent()?).ok()?.manifest;
     let name = image.file_name()?;
     manifest.firmware.iter().any(|blob| name == blob.file.as_str()).then_some(manifest)
+}
+
+/// Whether both names lead to one file, by whatever links.
+fn same_file(one: &Path, other: &Path) -> bool {
+    #[cfg(unix)]
+    let of = |path: &Path| {
+        use std::os::unix::fs::MetadataExt as _;
+        path.metadata().map(|about| (about.dev(), about.ino()))
+    };
+    #[cfg(not(unix))]
+    let of = |path: &Path| path.canonicalize();
+    matches!((of(one), of(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 fn newer(image: &Path, than: &Path) -> bool {
