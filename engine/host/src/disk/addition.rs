@@ -50,6 +50,9 @@ pub enum Unfit {
     /// An entry does not fit on the disk.
     #[error("its partition table names a partition that goes beyond its end")]
     Beyond,
+    /// The table is not where it would be written.
+    #[error("its partition table is laid out in another way than an image's")]
+    Elsewhere,
     /// The place of the record is taken.
     #[error("there is something between its partition table and its first partition")]
     RecordTaken,
@@ -57,6 +60,9 @@ pub enum Unfit {
     #[error("there is not enough room behind it: {0}")]
     TooSmall(TooSmall),
 }
+
+/// The sector at which the primary array stands in an image, and is written.
+const PRIMARY_ARRAY: u64 = 2;
 
 impl Addition {
     /// Adds a partition behind all others, to what the disk says now.
@@ -68,13 +74,6 @@ impl Addition {
         guid: Uuid,
     ) -> Result<Self, Unfit> {
         let free = Free::of(disk, table, &raw);
-        if table.entries.iter().any(|entry| entry.first <= intent::TABLE_OFFSET / free.sector) {
-            return Err(Unfit::RecordTaken);
-        }
-        // One that does not fit on the disk is not among the entries, and may claim what looks free.
-        if raw.slots().filter(|slot| !is_free(slot)).count() != table.entries.len() {
-            return Err(Unfit::Beyond);
-        }
         let (number, _) =
             (1..).zip(raw.slots()).find(|(_, slot)| is_free(slot)).ok_or(Unfit::Full)?;
         let usable = free.usable();
@@ -93,18 +92,18 @@ impl Addition {
         Ok(Self { layout, raw })
     }
 
-    /// Takes up the addition that a record speaks of, if it is one to this table.
-    fn resumed(table: &Table, raw: Raw, layout: &Layout) -> Option<Self> {
+    /// Takes up the addition that a record speaks of, if it is one to this table: if it is there, or if it could be made now. A
+    /// record alone proves nothing, and only what is free is looked at before it is written.
+    fn resumed(table: &Table, raw: Raw, free: Free, layout: &Layout) -> Option<Self> {
         let entry = &layout.entry;
-        let there = table.entries.iter().any(|other| other == entry);
-        let clash = table.entries.iter().any(|other| {
-            other != entry
-                && (other.number == entry.number
-                    || (other.first <= entry.last && entry.first <= other.last))
-        });
-        let slots = raw.slots().count();
-        let same = layout.disk_guid == table.disk_guid && entry.number as usize <= slots;
-        (same && (there || !clash)).then(|| Self { layout: layout.clone(), raw })
+        let there = table.entries.contains(entry);
+        let number = (entry.number as usize).checked_sub(1);
+        let could_be = number.and_then(|at| raw.slots().nth(at)).is_some_and(is_free)
+            && free.first <= entry.first
+            && entry.first <= entry.last
+            && entry.last < free.end;
+        let same = layout.disk_guid == table.disk_guid;
+        (same && (there || could_be)).then(|| Self { layout: layout.clone(), raw })
     }
 
     /// The sectors of both copies of the table, and of the protective MBR whose bytes these are. Nothing else changes.
@@ -146,10 +145,33 @@ impl Addition {
         let mut backup = array_at(backup_at);
         backup.push((last * sector, padded(&header(last, 1, backup_at))));
         let mut primary = vec![(0, protecting(mbr, *sectors))];
-        primary.extend(array_at(2));
-        let primary_header = vec![(sector, padded(&header(1, last, 2)))];
+        primary.extend(array_at(PRIMARY_ARRAY));
+        let primary_header = vec![(sector, padded(&header(1, last, PRIMARY_ARRAY)))];
         Ok(Composed { backup, primary, primary_header })
     }
+}
+
+/// What speaks against every addition to this table, be it a new one or one that a record speaks of.
+fn objection(disk: &dyn ReadBlocks, table: &Table, raw: &Raw) -> io::Result<Option<Unfit>> {
+    let sector = u64::from(disk.sector_size());
+    let record = intent::TABLE_OFFSET / sector;
+    let array_sectors = (raw.array.len() as u64).div_ceil(sector);
+    let array_end = PRIMARY_ARRAY + array_sectors;
+    // Other tools move the array; what stands in its old place is then not the table's.
+    let in_place = gpt::primary_array(disk, table)?
+        .is_some_and(|array| array.start == PRIMARY_ARRAY && array_end <= array.end);
+    let backup = (disk.size() / sector).saturating_sub(array_sectors + 1);
+    let any = |reaches: &dyn Fn(&Entry) -> bool| table.entries.iter().any(reaches);
+    Ok(if !in_place || array_end > record || any(&|entry| entry.last >= backup) {
+        Some(Unfit::Elsewhere)
+    } else if any(&|entry| entry.first <= record) {
+        Some(Unfit::RecordTaken)
+    } else if raw.slots().filter(|slot| !is_free(slot)).count() != table.entries.len() {
+        // One that does not fit on the disk is not among the entries, and may claim what looks free.
+        Some(Unfit::Beyond)
+    } else {
+        None
+    })
 }
 
 fn is_free(slot: &[u8]) -> bool {
@@ -267,8 +289,11 @@ fn decide(
         return Err(unfit(Unfit::Damaged));
     }
     let raw = gpt::read_raw(medium, table.copy).map_err(&read)?;
+    if let Some(why) = objection(medium, table, &raw).map_err(&read)? {
+        return Err(unfit(why));
+    }
     let free = Free::of(medium, table, &raw);
-    let resumed = record.and_then(|layout| Addition::resumed(table, raw.clone(), layout));
+    let resumed = record.and_then(|layout| Addition::resumed(table, raw.clone(), free, layout));
     let is_resumed = resumed.is_some();
     let addition = match resumed {
         Some(addition) => addition,
@@ -356,7 +381,8 @@ fn erase(disk: &mut dyn WriteBlocks, free: Free) -> io::Result<()> {
 }
 
 /// Writes to its end a table of which the record says that it is unfinished. The new partition is there already, in one copy
-/// at least, and only sectors of the table are written.
+/// at least, and only sectors of the table are written. Says whether it was: a table that no addition would be made to is left
+/// as it is, whatever the record says.
 ///
 /// # Errors
 /// As the disk does.
@@ -365,16 +391,31 @@ pub(super) fn finish(
     table: &Table,
     layout: &Layout,
     say: &dyn Fn(String),
-) -> Result<(), PartitionErrorKind> {
+) -> Result<bool, PartitionErrorKind> {
     let disk = &view.disk;
     let mut file = open_for_writing(view)?;
-    let raw = gpt::read_raw(&file, table.copy).map_err(failed(disk, DiskErrorKind::Read))?;
-    let Some(addition) = Addition::resumed(table, raw, layout) else { return Ok(()) };
+    let unfinished = unfinished(&file, table, layout).map_err(failed(disk, DiskErrorKind::Read))?;
+    let Some(addition) = unfinished else { return Ok(false) };
     say(format!(
         "{}: finishing a partition table that a power cut left unfinished",
         disk.path.display()
     ));
-    complete(&mut file, &addition).map_err(failed(disk, DiskErrorKind::Write))
+    complete(&mut file, &addition).map_err(failed(disk, DiskErrorKind::Write))?;
+    Ok(true)
+}
+
+/// The addition that the record speaks of, if it is in the table and may be written to its end.
+fn unfinished(
+    disk: &dyn ReadBlocks,
+    table: &Table,
+    layout: &Layout,
+) -> io::Result<Option<Addition>> {
+    let raw = gpt::read_raw(disk, table.copy)?;
+    if !table.entries.contains(&layout.entry) || objection(disk, table, &raw)?.is_some() {
+        return Ok(None);
+    }
+    let free = Free::of(disk, table, &raw);
+    Ok(Addition::resumed(table, raw, free, layout))
 }
 
 fn complete(disk: &mut dyn WriteBlocks, addition: &Addition) -> io::Result<()> {
@@ -477,12 +518,30 @@ mod tests {
                 apply(medium, work)
             }
             (Some(entry), Some(layout)) if layout.entry == entry => {
-                let raw = gpt::read_raw(medium, table.copy).unwrap();
-                complete(medium, &Addition::resumed(&table, raw, &layout).unwrap()).unwrap();
+                if let Some(addition) = unfinished(medium, &table, &layout).unwrap() {
+                    complete(medium, &addition).unwrap();
+                }
                 entry
             }
             (Some(entry), _) => entry,
         }
+    }
+
+    /// Changes the primary copy of the table, and makes its checksums those of what it is then.
+    fn alter(medium: &mut MemoryDisk, change: &dyn Fn(&mut Raw)) {
+        let mut raw = gpt::read_raw(medium, Copy::Primary).unwrap();
+        change(&mut raw);
+        raw.header[88..92].copy_from_slice(&crc32(&raw.array).to_le_bytes());
+        raw.header[16..20].fill(0);
+        let sum = crc32(&raw.header[..92]);
+        raw.header[16..20].copy_from_slice(&sum.to_le_bytes());
+        let at = u64::from_le_bytes(raw.header[72..80].try_into().unwrap());
+        medium.poke(at * 512, &raw.array);
+        medium.poke(512, &raw.header);
+    }
+
+    fn move_array(raw: &mut Raw) {
+        raw.header[72..80].copy_from_slice(&200u64.to_le_bytes());
     }
 
     fn bytes(medium: &MemoryDisk) -> Vec<u8> {
@@ -595,6 +654,14 @@ mod tests {
             &|medium| medium.poke(intent::TABLE_OFFSET + 9, b"x"),
             "there is something between its partition table and its first partition",
         );
+        let elsewhere = "its partition table is laid out in another way than an image's";
+        check(&|medium| alter(medium, &move_array), elsewhere);
+        // The record would lie within the array.
+        let longest = |raw: &mut Raw| {
+            raw.header[80..84].copy_from_slice(&4096u32.to_le_bytes());
+            raw.array.resize(4096 * 128, 0);
+        };
+        check(&|medium| alter(medium, &longest), elsewhere);
         let small = {
             let mut small = MemoryDisk::new(50 * MIB, 512);
             let image = written(image_guid());
@@ -605,5 +672,75 @@ mod tests {
         };
         let error = decided(&unit(Wipe::Never), &small).unwrap_err().to_string();
         assert!(error.ends_with("not enough room behind it: the disk has 9437184 bytes for partitions, 16777216 are wanted"), "{error}");
+    }
+
+    /// A record is a plain checksum over what anybody may have written, a former life of this disk included.
+    #[test]
+    fn an_addition_is_taken_up_only_where_one_would_be_made() {
+        let fresh = decided(&unit(Wipe::Never), &written(image_guid())).unwrap();
+        let (ours, free) = (fresh.addition.layout, fresh.free);
+        let decided_on = |change: &dyn Fn(&mut Entry), table: &dyn Fn(&mut Raw)| {
+            let mut medium = written(image_guid());
+            let mut layout = ours.clone();
+            change(&mut layout.entry);
+            alter(&mut medium, table);
+            intent::write_layout(&mut medium, &layout).unwrap();
+            // Whatever stands there may be wiped: that is no leave to write anywhere else.
+            decided(&unit(Wipe::Always), &medium).map(|work| work.addition.layout.entry)
+        };
+        assert_eq!(decided_on(&|_| {}, &|_| {}).unwrap(), ours.entry);
+        let at = |first: u64, last: u64| {
+            move |entry: &mut Entry| (entry.first, entry.last) = (first, last)
+        };
+        let check = |what: &str, change: &dyn Fn(&mut Entry)| {
+            let error = decided_on(change, &|_| {}).map_err(|error| error.to_string());
+            let taken = format!(
+                "/dev/vda is selected and holds an image of Keel, but {}",
+                Unfit::RecordTaken
+            );
+            assert_eq!(error, Err(taken), "{what}");
+        };
+        check("no number", &|entry| entry.number = 0);
+        check("a number that the array has not", &|entry| entry.number = 129);
+        check("backwards", &at(free.first + 1, free.first));
+        check("the table's array", &at(2, 33));
+        check("the gap before the image's partition", &at(1100, 2000));
+        check("the gap behind the image's partition", &at(34 * 2048, 35 * 2048 - 1));
+        check("from the gap into the free space", &at(39 * 2048, free.end - 1));
+        check("one sector too early", &at(free.first - 1, free.end - 1));
+        check("one sector too far", &at(free.first, free.end));
+        check("the table's backup", &at(200 * 2048 - 33, 200 * 2048 - 1));
+        check("beyond the disk", &at(free.first, u64::MAX));
+
+        let beyond = |raw: &mut Raw| {
+            raw.array[128..144].fill(9);
+            raw.array[160..168].copy_from_slice(&500_000u64.to_le_bytes());
+            raw.array[168..176].copy_from_slice(&600_000u64.to_le_bytes());
+        };
+        let error = decided_on(&|_| {}, &beyond).unwrap_err().to_string();
+        assert!(error.ends_with(&Unfit::Beyond.to_string()), "{error}");
+    }
+
+    #[test]
+    fn an_addition_that_is_there_is_not_finished_where_the_array_was_moved() {
+        let mut medium = written(image_guid());
+        let work = decided(&unit(Wipe::Never), &medium).unwrap();
+        let layout = work.addition.layout.clone();
+        let entry = apply(&mut medium, work);
+        intent::write_layout(&mut medium, &layout).unwrap();
+        alter(&mut medium, &move_array);
+        medium.poke(1024, b"somebody's, since the array was moved");
+        let check = |mut medium: MemoryDisk, copy: Copy| {
+            assert_eq!(gpt::read(&medium).unwrap().unwrap().copy, copy);
+            let before = bytes(&medium);
+            assert_eq!(boot(&mut medium), entry);
+            assert!(bytes(&medium) == before, "{copy:?}");
+        };
+        check(medium.clone(), Copy::Primary);
+        medium.poke(200 * 512 + 3, b"damage");
+        check(medium.clone(), Copy::Backup);
+        // Nor where the primary header is damaged: no cut of ours does that, and it cannot say where its array is.
+        medium.poke(512 + 60, b"damage");
+        check(medium, Copy::Backup);
     }
 }

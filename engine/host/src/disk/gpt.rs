@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Cursor, Seek, SeekFrom, Write};
+use std::ops::Range;
 
 use gptman::{GPT, GPTHeader, GPTPartitionEntry};
 use uuid::Uuid;
@@ -175,6 +176,23 @@ pub(super) fn read_raw(disk: &dyn ReadBlocks, copy: Copy) -> io::Result<Raw> {
     raw.array = vec![0; usize::try_from(size).map_err(io::Error::other)?];
     disk.read_at(at * sector, &mut raw.array)?;
     Ok(raw)
+}
+
+/// The sectors that the primary header keeps for its array: from where it says that the array is, to the first that it gives to
+/// partitions. None if the header is not whole, or another disk's; the array need not be whole.
+///
+/// # Errors
+/// As the disk does.
+pub(super) fn primary_array(
+    disk: &dyn ReadBlocks,
+    table: &Table,
+) -> io::Result<Option<Range<u64>>> {
+    let mut bytes = [0; 512];
+    disk.read_at(u64::from(disk.sector_size()), &mut bytes)?;
+    let header = GPTHeader::read_from(&mut Cursor::new(bytes)).ok().filter(|header| {
+        header.primary_lba == 1 && header.disk_guid == table.disk_guid.to_bytes_le()
+    });
+    Ok(header.map(|header| header.partition_entry_lba..header.first_usable_lba))
 }
 
 /// The sectors of the backup copy, if one of this table stands at the end of the disk.

@@ -180,8 +180,7 @@ fn locate(
     let unfinished = view.unfinished.as_ref().filter(|layout| layout.entry == *entry);
     let image = view.table.as_ref().filter(|table| addition::is_image(table));
     if let (Some(layout), Some(table)) = (unfinished, image) {
-        addition::finish(view, table, layout, say)?;
-        provisioned = true;
+        provisioned = addition::finish(view, table, layout, say)?;
     } else if let Some(layout) = unfinished {
         let file = BlockFile::open(&disk.path).map_err(PartitionErrorKind::Disk)?;
         let content = content(&file, Some(layout)).map_err(failed(DiskErrorKind::Read))?;

@@ -18,6 +18,11 @@ const IMAGE_SIZE: u64 = 48 * MIB;
 
 /// A disk of 160 MiB whose first 48 are an image with three partitions, one of them somebody else's.
 fn written(guid: &str) -> Loop {
+    written_after(guid, &[])
+}
+
+/// The same, once sgdisk has also done this to the image.
+fn written_after(guid: &str, more: &[&str]) -> Loop {
     let dir = tempfile::tempdir().unwrap();
     let image = dir.path().join("keel.img");
     fs::File::create(&image).unwrap().set_len(IMAGE_SIZE).unwrap();
@@ -28,6 +33,9 @@ fn written(guid: &str) -> Loop {
         "-n", "2:4096:+16M", "-t", "2:ef00", "-c", "2:keel-esp",
         "-n", "5:0:+8M", "-t", "5:8300", "-c", "5:precious", "-A", "5:set:60", path,
     ]);
+    if !more.is_empty() {
+        tool("sgdisk", more.iter().copied().chain([path]));
+    }
     let disk = Loop::new(160 * MIB, 512);
     disk.poke(0, &fs::read(&image).unwrap());
     for (offset, byte) in [(MIB, 0xb1), (2 * MIB, 0xe5), (19 * MIB, 0x0f)] {
@@ -117,6 +125,23 @@ async fn where_anything_is_in_doubt_nothing_is_written() {
     let damaged = written(IMAGE);
     damaged.poke(512 + 60, b"\xff");
     check(&damaged, true, "is selected, but not blank").await;
+}
+
+/// No addition where another tool has moved the table's array: what stands in its old place is not the table's.
+#[tokio::test]
+async fn no_addition_to_a_table_whose_array_was_moved() {
+    let disk = written_after(IMAGE, &["-j", "200"]);
+    disk.poke(1024, b"somebody's, since the array was moved");
+    let machine = Machine::new([&disk]);
+    let before = disk.digest();
+    for wipe in [Wipe::Never, Wipe::Always] {
+        let unit = unit(Some(&disk), wipe);
+        let activated = partition::activate(&unit, &machine.roots, &machine.say()).await;
+        forget(&disk);
+        assert_eq!(disk.digest(), before, "{activated:?}");
+        let error = activated.unwrap_err().to_string();
+        assert!(error.contains("laid out in another way"), "{error}");
+    }
 }
 
 #[tokio::test]
