@@ -88,12 +88,12 @@ mod tests {
 
     use super::*;
 
-    fn names(dir: &Path) -> Vec<String> {
-        let entries = fs::read_dir(dir).unwrap();
-        let mut names: Vec<_> =
-            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    fn names(dir: &Path) -> io::Result<Vec<String>> {
+        let names =
+            fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+        let mut names = names.collect::<io::Result<Vec<_>>>()?;
         names.sort();
-        names
+        Ok(names)
     }
 
     #[test]
@@ -110,7 +110,7 @@ mod tests {
         assert_eq!(fs::metadata(at("file")).unwrap().permissions().mode() & 0o7777, 0o640);
         assert!(at("link").is_symlink() && at("dangling").is_symlink());
         assert_eq!(fs::read(at("later")).unwrap(), b"late");
-        assert_eq!(names(dir.path()), ["dangling", "file", "later", "link"]);
+        assert_eq!(names(dir.path()).unwrap(), ["dangling", "file", "later", "link"]);
     }
 
     #[test]
@@ -142,6 +142,6 @@ mod tests {
             let error = write_new(&dir.path().join(taken), b"x").unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::AlreadyExists, "{taken}");
         }
-        assert_eq!(names(dir.path()), ["folder", "link"]);
+        assert_eq!(names(dir.path()).unwrap(), ["folder", "link"]);
     }
 }
