@@ -16,3 +16,4 @@ pub(crate) mod status;
 pub(crate) mod units;
 pub(crate) mod validate;
 pub(crate) mod verify;
+pub(crate) mod watch;

@@ -4,6 +4,7 @@ use keel_proto::v1::{ListUnitsRequest, ListUnitsResponse, Unit, UnitState};
 use serde::Serialize;
 
 use crate::cli::NodeArgs;
+use crate::commands::watch::Watch;
 use crate::error::{Exit, Failure};
 use crate::node::{self, Cell, age, millis, short, unit_state};
 use crate::output::{Ink, Output, Palette};
@@ -11,11 +12,19 @@ use crate::output::{Ink, Output, Palette};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   osctl --endpoint 192.0.2.10 units
+  osctl --endpoint 192.0.2.10 units --watch --interval 5
   osctl --endpoint 192.0.2.10 --endpoint 192.0.2.11 units
   osctl --endpoint 192.0.2.10 units --output json | jq '.units[] | select(.state == \"failed\")'")]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    #[command(flatten)]
+    watch: Watch,
+}
 
-pub(crate) fn run(_: &Args, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
+pub(crate) fn run(args: &Args, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
+    args.watch.run(out, |out| once(node, out))
+}
+
+fn once(node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
     let lists = node::each(node, out, async |connection| {
         let answer = connection.node().list_units(ListUnitsRequest {}).await;
         Ok(answer.map_err(|status| node::refused("list its units", &status))?.into_inner())
