@@ -46,6 +46,7 @@ fn dispatch(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
         Command::Image(command) => commands::image::run(command, out),
         Command::Status(args) => commands::status::run(&args, &cli.node, out),
         Command::Units(args) => commands::units::run(&args, &cli.node, out),
+        Command::Audit(args) => commands::audit::run(&args, &cli.node, out),
         Command::Events(args) => commands::events::run(&args, &cli.node, out),
         Command::Context(command) => command.run(&cli.node, out),
         Command::KnownNodes(command) => command.run(out),

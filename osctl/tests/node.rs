@@ -216,6 +216,10 @@ impl Node {
             .arg(folder.path())
             .arg("--control")
             .arg(folder.path().join("control.sock"))
+            .arg("--cluster-ca")
+            .arg(folder.path().join("trust/cluster-ca.crt"))
+            .arg("--audit-dir")
+            .arg(folder.path().join("audit"))
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

@@ -1,5 +1,6 @@
 //! One module per command: its arguments, what it does, how its result looks.
 
+pub(crate) mod audit;
 pub(crate) mod boot;
 pub(crate) mod completion;
 pub(crate) mod config;
