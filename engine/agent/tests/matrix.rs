@@ -167,7 +167,7 @@ async fn each_role_and_each_method() {
                     let subject = organizations.iter().rev().map(|one| format!("O={one}"));
                     assert!(subject.into_iter().all(|one| why.contains(&one)), "{why}");
                     let expect = match *role {
-                        "" => "has no role on this node; for viewer and above: a certificate with the Organization keel:admin or".to_owned(),
+                        "" => "has no role on this node; for viewer and above: a certificate with the Organization keel:viewer or".to_owned(),
                         role => format!("is {role} here; {method} is for {least} and above"),
                     };
                     assert!(why.contains(&expect), "{why} does not contain {expect}");
