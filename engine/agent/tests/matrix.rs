@@ -284,7 +284,7 @@ fn an_authority_that_has_expired_vouches_for_nobody() {
 async fn a_certificate_that_expires_ends_its_connection() {
     let ca = Authority::new("ca");
     let agent = Start::new().cluster_ca(&ca.pem).start();
-    let brief = ca.issue(&Wanted { seconds: Some(4), ..Wanted::default() });
+    let brief = ca.issue(&Wanted { seconds: Some(10), ..Wanted::default() });
     let mut connection = agent.connect(Some(&brief)).await;
     assert_eq!(connection.call("/grpc.health.v1.Health/Check").await, "OK");
     connection.closed().await;
