@@ -73,7 +73,7 @@ pub(crate) fn units(list: control::UnitList) -> v1::ListUnitsResponse {
     }
 }
 
-fn unit(unit: control::Unit) -> v1::Unit {
+pub(crate) fn unit(unit: control::Unit) -> v1::Unit {
     v1::Unit {
         name: unit.name,
         kind: unit.kind,
@@ -102,7 +102,7 @@ fn unit_boot(boot: control::UnitBoot) -> v1::UnitBoot {
     }
 }
 
-fn unit_state(state: control::UnitState) -> v1::UnitState {
+pub(crate) fn unit_state(state: control::UnitState) -> v1::UnitState {
     match state {
         control::UnitState::Inactive => v1::UnitState::Inactive,
         control::UnitState::Waiting => v1::UnitState::Waiting,
@@ -212,11 +212,16 @@ pub(crate) fn error(error: &control::ControlError) -> Status {
             RefusalKind::NotYet { .. } => Status::out_of_range(refusal.kind.to_string()),
             RefusalKind::Stopping => Status::failed_precondition(refusal.kind.to_string()),
             RefusalKind::TooLarge | RefusalKind::Internal(_) => Status::internal(text),
+            RefusalKind::UnknownUnit { .. } => Status::not_found(refusal.kind.to_string()),
+            RefusalKind::OtherGraph { .. } | RefusalKind::Impossible(_) => {
+                Status::failed_precondition(refusal.kind.to_string())
+            }
+            RefusalKind::Unconfirmed => Status::invalid_argument(refusal.kind.to_string()),
         },
     }
 }
 
-fn duration(ms: u64) -> prost_types::Duration {
+pub(crate) fn duration(ms: u64) -> prost_types::Duration {
     on_the_wire(Duration::from_millis(ms))
 }
 
@@ -224,7 +229,7 @@ fn micros(us: u64) -> prost_types::Duration {
     on_the_wire(Duration::from_micros(us))
 }
 
-fn on_the_wire(duration: Duration) -> prost_types::Duration {
+pub(crate) fn on_the_wire(duration: Duration) -> prost_types::Duration {
     // Fails only beyond what the protocol can say: 10,000 years.
     duration.try_into().unwrap_or(prost_types::Duration { seconds: i64::MAX, nanos: 0 })
 }
@@ -257,10 +262,21 @@ mod tests {
             Code::OutOfRange,
             "event 9 has not happened, the next one is 3; has the node rebooted since?",
         );
+        let near = vec!["service.time".to_owned()];
         check(
-            ControlErrorKind::Version { theirs: 3, software: "keel 0.2.0".to_owned() },
+            ControlErrorKind::Refused(RefusalKind::UnknownUnit { name: "tme".into(), near }.into()),
+            Code::NotFound,
+            "there is no unit `tme`; did you mean service.time?",
+        );
+        check(
+            ControlErrorKind::Refused(RefusalKind::Unconfirmed.into()),
+            Code::InvalidArgument,
+            "this machine's id was not given as confirmation",
+        );
+        check(
+            ControlErrorKind::Version { theirs: 2, software: "keel 0.2.0".to_owned() },
             Code::Internal,
-            "cannot talk to init at /run/keel/control.sock: init is keel 0.2.0 and speaks version 3, not 2",
+            "cannot talk to init at /run/keel/control.sock: init is keel 0.2.0 and speaks version 2, not 3",
         );
     }
 

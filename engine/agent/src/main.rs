@@ -1,11 +1,13 @@
 //! keel-agent: the API of a node on the network. It carries questions to init and answers back; it changes nothing itself.
 
+mod answers;
 mod authz;
 mod convert;
 mod identity;
 mod listen;
 mod log;
 mod notify;
+mod processes;
 mod serve;
 mod service;
 mod tls;

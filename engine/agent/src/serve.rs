@@ -93,10 +93,11 @@ async fn serve(
     tell(State::Ready);
 
     let (stopping_in, stopping) = watch::channel(false);
-    let node = Node::new(control, fingerprint, stopping.clone());
+    let node = Node::new(control.clone(), fingerprint, stopping.clone());
     let node = Gate::before(NodeServer::new(node).max_decoding_message_size(REQUEST));
     let journal = JournalServer::new(Journal {}).max_decoding_message_size(REQUEST);
-    let operation = OperationServer::new(Operation {}).max_decoding_message_size(REQUEST);
+    let operation =
+        OperationServer::new(Operation::new(control)).max_decoding_message_size(REQUEST);
     let server = Server::builder()
         .max_concurrent_streams(STREAMS)
         .http2_max_header_list_size(HEADERS)

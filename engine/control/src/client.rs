@@ -15,6 +15,7 @@ use crate::inventory::Inventory;
 use crate::message::{
     Greeting, Hello, MAGIC, Refusal, Reply, Request, Shutdown, Status, UnitList, VERSION,
 };
+use crate::operation::{ControlUnit, Reset, ResetPlan, UnitDetail, UnitPlan};
 
 /// How long init may take to answer. It decides on one thread, but does nothing slow there.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -152,6 +153,90 @@ impl Control {
         reply
             .and_then(|reply| match reply {
                 Reply::Inventory(inventory) => Ok(*inventory),
+                _ => Err(ControlErrorKind::Unexpected),
+            })
+            .map_err(|kind| self.error(kind))
+    }
+
+    /// Asks for the running graph, as the JSON that `osctl graph render --format json` prints.
+    ///
+    /// # Errors
+    ///
+    /// Init is gone, silent, or refuses.
+    pub async fn export_graph(&mut self) -> Result<Vec<u8>, ControlError> {
+        self.collect_graph().await.map_err(|kind| self.error(kind))
+    }
+
+    async fn collect_graph(&mut self) -> Result<Vec<u8>, ControlErrorKind> {
+        let mut reply = self.ask(&Request::ExportGraph).await?;
+        let mut graph = Vec::new();
+        loop {
+            let Reply::Graph { piece, more } = reply else {
+                return Err(ControlErrorKind::Unexpected);
+            };
+            graph.extend(piece);
+            if !more {
+                return Ok(graph);
+            }
+            reply = self.answer().await?;
+        }
+    }
+
+    /// Asks all that there is to say of one unit.
+    ///
+    /// # Errors
+    ///
+    /// Init is gone, silent, or has no such unit.
+    pub async fn unit(&mut self, name: String) -> Result<UnitDetail, ControlError> {
+        let reply = self.ask(&Request::Unit(name)).await;
+        reply
+            .and_then(|reply| match reply {
+                Reply::Unit(detail) => Ok(*detail),
+                _ => Err(ControlErrorKind::Unexpected),
+            })
+            .map_err(|kind| self.error(kind))
+    }
+
+    /// Starts, stops or restarts a unit, or asks what that would do.
+    ///
+    /// # Errors
+    ///
+    /// Init is gone, silent, or refuses.
+    pub async fn control_unit(&mut self, ask: ControlUnit) -> Result<UnitPlan, ControlError> {
+        let reply = self.ask(&Request::ControlUnit(ask)).await;
+        reply
+            .and_then(|reply| match reply {
+                Reply::Planned(plan) => Ok(plan),
+                _ => Err(ControlErrorKind::Unexpected),
+            })
+            .map_err(|kind| self.error(kind))
+    }
+
+    /// Asks what a shutdown would stop, in that order.
+    ///
+    /// # Errors
+    ///
+    /// Init is gone, silent, or the machine goes down already.
+    pub async fn rehearse_shutdown(&mut self) -> Result<Vec<String>, ControlError> {
+        let reply = self.ask(&Request::RehearseShutdown).await;
+        reply
+            .and_then(|reply| match reply {
+                Reply::Stops(stops) => Ok(stops),
+                _ => Err(ControlErrorKind::Unexpected),
+            })
+            .map_err(|kind| self.error(kind))
+    }
+
+    /// Wipes the machine's data and reboots it, or asks what would go.
+    ///
+    /// # Errors
+    ///
+    /// Init is gone, silent, or refuses.
+    pub async fn reset(&mut self, ask: Reset) -> Result<ResetPlan, ControlError> {
+        let reply = self.ask(&Request::Reset(ask)).await;
+        reply
+            .and_then(|reply| match reply {
+                Reply::Reset(plan) => Ok(plan),
                 _ => Err(ControlErrorKind::Unexpected),
             })
             .map_err(|kind| self.error(kind))

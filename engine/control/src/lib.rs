@@ -18,6 +18,7 @@ mod event_log;
 mod frame;
 mod inventory;
 mod message;
+mod operation;
 mod server;
 
 pub use client::{Control, ControlError, ControlErrorKind, Watch};
@@ -27,6 +28,10 @@ pub use inventory::{Inventory, InventoryDisk, InventoryDriver, InventoryLink, In
 pub use message::{
     Address, BootReport, CriticalUnit, Degraded, Event, GoalState, Happened, Link, Refusal,
     RefusalKind, Shutdown, Status, Unit, UnitBoot, UnitList, UnitState, VERSION,
+};
+pub use operation::{
+    ControlUnit, LastLine, Loss, PlannedJob, Reset, ResetPlan, UnitDetail, UnitEdge, UnitPlan,
+    UnitVerb,
 };
 pub use server::{ConnectionError, ConnectionErrorKind, Limits, Service, bind, serve};
 

@@ -8,9 +8,10 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::inventory::Inventory;
+use crate::operation::{ControlUnit, Reset, ResetPlan, UnitDetail, UnitPlan};
 
 /// The version of this protocol.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// The first bytes of either side's first frame, so that a stranger on the socket is named as one.
 pub(crate) const MAGIC: [u8; 4] = *b"keel";
@@ -47,6 +48,16 @@ pub(crate) enum Request {
     Shutdown(Shutdown),
     /// Answered by one [`Reply::Inventory`].
     Inventory,
+    /// Answered by [`Reply::Graph`] until one says that no more follows.
+    ExportGraph,
+    /// Answered by one [`Reply::Unit`].
+    Unit(String),
+    /// Answered by one [`Reply::Planned`].
+    ControlUnit(ControlUnit),
+    /// What a shutdown would stop. Answered by one [`Reply::Stops`].
+    RehearseShutdown,
+    /// Answered by one [`Reply::Reset`].
+    Reset(Reset),
 }
 
 /// What init answers.
@@ -68,6 +79,15 @@ pub(crate) enum Reply {
     ShuttingDown,
     Refused(Refusal),
     Inventory(Box<Inventory>),
+    /// A part of the graph, as JSON.
+    Graph {
+        piece: Vec<u8>,
+        more: bool,
+    },
+    Unit(Box<UnitDetail>),
+    Planned(UnitPlan),
+    Stops(Vec<String>),
+    Reset(ResetPlan),
 }
 
 /// Why a request was not carried out. The connection stays usable.
@@ -98,6 +118,36 @@ pub enum RefusalKind {
     /// Init could not answer; a defect, in its own words.
     #[error("{0}")]
     Internal(String),
+    /// The graph has no unit of that name.
+    #[error("there is no unit `{}`{}", .name.escape_debug(), meant(.near))]
+    UnknownUnit {
+        /// What was asked for.
+        name: String,
+        /// What was probably meant.
+        near: Vec<String>,
+    },
+    /// The graph is another one than the caller has looked at.
+    #[error("the graph is {running} and no longer {asked}")]
+    OtherGraph {
+        /// The digest that the caller gave.
+        asked: String,
+        /// The digest of the graph that runs.
+        running: String,
+    },
+    /// The unit, or the machine, cannot be asked for that.
+    #[error("{0}")]
+    Impossible(String),
+    /// The caller named another machine than this one.
+    #[error("this machine's id was not given as confirmation")]
+    Unconfirmed,
+}
+
+/// What somebody probably meant, as the end of a sentence.
+fn meant(near: &[String]) -> String {
+    match near {
+        [] => String::new(),
+        near => format!("; did you mean {}?", near.join(", ")),
+    }
 }
 
 impl From<RefusalKind> for Refusal {

@@ -23,6 +23,7 @@ use crate::message::{
     Greeting, Hello, MAGIC, Refusal, RefusalKind, Reply, Request, Shutdown, Status, Unit, UnitList,
     VERSION,
 };
+use crate::operation::{ControlUnit, Reset, ResetPlan, UnitDetail, UnitPlan};
 
 /// What init answers with. Every call runs in a connection's own tokio task, so an implementation passes it on to the one
 /// owner of the state and awaits its answer.
@@ -42,8 +43,41 @@ pub trait Service: Send + Sync + 'static {
     /// Takes the machine down. Returns as soon as that is decided: the caller still gets an answer.
     fn shutdown(&self, how: Shutdown) -> impl Future<Output = Result<(), Refusal>> + Send;
 
+    /// The running graph, as the JSON that `osctl graph render --format json` prints.
+    fn export_graph(&self) -> impl Future<Output = Result<Vec<u8>, Refusal>> + Send {
+        async { Err(not_here()) }
+    }
+
+    /// All that there is to say of one unit.
+    fn unit(&self, _name: String) -> impl Future<Output = Result<UnitDetail, Refusal>> + Send {
+        async { Err(not_here()) }
+    }
+
+    /// Starts, stops or restarts a unit, or says what that would do.
+    fn control_unit(
+        &self,
+        _ask: ControlUnit,
+    ) -> impl Future<Output = Result<UnitPlan, Refusal>> + Send {
+        async { Err(not_here()) }
+    }
+
+    /// What a shutdown would stop, in that order.
+    fn rehearse_shutdown(&self) -> impl Future<Output = Result<Vec<String>, Refusal>> + Send {
+        async { Err(not_here()) }
+    }
+
+    /// Wipes the machine's data and reboots it, or says what would go. It may take seconds, but not as long as a client waits.
+    fn reset(&self, _ask: Reset) -> impl Future<Output = Result<ResetPlan, Refusal>> + Send {
+        async { Err(not_here()) }
+    }
+
     /// A connection was refused or broke off; init's log is the place for it.
     fn connection_failed(&self, error: &ConnectionError);
+}
+
+/// What a service that is made for something else says.
+fn not_here() -> Refusal {
+    RefusalKind::Impossible("this machine does not do that".to_owned()).into()
 }
 
 /// How much a server puts up with.
@@ -264,6 +298,22 @@ async fn converse<S: Service>(
                 let inventory = service.inventory().await.map(Box::new);
                 writer.answer(inventory.map(Reply::Inventory)).await?;
             }
+            Some(Request::ExportGraph) => match service.export_graph().await {
+                Ok(graph) => writer.graph(&graph).await?,
+                Err(refusal) => writer.answer(Err(refusal)).await?,
+            },
+            Some(Request::Unit(name)) => {
+                writer.answer(service.unit(name).await.map(Box::new).map(Reply::Unit)).await?;
+            }
+            Some(Request::ControlUnit(ask)) => {
+                writer.answer(service.control_unit(ask).await.map(Reply::Planned)).await?;
+            }
+            Some(Request::RehearseShutdown) => {
+                writer.answer(service.rehearse_shutdown().await.map(Reply::Stops)).await?;
+            }
+            Some(Request::Reset(ask)) => {
+                writer.answer(service.reset(ask).await.map(Reply::Reset)).await?;
+            }
             Some(Request::WatchEvents { from_seq, follow }) => {
                 tokio::select! {
                     done = writer.events(service.events(), from_seq, follow) => done?,
@@ -321,6 +371,20 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
             self.answer(Ok(Reply::Units { now_ms, units, more })).await?;
         }
         Ok(())
+    }
+
+    /// Writes a graph in as many frames as it takes; an empty one is an answer too.
+    async fn graph(&mut self, graph: &[u8]) -> Result<(), ConnectionErrorKind> {
+        let mut rest = graph;
+        loop {
+            let (piece, after) = rest.split_at(rest.len().min(MAX_FRAME / 2));
+            let more = !after.is_empty();
+            self.answer(Ok(Reply::Graph { piece: piece.to_vec(), more })).await?;
+            if !more {
+                return Ok(());
+            }
+            rest = after;
+        }
     }
 
     async fn events(

@@ -10,6 +10,8 @@ mod console;
 mod control;
 mod inventory;
 mod life;
+mod losses;
+mod operate;
 mod rootfs;
 mod run;
 mod screen;

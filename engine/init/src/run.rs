@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use keel_control::{EventLog, GoalState, Happened, Refusal, RefusalKind, SOCKET};
 use keel_exec::{Executor, Happening};
+use keel_host::disk::wipe::Condemned;
 use keel_host::machine::{Machine, Places};
 use keel_host::module::Options;
 use keel_host::process::Reaper;
@@ -19,9 +20,9 @@ use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use crate::arguments::Arguments;
 use crate::boot::Boot;
 use crate::console::{self, Line, Summary, Verdict};
-use crate::control::{self, Answers, Question};
+use crate::control::{self, Answers, Question, Snapshot};
 use crate::screen::Screen;
-use crate::{about, rootfs, status};
+use crate::{about, operate, rootfs, status};
 
 /// How many lines of its output a failed unit is shown with.
 const LAST_WORDS: usize = 8;
@@ -34,12 +35,14 @@ const FINGERPRINT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A machine from its first unit to its last.
 pub(crate) struct Run {
-    pub(crate) graph: BootGraph,
+    pub(crate) graph: Arc<BootGraph>,
     pub(crate) transaction: Arc<Transaction>,
     pub(crate) executor: Executor<Machine>,
     pub(crate) goal_state: GoalState,
     /// How the boot went, once it is over.
     pub(crate) summary: Option<Summary>,
+    /// The partition that is wiped once everything is down.
+    condemned: Option<Condemned>,
     /// When the newest activation of each unit began.
     began: HashMap<UnitId, Duration>,
     questions: Receiver<Question>,
@@ -68,10 +71,11 @@ impl Run {
         let (answers, questions) = control::channel(events.clone(), screen.clone());
         Self {
             executor: Executor::new(transaction.clone(), machine, seed(), started.into()),
-            graph,
+            graph: Arc::new(graph),
             transaction,
             goal_state: GoalState::Booting,
             summary: None,
+            condemned: None,
             began: HashMap::new(),
             questions,
             answers: Some(answers),
@@ -87,15 +91,15 @@ impl Run {
         self
     }
 
-    /// Runs the machine until everything is down, and says how it is to end.
+    /// Runs the machine until everything is down, and says how it is to end, and what is to be wiped before.
     pub(crate) async fn until_down(
         mut self,
         mut requests: UnboundedReceiver<ShutdownKind>,
-    ) -> ShutdownKind {
+    ) -> (ShutdownKind, Option<Condemned>) {
         loop {
             tokio::select! {
                 happening = self.executor.next() => match happening {
-                    Happening::Down(kind) => return kind,
+                    Happening::Down(kind) => return (kind, self.condemned),
                     happening => self.hear(happening).await,
                 },
                 Some(question) = self.questions.recv() => self.answer(question),
@@ -187,17 +191,50 @@ impl Run {
             Question::Status(tell) => drop(tell.send(status::status(self))),
             Question::Units(tell) => drop(tell.send(status::units(self))),
             Question::Shutdown(kind, tell) => {
-                let stopping = self.goal_state == GoalState::Stopping;
-                let answer =
-                    if stopping { Err(Refusal::from(RefusalKind::Stopping)) } else { Ok(()) };
-                drop(tell.send(answer));
+                drop(tell.send(self.goes_on()));
                 self.shut_down(kind);
+            }
+            Question::Graph(tell) => drop(tell.send(self.snapshot())),
+            Question::Unit(name, tell) => drop(tell.send(operate::unit(self, &name))),
+            Question::ControlUnit(ask, tell) => {
+                drop(tell.send(operate::control_unit(self, &ask)));
+            }
+            Question::RehearseShutdown(tell) => drop(tell.send(operate::stops(self))),
+            Question::Data(tell) => drop(tell.send(operate::data(self))),
+            Question::Reset(condemned, tell) => {
+                let answer = self.goes_on();
+                if answer.is_ok() {
+                    self.fact(None, format!("resetting: {} will be wiped", condemned.label));
+                    self.condemned = Some(condemned);
+                }
+                drop(tell.send(answer));
+                self.shut_down(ShutdownKind::Reboot);
             }
         }
     }
 
+    /// Whether the machine is not on its way down already.
+    fn goes_on(&self) -> Result<(), Refusal> {
+        if self.is_stopping() { Err(RefusalKind::Stopping.into()) } else { Ok(()) }
+    }
+
+    /// Whether the machine goes down.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.goal_state == GoalState::Stopping
+    }
+
+    /// The graph, and how its units stand.
+    fn snapshot(&self) -> Snapshot {
+        let scheduler = self.executor.scheduler();
+        Snapshot {
+            graph: self.graph.clone(),
+            transaction: self.transaction.clone(),
+            states: self.graph.ids().map(|id| scheduler.state(id)).collect(),
+        }
+    }
+
     fn shut_down(&mut self, kind: ShutdownKind) {
-        if self.goal_state != GoalState::Stopping {
+        if !self.is_stopping() {
             self.goal(GoalState::Stopping, None);
             self.executor.host().going_down();
             self.executor.shut_down(kind);

@@ -75,7 +75,8 @@ pub(crate) fn units(run: &Run) -> UnitList {
     }
 }
 
-fn unit(run: &Run, id: UnitId) -> Unit {
+/// One unit.
+pub(crate) fn unit(run: &Run, id: UnitId) -> Unit {
     let unit = run.graph.unit(id);
     let status = run.executor.scheduler().status(id);
     let span = &run.executor.timeline().spans()[id.index()];

@@ -86,6 +86,9 @@ pub struct Unit {
     /// Whether it is on the critical path.
     #[serde(default)]
     pub critical: bool,
+    /// How it stands on the node that exported the graph.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
     /// Every key that is written of it, as a path: `service.stop-timeout`.
     #[serde(default)]
     pub keys: BTreeMap<String, Setting>,
@@ -153,6 +156,7 @@ impl Export {
                 up_ms: forecast.spans[id.index()].ended.filter(|_| in_boot).map(millis),
                 slack_ms: forecast.slack[id.index()].filter(|_| in_boot).map(millis),
                 critical: forecast.critical(id),
+                state: None,
                 keys: settings(graph, unit),
             }
         });

@@ -119,6 +119,11 @@ impl Machine {
         leftover::going_down(&self.shared);
     }
 
+    /// Where disks are found, and what partition units have located.
+    pub fn roots(&self) -> &Roots {
+        &self.shared.roots
+    }
+
     /// The last output of a unit that runs a program.
     pub fn log(&self, unit: UnitId) -> Option<&LogBuffer> {
         self.shared.logs.get(&unit)
