@@ -9,6 +9,9 @@ use crate::commands::explain::Explain;
 use crate::commands::graph::Graph;
 use crate::commands::image::ImageCommand;
 use crate::commands::man::Man;
+use crate::commands::power::{Reboot, Shutdown};
+use crate::commands::processes::Processes;
+use crate::commands::reset::Reset;
 use crate::commands::validate::Validate;
 use crate::commands::verify::Verify;
 use crate::commands::{events, inventory, status, units};
@@ -79,14 +82,22 @@ pub(crate) enum Command {
     /// Show what a node is, how its boot went and what is wrong with it
     Status(status::Args),
 
-    /// List the units of a node and their states
+    /// List the units of a node and their states; show, start, stop and restart one
     Units(units::Args),
+
+    Processes(Processes),
 
     /// Print what happened to a node's units since boot
     Events(events::Args),
 
     /// Show what a node is made of, or record it for `osctl verify`
     Inventory(inventory::Args),
+
+    Reboot(Reboot),
+
+    Shutdown(Shutdown),
+
+    Reset(Reset),
 
     Completion(Completion),
 

@@ -1,5 +1,6 @@
 //! One module per command: its arguments, what it does, how its result looks.
 
+pub(crate) mod ask;
 pub(crate) mod boot;
 pub(crate) mod completion;
 pub(crate) mod config;
@@ -10,6 +11,9 @@ pub(crate) mod image;
 pub(crate) mod inputs;
 pub(crate) mod inventory;
 pub(crate) mod man;
+pub(crate) mod power;
+pub(crate) mod processes;
+pub(crate) mod reset;
 pub(crate) mod status;
 pub(crate) mod units;
 pub(crate) mod validate;

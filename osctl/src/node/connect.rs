@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use keel_proto::v1::node_client::NodeClient;
+use keel_proto::v1::operation_client::OperationClient;
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
@@ -118,6 +119,29 @@ pub(crate) async fn connect(
     args: &NodeArgs,
     out: &mut Output,
 ) -> Result<NodeClient<Channel>, Failure> {
+    Ok(reach(args, out).await?.node())
+}
+
+/// A connection to a node, for every service of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection {
+    channel: Channel,
+}
+
+impl Connection {
+    /// What the node is and how it stands.
+    pub(crate) fn node(&self) -> NodeClient<Channel> {
+        NodeClient::new(self.channel.clone()).max_decoding_message_size(LARGEST)
+    }
+
+    /// What changes the node.
+    pub(crate) fn operation(&self) -> OperationClient<Channel> {
+        OperationClient::new(self.channel.clone()).max_decoding_message_size(LARGEST)
+    }
+}
+
+/// As [`connect`], for every service of the node.
+pub(crate) async fn reach(args: &NodeArgs, out: &mut Output) -> Result<Connection, Failure> {
     let (endpoint, trust) = read(args)?;
     if endpoint.typed_http {
         out.notice("http:// was typed, but what goes over the wire is TLS");
@@ -132,7 +156,7 @@ pub(crate) async fn connect(
             "{endpoint} is trusted for this call because it answered; to be sure next time: --fingerprint {seen}"
         ));
     }
-    Ok(NodeClient::new(channel).max_decoding_message_size(LARGEST))
+    Ok(Connection { channel })
 }
 
 fn read(args: &NodeArgs) -> Result<(Endpoint, Trust), Failure> {

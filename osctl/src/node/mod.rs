@@ -6,5 +6,5 @@ mod fingerprint;
 mod verifier;
 mod words;
 
-pub(crate) use connect::{ask, connect, refused};
+pub(crate) use connect::{Connection, ask, connect, reach, refused};
 pub(crate) use words::{age, goal_state, millis, short, unit_state};

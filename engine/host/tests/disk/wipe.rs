@@ -19,8 +19,8 @@ async fn a_wiped_partition_is_formatted_anew_and_a_mounted_one_is_left_alone() {
     assert_eq!(unlocated.to_string(), "partition keel-data: this boot has not located it");
 
     partition::activate(&located(Some(&disk), Wipe::Never), &machine.roots, &say).await.unwrap();
-    let make =
-        || filesystem::activate(&unit("PARTLABEL=keel-data"), &machine.roots, &Children, &say);
+    let data = unit("PARTLABEL=keel-data");
+    let make = || filesystem::activate(&data, &machine.roots, &Children, &say);
     let first = make().await.unwrap();
     assert!(first.made);
     let place = tempfile::tempdir().unwrap();
