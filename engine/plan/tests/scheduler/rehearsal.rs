@@ -138,7 +138,7 @@ fn what_a_request_would_do() {
     // While the boot is under way, what it does anyway is not told of.
     check(NODE, 5, Start, "kubelet", &[]);
     check(NODE, 15, Stop, "kubelet", &["stop kubelet"]);
-    check(NODE, 15, Stop, "containerd", &["stop! containerd", "stop kubelet requires containerd"]);
+    check(NODE, 15, Stop, "containerd", &["stop kubelet requires containerd", "stop! containerd"]);
 }
 
 #[test]

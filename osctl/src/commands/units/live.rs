@@ -257,26 +257,26 @@ fn sentences(heard: &Heard) -> Vec<String> {
     let mut lines = Vec::new();
     match own.state() {
         UnitState::Inactive if own.note.is_some() => {
-            lines.push(format!("It is down since {since}{note}."));
+            lines.push(format!("It has been down for {since}{note}."));
         }
         UnitState::Inactive => lines.push("Nothing was asked of it, so it is not up.".to_owned()),
         UnitState::Waiting => waiting(heard, &since, &note, &mut lines),
         UnitState::Activating => {
             let times = if own.attempts > 1 {
-                format!(", for the {} time", nth(own.attempts))
+                format!(", for the {} time,", nth(own.attempts))
             } else {
                 String::new()
             };
-            lines.push(format!("It is being started since {since}{times}{}.", deadline(&own, now)));
+            lines.push(format!("It has been starting for {since}{times}{}.", deadline(&own, now)));
             lines.push(format!("If it fails, {}.", consequence(&heard.unit.on_failure)));
         }
         UnitState::Running => {
             let pid = own.pid.map(|pid| format!(", pid {pid}")).unwrap_or_default();
-            lines.push(format!("It is up since {since}{}{pid}.", took(&own)));
+            lines.push(format!("It has been up for {since}{}{pid}.", took(&own)));
         }
         UnitState::Exited => lines.push(format!("It did its work {since} ago{}.", took(&own))),
         UnitState::Deactivating => {
-            lines.push(format!("It is being stopped since {since}."));
+            lines.push(format!("It has been stopping for {since}."));
         }
         UnitState::Failed => failed(heard, &since, &note, &mut lines),
         UnitState::Skipped => lines.push(format!("It was skipped {since} ago{note}.")),
@@ -305,7 +305,7 @@ fn waiting(heard: &Heard, since: &str, note: &str, lines: &mut Vec<String>) {
         return;
     }
     let Some(first) = heard.chain.first() else {
-        lines.push(format!("It waits since {since} for its condition to be decided."));
+        lines.push(format!("It has been waiting for {since} for its condition to be decided."));
         return;
     };
     let direct: Vec<&str> = heard
@@ -320,7 +320,7 @@ fn waiting(heard: &Heard, since: &str, note: &str, lines: &mut Vec<String>) {
     if direct.is_empty() {
         direct.push(first.name.as_str());
     }
-    lines.push(format!("It waits since {since} for {}.", listed(&direct)));
+    lines.push(format!("It has been waiting for {} for {since}.", listed(&direct)));
     root(heard, lines);
 }
 
@@ -348,7 +348,7 @@ fn root(heard: &Heard, lines: &mut Vec<String>) {
     let now = millis(blocker.now.as_ref());
     let since = age(now.saturating_sub(millis(unit.since.as_ref())));
     let what = if heard.chain.len() > 1 {
-        format!("In the end it is {} that", unit.name)
+        format!("At the root is {}, which", unit.name)
     } else {
         unit.name.clone()
     };
@@ -356,7 +356,7 @@ fn root(heard: &Heard, lines: &mut Vec<String>) {
     let on_failure = consequence(&blocker.on_failure);
     match unit.state() {
         UnitState::Activating => {
-            lines.push(format!("{what} is being started since {since}{}.", deadline(&unit, now)));
+            lines.push(format!("{what} has been starting for {since}{}.", deadline(&unit, now)));
             lines.push(format!("If it fails, {on_failure}."));
         }
         UnitState::Waiting => match &blocker.restart_at {
@@ -364,19 +364,21 @@ fn root(heard: &Heard, lines: &mut Vec<String>) {
                 let left = short(millis(Some(at)).saturating_sub(now));
                 lines.push(format!("{what} is started again in {left}{note}."));
             }
-            None => lines.push(format!("{what} waits since {since}.")),
+            None => lines.push(format!("{what} has been waiting for {since}.")),
         },
         UnitState::Failed => {
             lines.push(format!("{what} failed {since} ago{note}."));
             lines.push(format!("Its failure policy is `{}`: {on_failure}.", blocker.on_failure));
         }
-        UnitState::Deactivating => lines.push(format!("{what} is being stopped since {since}.")),
+        UnitState::Deactivating => lines.push(format!("{what} has been stopping for {since}.")),
         UnitState::Running => {
-            lines.push(format!("{what} runs since {since}, and it is its end that is waited for."));
+            lines.push(format!(
+                "{what} has been running for {since}; it is its end that is waited for."
+            ));
         }
         state => {
             let word = unit_state(state.into()).0;
-            lines.push(format!("{what} is {word} since {since}{note}."));
+            lines.push(format!("{what} has been {word} for {since}{note}."));
         }
     }
 }
@@ -384,8 +386,8 @@ fn root(heard: &Heard, lines: &mut Vec<String>) {
 /// When its start times out, as the end of a sentence.
 fn deadline(unit: &Unit, now: u64) -> String {
     match unit.deadline.as_ref().map(|at| millis(Some(at)).checked_sub(now)) {
-        Some(Some(left)) => format!(", and times out in {}", short(left)),
-        Some(None) => ", and its time is over".to_owned(),
+        Some(Some(left)) => format!(" and times out in {}", short(left)),
+        Some(None) => " and its time is over".to_owned(),
         None => String::new(),
     }
 }
@@ -533,7 +535,7 @@ mod tests {
         );
         check(
             &alone(Unit { took: ms(1_500), pid: Some(7), ..unit("a", UnitState::Running) }),
-            &["It is up since 12 s, after 1.50 s, pid 7."],
+            &["It has been up for 12 s, after 1.50 s, pid 7."],
         );
         check(&alone(unit("a", UnitState::Exited)), &["It did its work 12 s ago."]);
         let note = || Some("no such file".to_owned());
@@ -551,7 +553,7 @@ mod tests {
         check(
             &alone(Unit { deadline: ms(33_250), attempts: 2, ..unit("a", UnitState::Activating) }),
             &[
-                "It is being started since 12 s, for the 2nd time, and times out in 1.25 s.",
+                "It has been starting for 12 s, for the 2nd time, and times out in 1.25 s.",
                 "If it fails, what requires it fails too, and the machine goes on without.",
             ],
         );
@@ -563,7 +565,7 @@ mod tests {
             &blocked(failed, None, UnitState::Failed),
             &[
                 "It failed 12 s ago: needs containerd, which is not up.",
-                "In the end it is partition.data that failed 12 s ago: no such file.",
+                "At the root is partition.data, which failed 12 s ago: no such file.",
                 "Its failure policy is `degrade`: what requires it fails too, and the machine goes on without.",
                 "It is started by itself when that comes up.",
                 "It holds up boot.",
@@ -573,8 +575,8 @@ mod tests {
         check(
             &blocked(pausing, ms(34_000), UnitState::Waiting),
             &[
-                "It waits since 12 s for containerd.",
-                "In the end it is lease that is started again in 2.00 s: no such file.",
+                "It has been waiting for containerd for 12 s.",
+                "At the root is lease, which is started again in 2.00 s: no such file.",
                 "It holds up boot.",
             ],
         );
