@@ -8,14 +8,13 @@ use tonic::Status;
 
 use crate::log::chain;
 
-/// Init's status, and the fingerprint of the certificate that it is told under.
-pub(crate) fn status(status: control::Status, fingerprint: String) -> v1::NodeStatus {
+/// Init's status. What the agent knows is not in it yet.
+pub(crate) fn status(status: control::Status) -> v1::NodeStatus {
     v1::NodeStatus {
         version: status.version,
         kernel: status.kernel,
         hostname: status.hostname,
         machine_id: status.machine_id,
-        fingerprint,
         uptime: Some(duration(status.uptime_ms)),
         goal: status.goal,
         state: goal_state(status.state).into(),
@@ -23,11 +22,7 @@ pub(crate) fn status(status: control::Status, fingerprint: String) -> v1::NodeSt
         digest: status.digest,
         links: status.links.into_iter().map(link).collect(),
         boot: status.boot.map(boot_report),
-        mode: v1::Mode::Maintenance.into(),
-        time: Some(std::time::SystemTime::now().into()),
-        certificate: None,
-        authorities: Vec::new(),
-        agent_uptime: None,
+        ..v1::NodeStatus::default()
     }
 }
 

@@ -1,16 +1,24 @@
 //! keel-agent: the API of a node on the network. It carries questions to init and answers back; it changes nothing itself.
 
+mod about;
 mod answers;
+mod audit;
 mod authz;
+mod calls;
 mod convert;
 mod identity;
 mod listen;
 mod log;
+mod metrics;
 mod notify;
+mod peer;
+mod places;
 mod processes;
 mod serve;
+mod server;
 mod service;
 mod tls;
+mod trust;
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -20,8 +28,9 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::identity::{Identity, Names};
+use crate::identity::{Given, Identity, Names, usable};
 use crate::log::say;
+use crate::serve::Settings;
 
 /// Where a node keeps who it is.
 const IDENTITY_DIR: &str = "/var/lib/keel/identity";
@@ -53,6 +62,8 @@ struct IdentityArgs {
     /// An address that the certificate is for; may be given several times
     #[arg(long, value_name = "IP")]
     address: Vec<IpAddr>,
+    #[command(flatten)]
+    given: GivenArgs,
 }
 
 #[derive(Debug, Args)]
@@ -63,21 +74,58 @@ struct ServeArgs {
     /// A folder for an identity that ends with this boot, for a machine on which the other folder does not exist
     #[arg(long)]
     spare_dir: Option<PathBuf>,
+    /// The CAs of the machine config, in PEM: nobody else is let in, and nobody at all without this file
+    #[arg(long, value_name = "FILE")]
+    trusted_ca: Option<PathBuf>,
+    /// What the CAs of the machine config have revoked, in PEM
+    #[arg(long, value_name = "FILE")]
+    trusted_crl: Option<PathBuf>,
+    /// The cluster's CAs, in PEM; the node is in maintenance until this file is there
+    #[arg(long, value_name = "FILE", default_value = "/var/lib/keel/trust/cluster-ca.crt")]
+    cluster_ca: PathBuf,
+    /// What the cluster's CAs have revoked, in PEM, if the file is there
+    #[arg(long, value_name = "FILE", default_value = "/var/lib/keel/trust/cluster-ca.crl")]
+    cluster_crl: PathBuf,
+    /// The folder where calls are recorded
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/keel/audit")]
+    audit_dir: PathBuf,
+    /// The same, for a machine on which the identity ends with this boot
+    #[arg(long, value_name = "DIR", default_value = "/run/keel/audit")]
+    spare_audit_dir: PathBuf,
     /// Where to listen, an address and a port; [::] takes IPv4 too
     #[arg(long, default_value = "[::]:50051")]
     listen: SocketAddr,
     /// Init's socket
     #[arg(long, default_value = keel_control::SOCKET)]
     control: PathBuf,
+    #[command(flatten)]
+    given: GivenArgs,
+}
+
+impl From<ServeArgs> for Settings {
+    fn from(args: ServeArgs) -> Self {
+        Self {
+            given: args.given.into(),
+            identity: args.dir,
+            spare: args.spare_dir,
+            address: args.listen,
+            control: args.control,
+            trust: trust::Places {
+                config: args.trusted_ca,
+                config_crl: args.trusted_crl,
+                cluster: args.cluster_ca,
+                cluster_crl: args.cluster_crl,
+            },
+            audit: args.audit_dir,
+            spare_audit: args.spare_audit_dir,
+        }
+    }
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Identity(args) => make_identity(args),
-        Command::Serve(args) => {
-            serve::run(&args.dir, args.spare_dir.as_deref(), args.listen, args.control)
-                .map_err(Into::into)
-        }
+        Command::Serve(args) => serve::run(args.into()).map_err(Into::into),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -88,10 +136,33 @@ fn main() -> ExitCode {
     }
 }
 
+/// An identity that the machine config carries.
+#[derive(Debug, Args)]
+struct GivenArgs {
+    /// The certificate that the machine config gives, in PEM, with what leads to its CA: then none is made
+    #[arg(long, value_name = "FILE", requires = "given_key")]
+    given_certificate: Option<PathBuf>,
+    /// The key of that certificate, in PEM
+    #[arg(long, value_name = "FILE", requires = "given_certificate")]
+    given_key: Option<PathBuf>,
+}
+
+impl From<GivenArgs> for Option<Given> {
+    fn from(args: GivenArgs) -> Self {
+        Some(Given { certificate: args.given_certificate?, key: args.given_key? })
+    }
+}
+
 fn make_identity(args: IdentityArgs) -> Result<(), Box<dyn Error>> {
     let hostname = args.hostname.or_else(hostname);
     let names = Names { hostname, addresses: args.address };
-    let identity = Identity::locate_or_make(&args.dir, &names)?;
+    let identity = match args.given.into() {
+        Some(given) => Identity::given(&given)?,
+        None => {
+            let identity = Identity::locate_or_make(&args.dir, &names)?;
+            Identity::renew(&args.dir, &names)?.unwrap_or(identity)
+        }
+    };
     writeln!(io::stdout(), "{}", identity.fingerprint)?;
     Ok(())
 }
@@ -100,5 +171,5 @@ fn make_identity(args: IdentityArgs) -> Result<(), Box<dyn Error>> {
 fn hostname() -> Option<String> {
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname").ok()?;
     let name = name.trim_end();
-    (!name.is_empty() && name != "(none)" && name.is_ascii()).then(|| name.to_owned())
+    usable(name).then(|| name.to_owned())
 }

@@ -24,7 +24,8 @@ pub struct NodeStatus {
     /// The machine id: 32 lower-case hexadecimal digits. Absent until the machine has one.
     #[prost(string, optional, tag = "4")]
     pub machine_id: ::core::option::Option<::prost::alloc::string::String>,
-    /// SHA-256 of the certificate that this API is served with: 64 lower-case hexadecimal digits.
+    /// SHA-256 of the public key that this API is served with (its SubjectPublicKeyInfo in DER): 64 lower-case hexadecimal digits.
+    /// It stays as it is when the certificate is renewed.
     #[prost(string, tag = "5")]
     pub fingerprint: ::prost::alloc::string::String,
     /// Time since init started.

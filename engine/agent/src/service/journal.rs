@@ -1,17 +1,26 @@
 //! keel.v1.Journal: what the node has said and recorded.
 
+use std::sync::Arc;
+
 use keel_proto::v1::journal_server::Journal as JournalApi;
 use keel_proto::v1::{
     GetBootRequest, GetBootResponse, ListBootsRequest, ListBootsResponse, ReadAuditRequest,
     ReadAuditResponse, ReadKernelLogRequest, ReadKernelLogResponse, ReadLogsRequest,
     ReadLogsResponse,
 };
+use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use crate::calls::Shared;
+use crate::service::audit;
+
 /// The service.
 #[derive(Debug)]
-pub(crate) struct Journal {}
+pub(crate) struct Journal {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) stopping: watch::Receiver<bool>,
+}
 
 #[tonic::async_trait]
 impl JournalApi for Journal {
@@ -53,8 +62,9 @@ impl JournalApi for Journal {
 
     async fn read_audit(
         &self,
-        _: Request<ReadAuditRequest>,
+        request: Request<ReadAuditRequest>,
     ) -> Result<Response<Self::ReadAuditStream>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let stopping = self.stopping.clone();
+        Ok(Response::new(audit::read(self.shared.clone(), request.into_inner(), stopping)))
     }
 }

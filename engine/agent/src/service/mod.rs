@@ -1,5 +1,6 @@
 //! What the API does: one file per service.
 
+mod audit;
 mod journal;
 mod node;
 mod operation;

@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use crate::about::About;
 use crate::processes::{NoCgroup, Places, processes};
 use crate::service::watch::Watch;
 use crate::{answers, convert};
@@ -33,7 +34,7 @@ const WATCHERS: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Node {
     control: PathBuf,
-    fingerprint: String,
+    about: Arc<About>,
     questions: Semaphore,
     watchers: Arc<Semaphore>,
     inventories: Semaphore,
@@ -41,15 +42,15 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Asks init at that socket, shows that fingerprint, and ends its streams when `stopping` turns true.
+    /// Asks init at that socket, adds what the agent knows, and ends its streams when `stopping` turns true.
     pub(crate) fn new(
         control: PathBuf,
-        fingerprint: String,
+        about: Arc<About>,
         stopping: watch::Receiver<bool>,
     ) -> Self {
         Self {
             control,
-            fingerprint,
+            about,
             questions: Semaphore::new(QUESTIONS),
             watchers: Arc::new(Semaphore::new(WATCHERS)),
             inventories: Semaphore::new(1),
@@ -80,7 +81,8 @@ impl NodeApi for Node {
         _: Request<GetStatusRequest>,
     ) -> Result<Response<GetStatusResponse>, Status> {
         let status = self.ask(Control::status).await?;
-        let status = convert::status(status, self.fingerprint.clone());
+        let mut status = convert::status(status);
+        self.about.complete(&mut status);
         Ok(Response::new(GetStatusResponse { status: Some(status) }))
     }
 
