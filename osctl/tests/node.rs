@@ -11,17 +11,46 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use keel_control::{
-    Address, BootReport, ConnectionError, CriticalUnit, Degraded, EventLog, GoalState, Happened,
-    Inventory, InventoryDisk, InventoryDriver, InventoryLink, InventoryPartition, Limits, Link,
-    Refusal, Service, Shutdown, Status, Unit, UnitBoot, UnitList, UnitState,
+    Address, BootRecord, BootReport, ConnectionError, CriticalUnit, Degraded, EventLog, GoalState,
+    Happened, Inventory, InventoryDisk, InventoryDriver, InventoryLink, InventoryPartition, Limits,
+    Link, LogBatch, LogLine, LogQuery, LogSource, Refusal, RefusalKind, Service, Shutdown, Status,
+    Unit, UnitBoot, UnitList, UnitState,
 };
 use tempfile::TempDir;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// A machine with one unit, and the goal that waits for it.
 struct Machine {
     state: GoalState,
     log: EventLog,
+    /// How many lines containerd has written.
+    lines: watch::Sender<u64>,
+}
+
+/// Lines of containerd, in their order.
+struct Lines {
+    next: u64,
+    written: watch::Receiver<u64>,
+}
+
+impl LogSource for Lines {
+    fn read(&mut self) -> LogBatch {
+        let end = (*self.written.borrow() + 1).clamp(self.next, self.next + 10);
+        let line = |seq| LogLine {
+            seq,
+            at_ms: 1_000 + seq,
+            unit: "containerd".to_owned(),
+            text: format!("line {seq}"),
+            cut: false,
+        };
+        let lines = (self.next..end).map(line).collect();
+        self.next = end;
+        LogBatch { now_ms: 61_000, dropped: 0, lines, next: end }
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.written.clone()
+    }
 }
 
 impl Service for Machine {
@@ -140,6 +169,39 @@ impl Service for Machine {
         &self.log
     }
 
+    fn logs(&self, query: &LogQuery) -> Result<Box<dyn LogSource>, Refusal> {
+        if query.units.iter().any(|unit| unit != "containerd") {
+            return Err(RefusalKind::NoLog(
+                "no unit of the running graph is called that".to_owned(),
+            )
+            .into());
+        }
+        let written = self.lines.subscribe();
+        let next = *written.borrow() + 1;
+        if query.from_seq > next {
+            return Err(RefusalKind::NoLine { asked: query.from_seq, next }.into());
+        }
+        let tail = if query.tail == 0 { 1 } else { next.saturating_sub(query.tail.into()) };
+        Ok(Box::new(Lines { next: query.from_seq.max(tail).max(1), written }))
+    }
+
+    async fn boot(&self) -> Result<BootRecord, Refusal> {
+        Ok(BootRecord {
+            id: BOOT_ID.to_owned(),
+            began_ms: 1_700_000_000_000,
+            recorded_ms: 1_700_000_061_000,
+            goal: "boot".to_owned(),
+            state: self.state,
+            total_us: Some(1_500_250),
+            digest: format!("sha256:{}", "0123abcd".repeat(8)),
+            ended: None,
+        })
+    }
+
+    async fn trace(&self) -> Result<Vec<u8>, Refusal> {
+        Ok(fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/traces/demo.json")).unwrap())
+    }
+
     async fn shutdown(&self, _: Shutdown) -> Result<(), Refusal> {
         unreachable!("no read-only call takes a machine down")
     }
@@ -149,6 +211,7 @@ impl Service for Machine {
     }
 }
 
+const BOOT_ID: &str = "9f3a5c7e91b24d4e8a6b0123456789ab";
 const MACHINE_ID: &str = "0f3a5c7e91b24d4e8a6b0123456789ab";
 
 /// The machine's control server on a thread of its own, until it is dropped.
@@ -160,7 +223,8 @@ struct Init {
 
 impl Init {
     fn start(socket: &Path, state: GoalState) -> Self {
-        let machine = Arc::new(Machine { state, log: EventLog::new(4) });
+        let machine =
+            Arc::new(Machine { state, log: EventLog::new(4), lines: watch::Sender::new(3) });
         let (stop, stopped) = oneshot::channel();
         let (listening, is_listening) = std::sync::mpsc::channel();
         let (socket, served) = (socket.to_owned(), machine.clone());

@@ -93,9 +93,10 @@ async fn serve(
     tell(State::Ready);
 
     let (stopping_in, stopping) = watch::channel(false);
+    let journal = Journal::new(control.clone(), keel_control::RECORDS.into(), stopping.clone());
     let node = Node::new(control, fingerprint, stopping.clone());
     let node = Gate::before(NodeServer::new(node).max_decoding_message_size(REQUEST));
-    let journal = JournalServer::new(Journal {}).max_decoding_message_size(REQUEST);
+    let journal = JournalServer::new(journal).max_decoding_message_size(REQUEST);
     let operation = OperationServer::new(Operation {}).max_decoding_message_size(REQUEST);
     let server = Server::builder()
         .max_concurrent_streams(STREAMS)

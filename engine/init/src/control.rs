@@ -6,22 +6,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keel_control::{
-    ConnectionError, EventLog, Inventory, Limits, Refusal, RefusalKind, Service, Shutdown, Status,
-    UnitList, bind, serve,
+    BootRecord, ConnectionError, EventLog, Inventory, Limits, LogQuery, LogSource, Refusal,
+    RefusalKind, Service, Shutdown, Status, UnitList, bind, serve,
 };
 use keel_host::disk::inventory::Roots;
 use keel_host::inventory::Inventories;
-use keel_plan::ShutdownKind;
+use keel_plan::{ShutdownKind, Trace};
 use tokio::sync::{mpsc, oneshot};
 
-use crate::inventory;
+use crate::logs::Logs;
 use crate::screen::Screen;
+use crate::{inventory, recorder};
 
 /// A question to the owner of the state.
 pub(crate) enum Question {
     Status(oneshot::Sender<Status>),
     Units(oneshot::Sender<UnitList>),
     Shutdown(ShutdownKind, oneshot::Sender<Result<(), Refusal>>),
+    Boot(oneshot::Sender<BootRecord>),
+    Trace(oneshot::Sender<Trace>),
 }
 
 /// Questions that wait for the owner. He answers each in microseconds.
@@ -35,17 +38,19 @@ pub(crate) struct Answers {
     questions: mpsc::Sender<Question>,
     inventories: Inventories,
     events: Arc<EventLog>,
+    logs: Logs,
     screen: Screen,
 }
 
 /// The two ends: one answers connections, the other is the owner's.
 pub(crate) fn channel(
     events: Arc<EventLog>,
+    logs: Logs,
     screen: Screen,
 ) -> (Arc<Answers>, mpsc::Receiver<Question>) {
     let (questions, asked) = mpsc::channel(WAITING);
     let inventories = Inventories::new(Roots::default());
-    (Arc::new(Answers { questions, inventories, events, screen }), asked)
+    (Arc::new(Answers { questions, inventories, events, logs, screen }), asked)
 }
 
 impl Answers {
@@ -84,6 +89,19 @@ impl Service for Answers {
 
     fn events(&self) -> &EventLog {
         &self.events
+    }
+
+    /// Lines are no state of the owner either: units write into buffers of their own.
+    fn logs(&self, query: &LogQuery) -> Result<Box<dyn LogSource>, Refusal> {
+        self.logs.read(query)
+    }
+
+    async fn boot(&self) -> Result<BootRecord, Refusal> {
+        self.ask(Question::Boot).await
+    }
+
+    async fn trace(&self) -> Result<Vec<u8>, Refusal> {
+        Ok(recorder::trace_json(self.ask(Question::Trace).await?).into_bytes())
     }
 
     async fn shutdown(&self, how: Shutdown) -> Result<(), Refusal> {

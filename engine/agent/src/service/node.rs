@@ -16,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::convert;
-use crate::service::watch::Watch;
+use crate::service::watch::{Filter, Watch};
 
 /// Callers that may ask init something at one moment; the others wait their turn. With the watchers they stay within the
 /// connections that init allows.
@@ -135,8 +135,10 @@ impl NodeApi for Node {
                 "{WATCHERS} callers watch already; try again when one has left"
             ))
         })?;
-        let WatchEventsRequest { from_seq, follow, .. } = request.into_inner();
-        let watch = Watch { control: self.control.clone(), from_seq, follow, _place: place };
+        let WatchEventsRequest { from_seq, follow, units, kinds } = request.into_inner();
+        let filter = Filter { units, kinds };
+        let control = self.control.clone();
+        let watch = Watch { control, from_seq, follow, filter, _place: place };
         Ok(Response::new(watch.start(self.stopping.clone())))
     }
 }
