@@ -3,12 +3,14 @@
 pub(crate) mod boot;
 pub(crate) mod completion;
 pub(crate) mod config;
+pub(crate) mod context;
 pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod graph;
 pub(crate) mod image;
 pub(crate) mod inputs;
 pub(crate) mod inventory;
+pub(crate) mod known_nodes;
 pub(crate) mod man;
 pub(crate) mod status;
 pub(crate) mod units;
