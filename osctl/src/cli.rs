@@ -1,13 +1,18 @@
 //! What can be typed: one place that names every command and every option that all commands share.
 
+use std::path::PathBuf;
+
+use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 
 use crate::commands::boot::Boot;
 use crate::commands::completion::Completion;
 use crate::commands::config::Config;
+use crate::commands::context::ContextCommand;
 use crate::commands::explain::Explain;
 use crate::commands::graph::Graph;
 use crate::commands::image::ImageCommand;
+use crate::commands::known_nodes::KnownNodesCommand;
 use crate::commands::man::Man;
 use crate::commands::power::{Reboot, Shutdown};
 use crate::commands::processes::Processes;
@@ -46,16 +51,44 @@ pub(crate) struct Cli {
 
 const NODE: &str = "Talking to a node";
 
-/// Which node to talk to and how to know that it is the right one.
+/// Which node to talk to, how to know that it is the right one, and who one is to it.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct NodeArgs {
-    /// The node's API: [https://]HOST[:PORT]; the port is 50051 when it is left out
-    #[arg(long, global = true, value_name = "HOST[:PORT]", env = "OSCTL_ENDPOINT", help_heading = NODE)]
-    pub(crate) endpoint: Option<String>,
+    /// The node's API: [https://]HOST[:PORT]; the port is 50051 when it is left out. Again for several nodes at once
+    #[arg(long, global = true, value_name = "HOST[:PORT]", env = "OSCTL_ENDPOINT", value_delimiter = ',', help_heading = NODE)]
+    pub(crate) endpoint: Vec<String>,
 
     /// SHA-256 fingerprint of the node's certificate, as its console shows it
     #[arg(long, global = true, value_name = "SHA256", env = "OSCTL_FINGERPRINT", help_heading = NODE)]
     pub(crate) fingerprint: Option<String>,
+
+    /// Refuse a node that is not known, rather than trust it on first use
+    #[arg(long, global = true, env = "OSCTL_KNOWN_ONLY", value_parser = FalseyValueParser::new(), help_heading = NODE)]
+    pub(crate) known_only: bool,
+
+    /// Show who you are by the client certificate of a kubeconfig
+    #[arg(long, global = true, value_name = "FILE", env = "OSCTL_KUBECONFIG", help_heading = NODE)]
+    pub(crate) kubeconfig: Option<PathBuf>,
+
+    /// The kubeconfig's context, where it is not the current one
+    #[arg(long, global = true, value_name = "NAME", help_heading = NODE)]
+    pub(crate) context: Option<String>,
+
+    /// Show who you are by this client certificate, in PEM form
+    #[arg(long, global = true, value_name = "FILE", env = "OSCTL_CERT", help_heading = NODE)]
+    pub(crate) cert: Option<PathBuf>,
+
+    /// The key of that certificate
+    #[arg(long, global = true, value_name = "FILE", env = "OSCTL_KEY", help_heading = NODE)]
+    pub(crate) key: Option<PathBuf>,
+
+    /// The authority that signed the node's certificate
+    #[arg(long, global = true, value_name = "FILE", env = "OSCTL_CA", help_heading = NODE)]
+    pub(crate) ca: Option<PathBuf>,
+
+    /// The context of `osctl context` to use, where it is not the current one
+    #[arg(long, global = true, value_name = "NAME", env = "OSCTL_CONTEXT", help_heading = NODE)]
+    pub(crate) keel_context: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -98,6 +131,11 @@ pub(crate) enum Command {
     Shutdown(Shutdown),
 
     Reset(Reset),
+    #[command(subcommand)]
+    Context(ContextCommand),
+
+    #[command(subcommand)]
+    KnownNodes(KnownNodesCommand),
 
     Completion(Completion),
 

@@ -60,6 +60,14 @@ impl Failure {
         self
     }
 
+    /// Says which node it was, where several are asked and the words do not tell.
+    pub(crate) fn at(mut self, node: &str) -> Self {
+        if !self.what.contains(node) {
+            self.what = format!("{node}: {}", self.what);
+        }
+        self
+    }
+
     /// Ends with this code, where a command gives codes a meaning of their own.
     pub(crate) fn ending(mut self, exit: Exit) -> Self {
         self.exit = exit;

@@ -51,6 +51,8 @@ fn dispatch(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
         Command::Shutdown(command) => command.run(&cli.node, out),
         Command::Reset(command) => command.run(&cli.node, out),
         Command::Events(args) => commands::events::run(&args, &cli.node, out),
+        Command::Context(command) => command.run(&cli.node, out),
+        Command::KnownNodes(command) => command.run(out),
         Command::Completion(command) => command.run(out),
         Command::Man(command) => command.run(out),
         Command::Inventory(args) => commands::inventory::run(&args, &cli.node, out),

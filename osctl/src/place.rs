@@ -20,6 +20,17 @@ pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
     place(path, bytes, false)
 }
 
+/// Writes a file that nobody but this user may read, and replaces the one that is there.
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let target = end_of(path)?.ok_or_else(|| io::Error::other("it is no file with a place"))?;
+    let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty());
+    // Mode 0600 is tempfile's own.
+    let mut file = tempfile::NamedTempFile::new_in(parent.unwrap_or(Path::new(".")))?;
+    file.write_all(bytes)?;
+    file.as_file().sync_all()?;
+    file.persist(target).map(drop).map_err(|error| error.error)
+}
+
 fn place(path: &Path, bytes: &[u8], replace: bool) -> io::Result<()> {
     let old = fs::metadata(path).ok();
     let target = match end_of(path)? {

@@ -25,7 +25,11 @@ fn root() -> PathBuf {
 
 fn osctl<'a>(arguments: impl IntoIterator<Item = &'a str>) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_osctl"));
-    command.args(arguments).env_remove("OSCTL_ENDPOINT").env_remove("OSCTL_FINGERPRINT");
+    command
+        .args(arguments)
+        .env_remove("OSCTL_ENDPOINT")
+        .env_remove("OSCTL_FINGERPRINT")
+        .env("OSCTL_HOME", "/nonexistent/osctl");
     command.current_dir(root()).output().unwrap()
 }
 
@@ -100,6 +104,7 @@ fn what_is_shown_does_what_the_book_says() {
                 .env("PATH", &path)
                 .env_remove("OSCTL_ENDPOINT")
                 .env_remove("OSCTL_FINGERPRINT")
+                .env("OSCTL_HOME", folder.path().join("home"))
                 .output()
                 .unwrap();
             let page = line.page.display();

@@ -11,17 +11,46 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use keel_control::{
-    Address, BootReport, ConnectionError, CriticalUnit, Degraded, EventLog, GoalState, Happened,
-    Inventory, InventoryDisk, InventoryDriver, InventoryLink, InventoryPartition, Limits, Link,
-    Refusal, Service, Shutdown, Status, Unit, UnitBoot, UnitList, UnitState,
+    Address, BootRecord, BootReport, ConnectionError, CriticalUnit, Degraded, EventLog, GoalState,
+    Happened, Inventory, InventoryDisk, InventoryDriver, InventoryLink, InventoryPartition, Limits,
+    Link, LogBatch, LogLine, LogQuery, LogSource, Refusal, RefusalKind, Service, Shutdown, Status,
+    Unit, UnitBoot, UnitList, UnitState,
 };
 use tempfile::TempDir;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// A machine with one unit, and the goal that waits for it.
 struct Machine {
     state: GoalState,
     log: EventLog,
+    /// How many lines containerd has written.
+    lines: watch::Sender<u64>,
+}
+
+/// Lines of containerd, in their order.
+struct Lines {
+    next: u64,
+    written: watch::Receiver<u64>,
+}
+
+impl LogSource for Lines {
+    fn read(&mut self) -> LogBatch {
+        let end = (*self.written.borrow() + 1).clamp(self.next, self.next + 10);
+        let line = |seq| LogLine {
+            seq,
+            at_ms: 1_000 + seq,
+            unit: "containerd".to_owned(),
+            text: format!("line {seq}"),
+            cut: false,
+        };
+        let lines = (self.next..end).map(line).collect();
+        self.next = end;
+        LogBatch { now_ms: 61_000, dropped: 0, lines, next: end }
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.written.clone()
+    }
 }
 
 impl Service for Machine {
@@ -140,6 +169,39 @@ impl Service for Machine {
         &self.log
     }
 
+    fn logs(&self, query: &LogQuery) -> Result<Box<dyn LogSource>, Refusal> {
+        if query.units.iter().any(|unit| unit != "containerd") {
+            return Err(RefusalKind::NoLog(
+                "no unit of the running graph is called that".to_owned(),
+            )
+            .into());
+        }
+        let written = self.lines.subscribe();
+        let next = *written.borrow() + 1;
+        if query.from_seq > next {
+            return Err(RefusalKind::NoLine { asked: query.from_seq, next }.into());
+        }
+        let tail = if query.tail == 0 { 1 } else { next.saturating_sub(query.tail.into()) };
+        Ok(Box::new(Lines { next: query.from_seq.max(tail).max(1), written }))
+    }
+
+    async fn boot(&self) -> Result<BootRecord, Refusal> {
+        Ok(BootRecord {
+            id: BOOT_ID.to_owned(),
+            began_ms: 1_700_000_000_000,
+            recorded_ms: 1_700_000_061_000,
+            goal: "boot".to_owned(),
+            state: self.state,
+            total_us: Some(1_500_250),
+            digest: format!("sha256:{}", "0123abcd".repeat(8)),
+            ended: None,
+        })
+    }
+
+    async fn trace(&self) -> Result<Vec<u8>, Refusal> {
+        Ok(fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/traces/demo.json")).unwrap())
+    }
+
     async fn shutdown(&self, _: Shutdown) -> Result<(), Refusal> {
         unreachable!("no read-only call takes a machine down")
     }
@@ -149,6 +211,7 @@ impl Service for Machine {
     }
 }
 
+const BOOT_ID: &str = "9f3a5c7e91b24d4e8a6b0123456789ab";
 const MACHINE_ID: &str = "0f3a5c7e91b24d4e8a6b0123456789ab";
 
 /// The machine's control server on a thread of its own, until it is dropped.
@@ -160,7 +223,8 @@ struct Init {
 
 impl Init {
     fn start(socket: &Path, state: GoalState) -> Self {
-        let machine = Arc::new(Machine { state, log: EventLog::new(4) });
+        let machine =
+            Arc::new(Machine { state, log: EventLog::new(4), lines: watch::Sender::new(3) });
         let (stop, stopped) = oneshot::channel();
         let (listening, is_listening) = std::sync::mpsc::channel();
         let (socket, served) = (socket.to_owned(), machine.clone());
@@ -238,8 +302,13 @@ impl Node {
         fs::read_to_string(self.folder.path().join("node.fingerprint")).unwrap().trim().to_owned()
     }
 
+    /// Where osctl keeps what it knows of this node.
+    fn home(&self) -> PathBuf {
+        self.folder.path().join("home")
+    }
+
     fn osctl(&self, args: &[&str]) -> Ended {
-        osctl(&[&["--endpoint", &self.endpoint], args].concat())
+        osctl_at(&self.home(), &[&["--endpoint", &self.endpoint], args].concat())
     }
 
     /// With the node's own fingerprint: nothing to remark on.
@@ -281,7 +350,13 @@ fn agent_binary() -> PathBuf {
 
 fn osctl_command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_osctl"));
-    command.args(args).env_remove("OSCTL_ENDPOINT").env_remove("OSCTL_FINGERPRINT");
+    // Nothing of the person who runs the tests.
+    for name in std::env::vars_os().map(|(name, _)| name) {
+        if name.to_string_lossy().starts_with("OSCTL_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(args).env("OSCTL_HOME", "/nonexistent/osctl");
     command
 }
 
@@ -294,7 +369,13 @@ struct Ended {
 }
 
 fn osctl(args: &[&str]) -> Ended {
-    let Output { status, stdout, stderr } = osctl_command(args).output().unwrap();
+    osctl_at(TempDir::new().unwrap().path(), args)
+}
+
+/// With the files that an osctl keeps in `home`.
+fn osctl_at(home: &Path, args: &[&str]) -> Ended {
+    let command = &mut osctl_command(args);
+    let Output { status, stdout, stderr } = command.env("OSCTL_HOME", home).output().unwrap();
     Ended {
         code: status.code(),
         stdout: String::from_utf8(stdout).unwrap(),
@@ -469,13 +550,17 @@ fn trust_is_pinned_or_shown() {
     let node = Node::start();
     let _init = node.init(GoalState::Reached);
     let first = node.osctl(&["status"]);
-    let shown = format!("to be sure next time: --fingerprint {}\n", node.fingerprint());
-    assert_eq!(first.code, Some(0));
-    assert!(
-        first.stderr.ends_with(&shown) && first.stderr.lines().count() == 1,
-        "{}",
-        first.stderr
+    let shown = format!(
+        "note: {} is known from now on by the fingerprint {}; compare it with the node's console\n",
+        node.endpoint,
+        node.fingerprint()
     );
+    assert_eq!((first.code, first.stderr), (Some(0), shown));
+    let again = node.osctl(&["status"]);
+    assert_eq!((again.code, again.stderr.as_str()), (Some(0), ""));
+    let known = fs::read_to_string(node.home().join("known-nodes")).unwrap();
+    let line = format!("\n{} sha256:{} 20", node.endpoint, node.fingerprint());
+    assert!(known.contains(&line), "{known}");
 
     let endpoint = format!("http://{}", node.endpoint);
     let typed = osctl(&["--endpoint", &endpoint, "--fingerprint", &node.fingerprint(), "status"]);
@@ -495,6 +580,98 @@ fn trust_is_pinned_or_shown() {
     );
 }
 
+#[test]
+fn several_nodes_are_asked_at_once() {
+    let (one, two) = (Node::start(), Node::start());
+    let _inits = (one.init(GoalState::Reached), two.init(GoalState::Degraded));
+    let home = TempDir::new().unwrap();
+    let free =
+        std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let ask = |args: &[&str]| {
+        let nodes = ["--endpoint", &one.endpoint, "--endpoint", &two.endpoint, "--endpoint", &free];
+        osctl_at(home.path(), &[&nodes, args].concat())
+    };
+    let status = ask(&["status"]);
+    assert_eq!(status.code, Some(1));
+    let lines: Vec<_> = status.stdout.lines().collect();
+    assert!(lines[0].starts_with("NODE "), "{}", status.stdout);
+    assert!(
+        lines[1].starts_with(&one.endpoint) && lines[1].contains("  reached  "),
+        "{}",
+        lines[1]
+    );
+    assert!(lines[2].starts_with(&two.endpoint) && lines[2].ends_with("time: no server answered"));
+    assert!(status.stderr.contains(&format!("cannot talk to {free}: it cannot be reached")));
+    assert_eq!(fs::read_to_string(home.path().join("known-nodes")).unwrap().lines().count(), 3);
+
+    let json: serde_json::Value =
+        serde_json::from_str(&ask(&["units", "--output", "json"]).stdout).unwrap();
+    let nodes = json["nodes"].as_array().unwrap();
+    assert_eq!(nodes[1]["node"], two.endpoint.as_str());
+    assert_eq!(nodes[1]["answer"]["units"][0]["name"], "containerd");
+    assert!(nodes[2]["error"].as_str().unwrap().contains("Connection refused"), "{json}");
+    assert_eq!(ask(&["inventory"]).stdout.lines().count(), 3);
+
+    let events = ask(&["events"]);
+    assert_eq!(events.code, Some(2));
+    assert!(events.stderr.contains("this asks one node, and 3 are named"), "{}", events.stderr);
+    let pinned = ask(&["--fingerprint", &one.fingerprint(), "status"]);
+    assert_eq!(pinned.code, Some(2));
+}
+
+#[test]
+fn a_changed_fingerprint_is_refused_loudly() {
+    let node = Node::start();
+    let _init = node.init(GoalState::Reached);
+    let old = "ab".repeat(32);
+    assert_eq!(node.osctl(&["known-nodes", "add", &node.endpoint, &old]).code, Some(0));
+    let refused = node.osctl(&["status"]);
+    assert_eq!((refused.code, refused.stdout.as_str()), (Some(1), ""));
+    let file = node.home().join("known-nodes");
+    for part in [
+        "ITS CERTIFICATE IS NOT THE ONE THAT IS KNOWN\n".to_owned(),
+        format!("  known  {old} since 20"),
+        format!(", {}:2\n  shown  {}\n", file.display(), node.fingerprint()),
+        format!("if it shows the new one: osctl known-nodes remove {}\n", node.endpoint),
+    ] {
+        assert!(refused.stderr.contains(&part), "{part} is not in {}", refused.stderr);
+    }
+    let listed = node.osctl(&["known-nodes", "list"]);
+    assert!(listed.stdout.contains(&old), "{listed:?}");
+    assert_eq!(node.osctl(&["known-nodes", "remove", &node.endpoint]).code, Some(0));
+    assert_eq!(node.osctl(&["known-nodes", "remove", &node.endpoint]).code, Some(1));
+    let unknown = node.osctl(&["--known-only", "status"]);
+    assert_eq!(unknown.code, Some(1));
+    let add = format!("osctl known-nodes add {} {}\n", node.endpoint, node.fingerprint());
+    assert!(unknown.stderr.ends_with(&add), "{}", unknown.stderr);
+    assert_eq!(
+        node.osctl(&["known-nodes", "add", &node.endpoint, &node.fingerprint()]).code,
+        Some(0)
+    );
+    assert_eq!(node.osctl(&["--known-only", "status"]).code, Some(0));
+}
+
+#[test]
+fn a_context_names_a_node() {
+    let node = Node::start();
+    let _init = node.init(GoalState::Reached);
+    let home = node.home();
+    let pin = node.fingerprint();
+    let add = ["context", "add", "lab", "--endpoint", &node.endpoint, "--fingerprint", &pin];
+    assert_eq!(osctl_at(&home, &add).stderr, "note: `lab` is in use from now on\n");
+    assert_eq!(osctl_at(&home, &add).code, Some(2));
+    let status = osctl_at(&home, &["status"]);
+    assert_eq!((status.code, status.stderr.as_str()), (Some(0), ""));
+    assert!(osctl_at(&home, &["context", "list"]).stdout.contains("* lab "));
+    assert_eq!(osctl_at(&home, &["--keel-context", "gone", "status"]).code, Some(2));
+    // Another node is not measured by this one's fingerprint.
+    let other = Node::start();
+    let _init = other.init(GoalState::Reached);
+    assert_eq!(osctl_at(&home, &["--endpoint", &other.endpoint, "status"]).code, Some(0));
+    assert_eq!(osctl_at(&home, &["context", "remove", "lab"]).code, Some(0));
+    assert_eq!(osctl_at(&home, &["status"]).code, Some(2));
+}
+
 /// A command line that is wrong: what it says.
 fn check_usage(args: &[&str], expect: &str) {
     let ended = osctl(args);
@@ -504,7 +681,7 @@ fn check_usage(args: &[&str], expect: &str) {
 
 #[test]
 fn a_wrong_command_line_is_exit_code_2() {
-    check_usage(&["status"], "next: give --endpoint HOST, or set OSCTL_ENDPOINT");
+    check_usage(&["status"], "next: give --endpoint HOST, set OSCTL_ENDPOINT, or make a context");
     check_usage(&["--endpoint", "ftp://a", "status"], "unknown scheme `ftp`");
     check_usage(&["--endpoint", "a", "--fingerprint", "12", "status"], "this has 2");
     check_usage(&["--endpoint", "a", "statsu"], "a similar subcommand exists: 'status'");

@@ -1,12 +1,19 @@
 //! What init says of one unit and of what it was asked to do, as the API says it: more of the edge that `convert` is.
 
+use std::time::{Duration, SystemTime};
+
 use keel_control as control;
 use keel_proto::v1;
 
-use crate::convert::{duration, unit, unit_state};
+use crate::convert::{duration, log_line, unit, unit_state};
 
 /// One unit in whole.
 pub(crate) fn unit_detail(detail: control::UnitDetail) -> v1::GetUnitResponse {
+    let (now, time) = (detail.now_ms, SystemTime::now());
+    let last_line = |line: control::LogLine| {
+        let age = Duration::from_millis(now.saturating_sub(line.at_ms));
+        log_line(line, time.checked_sub(age))
+    };
     v1::GetUnitResponse {
         now: Some(duration(detail.now_ms)),
         unit: Some(unit(detail.unit)),
@@ -18,7 +25,7 @@ pub(crate) fn unit_detail(detail: control::UnitDetail) -> v1::GetUnitResponse {
         restart_at: detail.restart_ms.map(duration),
         blocker: detail.blocked_by.last().cloned(),
         blocked_by: detail.blocked_by,
-        last_lines: (1..).zip(detail.last_lines).map(last_line).collect(),
+        last_lines: detail.last_lines.into_iter().map(last_line).collect(),
     }
 }
 
@@ -30,11 +37,6 @@ fn unit_edge(edge: control::UnitEdge) -> v1::UnitEdge {
         state: unit_state(edge.state).into(),
         holds_up: edge.holds_up,
     }
-}
-
-fn last_line((seq, line): (u64, control::LastLine)) -> v1::LogLine {
-    let control::LastLine { unit, at_ms, text } = line;
-    v1::LogLine { unit, seq, at: Some(duration(at_ms)), text, ..v1::LogLine::default() }
 }
 
 /// What a request does, or would.

@@ -154,7 +154,8 @@ fn routes(
     stopping: &watch::Receiver<bool>,
 ) -> Routes {
     let node = Node::new(control.to_owned(), about, stopping.clone());
-    let journal = Journal { shared: shared.clone(), stopping: stopping.clone() };
+    let records = keel_control::RECORDS.into();
+    let journal = Journal::new(control.to_owned(), records, shared.clone(), stopping.clone());
     Routes::new(
         NodeServer::new(node).max_decoding_message_size(MESSAGE).max_encoding_message_size(MESSAGE),
     )

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use crate::event_log::Batch;
 use crate::frame::{self, FrameError};
 use crate::inventory::Inventory;
+use crate::journal::{BootRecord, LogBatch, LogQuery};
 use crate::message::{
     Greeting, Hello, MAGIC, Refusal, Reply, Request, Shutdown, Status, UnitList, VERSION,
 };
@@ -156,6 +157,57 @@ impl Control {
                 _ => Err(ControlErrorKind::Unexpected),
             })
             .map_err(|kind| self.error(kind))
+    }
+
+    /// Asks for the boot that runs, as it would be recorded now.
+    ///
+    /// # Errors
+    ///
+    /// Init is gone, silent, or refuses.
+    pub async fn boot(&mut self) -> Result<BootRecord, ControlError> {
+        let reply = self.ask(&Request::Boot).await;
+        reply
+            .and_then(|reply| match reply {
+                Reply::Boot(boot) => Ok(boot),
+                _ => Err(ControlErrorKind::Unexpected),
+            })
+            .map_err(|kind| self.error(kind))
+    }
+
+    /// Asks for the trace of the boot that runs, as JSON.
+    ///
+    /// # Errors
+    ///
+    /// Init is gone, silent, or refuses.
+    pub async fn trace(&mut self) -> Result<Vec<u8>, ControlError> {
+        self.collect_trace().await.map_err(|kind| self.error(kind))
+    }
+
+    async fn collect_trace(&mut self) -> Result<Vec<u8>, ControlErrorKind> {
+        let mut reply = self.ask(&Request::Trace).await?;
+        let mut all = Vec::new();
+        loop {
+            let Reply::Trace { piece, more } = reply else {
+                return Err(ControlErrorKind::Unexpected);
+            };
+            all.extend(piece);
+            if !more {
+                return Ok(all);
+            }
+            reply = self.answer().await?;
+        }
+    }
+
+    /// Reads lines that units wrote.
+    ///
+    /// # Errors
+    ///
+    /// Init is gone.
+    pub async fn read_logs(mut self, query: LogQuery) -> Result<LogStream, ControlError> {
+        match self.send(&Request::ReadLogs(query)).await {
+            Ok(()) => Ok(LogStream { control: self }),
+            Err(kind) => Err(self.error(kind)),
+        }
     }
 
     /// Asks for the running graph, as the JSON that `osctl graph render --format json` prints.
@@ -339,6 +391,37 @@ impl Watch {
                 Ok(Some(Batch { dropped, events, next: self.next }))
             }
             Reply::EventsEnd => Ok(None),
+            Reply::Refused(refusal) => Err(refusal.into()),
+            _ => Err(ControlErrorKind::Unexpected),
+        }
+    }
+}
+
+/// A stream of lines that units wrote.
+#[derive(Debug)]
+pub struct LogStream {
+    control: Control,
+}
+
+impl LogStream {
+    /// The next lines; `None` after the newest, if the stream does not follow. Waits as long as nobody writes.
+    ///
+    /// Not to be cancelled and called again: half a frame would be lost.
+    ///
+    /// # Errors
+    ///
+    /// Init is gone, or does not have such lines.
+    pub async fn next(&mut self) -> Result<Option<LogBatch>, ControlError> {
+        self.receive().await.map_err(|kind| self.control.error(kind))
+    }
+
+    async fn receive(&mut self) -> Result<Option<LogBatch>, ControlErrorKind> {
+        // No timeout, as for events.
+        match frame::read(&mut self.control.stream).await?.ok_or(ControlErrorKind::Closed)? {
+            Reply::Logs { now_ms, dropped, lines, next } => {
+                Ok(Some(LogBatch { now_ms, dropped, lines, next }))
+            }
+            Reply::LogsEnd => Ok(None),
             Reply::Refused(refusal) => Err(refusal.into()),
             _ => Err(ControlErrorKind::Unexpected),
         }

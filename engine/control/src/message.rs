@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::inventory::Inventory;
+use crate::journal::{BootRecord, LogLine, LogQuery};
 use crate::operation::{ControlUnit, Reset, ResetPlan, UnitDetail, UnitPlan};
 
 /// The version of this protocol.
@@ -48,6 +49,12 @@ pub(crate) enum Request {
     Shutdown(Shutdown),
     /// Answered by one [`Reply::Inventory`].
     Inventory,
+    /// Answered by [`Reply::Logs`]. If it follows, until either side hangs up; else until [`Reply::LogsEnd`].
+    ReadLogs(LogQuery),
+    /// Answered by one [`Reply::Boot`].
+    Boot,
+    /// Answered by [`Reply::Trace`] until one says that no more follow.
+    Trace,
     /// Answered by [`Reply::Graph`] until one says that no more follows.
     ExportGraph,
     /// Answered by one [`Reply::Unit`].
@@ -79,6 +86,19 @@ pub(crate) enum Reply {
     ShuttingDown,
     Refused(Refusal),
     Inventory(Box<Inventory>),
+    Logs {
+        now_ms: u64,
+        dropped: u64,
+        lines: Vec<LogLine>,
+        next: u64,
+    },
+    LogsEnd,
+    Boot(BootRecord),
+    /// A part of the JSON text that fits in a frame.
+    Trace {
+        piece: Vec<u8>,
+        more: bool,
+    },
     /// A part of the graph, as JSON.
     Graph {
         piece: Vec<u8>,
@@ -118,6 +138,19 @@ pub enum RefusalKind {
     /// Init could not answer; a defect, in its own words.
     #[error("{0}")]
     Internal(String),
+    /// Lines were asked for from a number that has not been given out; numbers start at 1 with each boot.
+    #[error(
+        "line {asked} has not been written, the next one is {next}; has the node rebooted since?"
+    )]
+    NoLine {
+        /// The number asked for.
+        asked: u64,
+        /// The number that the next line will have.
+        next: u64,
+    },
+    /// Lines were asked for of a unit that has none, and this is why.
+    #[error("{0}")]
+    NoLog(String),
     /// The graph has no unit of that name.
     #[error("there is no unit `{}`{}", .name.escape_debug(), meant(.near))]
     UnknownUnit {
@@ -158,6 +191,7 @@ impl From<RefusalKind> for Refusal {
 
 /// How the machine is to go down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Shutdown {
     /// Stop everything, then start the machine again.
     Reboot,
@@ -196,6 +230,7 @@ pub struct Status {
 
 /// How far a machine's goal is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum GoalState {
     /// Units of the goal still have work to do.
     Booting,

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::journal::LogLine;
 use crate::message::{Unit, UnitState};
 
 /// One unit in whole. All times are milliseconds since init started.
@@ -26,7 +27,7 @@ pub struct UnitDetail {
     /// From this unit to the one that holds it up in the end, both included; empty if nothing does.
     pub blocked_by: Vec<String>,
     /// The last lines of the last of those, or else of this unit.
-    pub last_lines: Vec<LastLine>,
+    pub last_lines: Vec<LogLine>,
 }
 
 /// An edge, seen from one of its ends.
@@ -42,17 +43,6 @@ pub struct UnitEdge {
     pub state: UnitState,
     /// Whether it holds its unit up at this moment.
     pub holds_up: bool,
-}
-
-/// A line that a unit wrote.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LastLine {
-    /// The unit that wrote it.
-    pub unit: String,
-    /// When: milliseconds since init started.
-    pub at_ms: u64,
-    /// The text.
-    pub text: String,
 }
 
 /// What is to become of a unit.

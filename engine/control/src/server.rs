@@ -19,6 +19,7 @@ use tokio::time::timeout;
 use crate::event_log::EventLog;
 use crate::frame::{self, FrameError, FrameErrorKind, MAX_FRAME};
 use crate::inventory::Inventory;
+use crate::journal::{BootRecord, LogBatch, LogQuery, LogSource};
 use crate::message::{
     Greeting, Hello, MAGIC, Refusal, RefusalKind, Reply, Request, Shutdown, Status, Unit, UnitList,
     VERSION,
@@ -39,6 +40,19 @@ pub trait Service: Send + Sync + 'static {
 
     /// Where events are read from.
     fn events(&self) -> &EventLog;
+
+    /// Where the lines that units wrote are read from.
+    ///
+    /// # Errors
+    ///
+    /// There are no such lines.
+    fn logs(&self, query: &LogQuery) -> Result<Box<dyn LogSource>, Refusal>;
+
+    /// The boot that runs, as it would be recorded now.
+    fn boot(&self) -> impl Future<Output = Result<BootRecord, Refusal>> + Send;
+
+    /// The trace of the boot that runs, as JSON.
+    fn trace(&self) -> impl Future<Output = Result<Vec<u8>, Refusal>> + Send;
 
     /// Takes the machine down. Returns as soon as that is decided: the caller still gets an answer.
     fn shutdown(&self, how: Shutdown) -> impl Future<Output = Result<(), Refusal>> + Send;
@@ -163,7 +177,7 @@ pub enum ConnectionErrorKind {
     /// The peer was silent, or did not read what it asked for.
     #[error("it was given up while {0}")]
     Slow(&'static str),
-    /// The peer spoke while it was watching events.
+    /// The peer spoke while it was following.
     #[error("it spoke out of turn")]
     OutOfTurn,
     /// A frame was broken.
@@ -320,6 +334,18 @@ async fn converse<S: Service>(
                     gone = hung_up(&mut reader) => return gone,
                 }
             }
+            Some(Request::ReadLogs(query)) => match service.logs(&query) {
+                Ok(source) => tokio::select! {
+                    done = writer.logs(source, query.follow) => done?,
+                    gone = hung_up(&mut reader) => return gone,
+                },
+                Err(refusal) => writer.answer(Err(refusal)).await?,
+            },
+            Some(Request::Boot) => writer.answer(service.boot().await.map(Reply::Boot)).await?,
+            Some(Request::Trace) => match service.trace().await {
+                Ok(trace) => writer.trace(&trace).await?,
+                Err(refusal) => writer.answer(Err(refusal)).await?,
+            },
             Some(Request::Shutdown(how)) => {
                 writer.answer(service.shutdown(how).await.map(|()| Reply::ShuttingDown)).await?;
             }
@@ -327,7 +353,7 @@ async fn converse<S: Service>(
     }
 }
 
-/// Waits until the peer hangs up. A watcher has nothing to say.
+/// Waits until the peer hangs up. Whoever follows has nothing to say.
 async fn hung_up(reader: &mut (impl AsyncRead + Unpin)) -> Result<(), ConnectionErrorKind> {
     match reader.read(&mut [0]).await {
         Ok(0) => Ok(()),
@@ -403,6 +429,42 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
                         .await?;
                 }
                 Err(refusal) => return self.answer(Err(refusal)).await,
+            }
+        }
+    }
+}
+
+impl<W: AsyncWrite + Unpin> Writer<W> {
+    async fn logs(
+        &mut self,
+        mut source: Box<dyn LogSource>,
+        follow: bool,
+    ) -> Result<(), ConnectionErrorKind> {
+        // Made before the first reading, so that a line between the two is not slept through.
+        let mut changes = source.changes();
+        loop {
+            changes.mark_unchanged();
+            let LogBatch { now_ms, dropped, lines, next } = source.read();
+            if !lines.is_empty() {
+                self.write(&Reply::Logs { now_ms, dropped, lines, next }).await?;
+            } else if !follow || changes.changed().await.is_err() {
+                return self.write(&Reply::LogsEnd).await;
+            }
+        }
+    }
+
+    /// Writes a trace in as many frames as it takes.
+    async fn trace(&mut self, trace: &[u8]) -> Result<(), ConnectionErrorKind> {
+        /// Half of what a frame may carry.
+        const PIECE: usize = MAX_FRAME / 2;
+
+        let mut pieces = trace.chunks(PIECE).peekable();
+        loop {
+            let piece = pieces.next().unwrap_or_default().to_vec();
+            let more = pieces.peek().is_some();
+            self.write(&Reply::Trace { piece, more }).await?;
+            if !more {
+                return Ok(());
             }
         }
     }

@@ -6,25 +6,29 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keel_control::{
-    ConnectionError, ControlUnit, EventLog, Inventory, Limits, Refusal, RefusalKind, Reset,
-    ResetPlan, Service, Shutdown, Status, UnitDetail, UnitList, UnitPlan, bind, serve,
+    BootRecord, ConnectionError, ControlUnit, EventLog, Inventory, Limits, LogQuery, LogSource,
+    Refusal, RefusalKind, Reset, ResetPlan, Service, Shutdown, Status, UnitDetail, UnitList,
+    UnitPlan, bind, serve,
 };
 use keel_host::disk::inventory::Roots;
 use keel_host::disk::wipe::{self, Condemned};
 use keel_host::inventory::Inventories;
 use keel_plan::export::Export;
-use keel_plan::{BootGraph, ShutdownKind, State, Transaction};
+use keel_plan::{BootGraph, ShutdownKind, State, Trace, Transaction};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
+use crate::logs::Logs;
 use crate::operate::Data;
 use crate::screen::Screen;
-use crate::{about, inventory, losses};
+use crate::{inventory, losses, recorder};
 
 /// A question to the owner of the state.
 pub(crate) enum Question {
     Status(oneshot::Sender<Status>),
     Units(oneshot::Sender<UnitList>),
     Shutdown(ShutdownKind, oneshot::Sender<Result<(), Refusal>>),
+    Boot(oneshot::Sender<BootRecord>),
+    Trace(oneshot::Sender<Trace>),
     Graph(oneshot::Sender<Snapshot>),
     Unit(String, oneshot::Sender<Result<UnitDetail, Refusal>>),
     ControlUnit(ControlUnit, oneshot::Sender<Result<UnitPlan, Refusal>>),
@@ -53,17 +57,20 @@ pub(crate) struct Answers {
     /// What takes a thread and some time, one at a time: PID 1 is not there to compute.
     slow: Mutex<()>,
     events: Arc<EventLog>,
+    logs: Logs,
     screen: Screen,
 }
 
 /// The two ends: one answers connections, the other is the owner's.
 pub(crate) fn channel(
     events: Arc<EventLog>,
+    logs: Logs,
     screen: Screen,
 ) -> (Arc<Answers>, mpsc::Receiver<Question>) {
     let (questions, asked) = mpsc::channel(WAITING);
     let inventories = Inventories::new(Roots::default());
-    (Arc::new(Answers { questions, inventories, slow: Mutex::default(), events, screen }), asked)
+    let slow = Mutex::default();
+    (Arc::new(Answers { questions, inventories, slow, events, logs, screen }), asked)
 }
 
 impl Answers {
@@ -104,6 +111,19 @@ impl Service for Answers {
         &self.events
     }
 
+    /// Lines are no state of the owner either: units write into buffers of their own.
+    fn logs(&self, query: &LogQuery) -> Result<Box<dyn LogSource>, Refusal> {
+        self.logs.read(query)
+    }
+
+    async fn boot(&self) -> Result<BootRecord, Refusal> {
+        self.ask(Question::Boot).await
+    }
+
+    async fn trace(&self) -> Result<Vec<u8>, Refusal> {
+        Ok(recorder::trace_json(self.ask(Question::Trace).await?).into_bytes())
+    }
+
     async fn shutdown(&self, how: Shutdown) -> Result<(), Refusal> {
         let kind = match how {
             Shutdown::Reboot => ShutdownKind::Reboot,
@@ -141,9 +161,9 @@ impl Service for Answers {
 
     async fn reset(&self, ask: Reset) -> Result<ResetPlan, Refusal> {
         let _turn = self.slow.lock().await;
-        let Data { stops, label, target, roots } = self.ask(Question::Data).await??;
+        let Data { stops, label, target, machine_id, roots } = self.ask(Question::Data).await??;
         let confirm = ask.confirm.filter(|_| !ask.dry_run);
-        let confirmed = confirm.is_some() && confirm == about::machine_id();
+        let confirmed = confirm.is_some() && confirm == machine_id;
         if !ask.dry_run && !confirmed {
             return Err(RefusalKind::Unconfirmed.into());
         }

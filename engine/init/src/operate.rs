@@ -1,9 +1,10 @@
 //! What can be asked of one unit, and of a machine that runs: planned by the scheduler's own rehearsal, carried out by the executor.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use keel_control::{
-    ControlUnit, LastLine, PlannedJob, Refusal, RefusalKind, UnitDetail, UnitEdge, UnitPlan,
+    ControlUnit, LogLine, PlannedJob, Refusal, RefusalKind, UnitDetail, UnitEdge, UnitPlan,
     UnitVerb,
 };
 use keel_host::disk::inventory::Roots;
@@ -14,6 +15,8 @@ use keel_plan::{
 use keel_unit::Kind;
 use keel_unit::value::Source;
 
+use crate::about;
+use crate::recorder::told;
 use crate::run::Run;
 use crate::status;
 
@@ -69,14 +72,14 @@ fn provenance(graph: &BootGraph, edge: &Edge) -> String {
     }
 }
 
-fn last_lines(run: &Run, id: UnitId) -> Vec<LastLine> {
-    let Some(log) = run.executor.host().log(id) else { return Vec::new() };
-    let (now, unit) = (std::time::Instant::now(), run.name(id));
-    let told = |line: keel_host::process::LogLine| {
-        let at = run.now().saturating_sub(now.saturating_duration_since(line.at));
-        LastLine { unit: unit.clone(), at_ms: status::millis(at), text: line.text }
+fn last_lines(run: &Run, id: UnitId) -> Vec<LogLine> {
+    let (Some(log), Some(started)) =
+        (run.executor.host().log(id), Instant::now().checked_sub(run.now()))
+    else {
+        return Vec::new();
     };
-    log.tail(LAST_LINES).into_iter().map(told).collect()
+    let unit = run.name(id);
+    log.tail(LAST_LINES).into_iter().map(|line| told(&unit, line, started)).collect()
 }
 
 /// Plans what was asked for and, unless it was only to be said, does it.
@@ -198,6 +201,8 @@ pub(crate) struct Data {
     pub(crate) label: String,
     /// Where it is mounted.
     pub(crate) target: PathBuf,
+    /// The machine's id, as programs find it.
+    pub(crate) machine_id: Option<String>,
     /// Where disks are found.
     pub(crate) roots: Roots,
 }
@@ -205,10 +210,11 @@ pub(crate) struct Data {
 /// The partition on which the machine keeps who it is: the identity unit's directory lies on a mount, and that has a source.
 pub(crate) fn data(run: &Run) -> Result<Data, Refusal> {
     let units = || run.graph.ids().map(|id| &run.graph.unit(id).kind);
-    let directory = units().find_map(|kind| match kind {
-        Kind::Identity(identity) => Some(identity.directory.as_path()),
+    let identity = units().find_map(|kind| match kind {
+        Kind::Identity(identity) => Some(identity),
         _ => None,
     });
+    let directory = identity.map(|identity| identity.directory.as_path());
     let mounts = units().filter_map(|kind| match kind {
         Kind::Mount(mount) => Some(mount),
         _ => None,
@@ -224,6 +230,7 @@ pub(crate) fn data(run: &Run) -> Result<Data, Refusal> {
         stops: stops(run)?,
         label: label.as_str().to_owned(),
         target: mount.target.as_path().to_owned(),
+        machine_id: identity.and_then(|identity| about::one_line(identity.publish.as_path())),
         roots: run.executor.host().roots().clone(),
     })
 }

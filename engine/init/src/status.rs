@@ -16,7 +16,7 @@ pub(crate) fn millis(duration: Duration) -> u64 {
 }
 
 /// Microseconds, as they travel.
-fn micros(duration: Duration) -> u64 {
+pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 

@@ -147,6 +147,12 @@ impl Machine {
         self.directory.path().join(file)
     }
 
+    /// A shared file as the machine sees it, with what it has mounted there.
+    fn in_namespace(&self, file: &str) -> PathBuf {
+        let root = format!("/proc/{}/root{}", self.init, self.directory.path().display());
+        PathBuf::from(root).join(file)
+    }
+
     fn read(&self, file: &str) -> String {
         fs::read_to_string(self.shared(file)).unwrap_or_default()
     }
@@ -621,6 +627,18 @@ impl Loop {
         Self(String::from_utf8_lossy(&attached.stdout).trim().to_owned())
     }
 
+    /// A disk with nothing on it.
+    fn blank(directory: &std::path::Path, size: u64) -> Self {
+        let file = directory.join("disk");
+        fs::File::create(&file).and_then(|file| file.set_len(size)).expect("a file");
+        let attached = Command::new("losetup")
+            .args(["--find", "--show"])
+            .arg(&file)
+            .output()
+            .expect("losetup");
+        Self(String::from_utf8_lossy(&attached.stdout).trim().to_owned())
+    }
+
     /// What the superblock says of it.
     fn superblock(&self) -> String {
         let output = Command::new("dumpe2fs").args(["-h", &self.0]).output().expect("dumpe2fs");
@@ -630,6 +648,7 @@ impl Loop {
 
 impl Drop for Loop {
     fn drop(&mut self) {
+        let _ = Command::new("delpart").args([&self.0, "1"]).stderr(Stdio::null()).status();
         let _ = Command::new("losetup").args(["--detach", &self.0]).status();
     }
 }
@@ -811,6 +830,88 @@ fn units_are_explained_and_steered_as_planned() {
     let stops = ask(&machine, async |init| init.rehearse_shutdown().await).expect("an order");
     let place = |unit: &str| stops.iter().position(|stop| stop == unit).expect("it is stopped");
     assert!(place("web") < place("base"), "{stops:?}");
+    machine.signal("TERM");
+    assert_eq!(machine.end(), Some(SIGINT));
+}
+
+/// A data partition on a loop device, and the identity that lies on it.
+fn data_units(disk: &str, label: &str) -> Vec<(&'static str, String)> {
+    let source = format!("PARTLABEL={label}");
+    vec![
+        ("boot.toml", "description = \"goal\"\n[target]\n".to_owned()),
+        (
+            "disk.toml",
+            format!(
+                "part-of = \"boot\"\n[partition]\nlabel = \"{label}\"\ntype = \"7B1B6D1B-8E0A-4F5C-9C37-4B65656C4441\"\n\
+                 disk = {{ path = \"{disk}\" }}\ntimeout = \"20s\"\n"
+            ),
+        ),
+        (
+            "fs.toml",
+            format!(
+                "part-of = \"boot\"\nrequires = [\"partition.disk\"]\nafter = [\"partition.disk\"]\n\
+                 [filesystem]\ndevice = \"{source}\"\ntype = \"ext4\"\ntimeout = \"60s\"\n"
+            ),
+        ),
+        (
+            "data.toml",
+            format!(
+                "part-of = \"boot\"\nrequires = [\"filesystem.fs\"]\nafter = [\"filesystem.fs\"]\n\
+                 [mount]\nsource = \"{source}\"\ntarget = \"{{dir}}/data\"\nfstype = \"ext4\"\ntimeout = \"20s\"\n"
+            ),
+        ),
+        (
+            "me.toml",
+            "part-of = \"boot\"\nrequires = [\"mount.data\"]\nafter = [\"mount.data\"]\n\
+             [identity]\ndirectory = \"{dir}/data/identity\"\npublish = \"{dir}/machine-id\"\ntimeout = \"20s\"\n"
+                .to_owned(),
+        ),
+    ]
+}
+
+/// A machine that is reset stops, wipes its data partition, reboots, and comes up as another machine.
+#[test]
+fn a_reset_machine_comes_back_as_another_one() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let disk = Loop::blank(directory.path(), 300 << 20);
+    let label = format!("keel-reset-{}", std::process::id());
+    let units = data_units(&disk.0, &label);
+    let units: Vec<(&str, &str)> =
+        units.iter().map(|(file, text)| (*file, text.as_str())).collect();
+    let mut machine = Machine::boot("reset", &units);
+    let report = machine.report();
+    assert_eq!(report["degraded"], serde_json::json!([]), "{report}");
+    let id = machine.read("machine-id").trim().to_owned();
+    assert_eq!(id.len(), 32, "{id}");
+    fs::create_dir(machine.in_namespace("data/containerd"))
+        .expect("a folder on the data partition");
+
+    let reset = |dry_run, confirm: Option<&str>| {
+        let reset = Reset { dry_run, confirm: confirm.map(str::to_owned) };
+        ask(&machine, async |init| init.reset(reset).await)
+    };
+    let plan = reset(true, None).expect("a plan");
+    assert!(plan.losses[0].what.starts_with(&label), "{plan:?}");
+    assert_eq!(plan.losses[0].size.map(|size| size >> 20), Some(298), "{plan:?}");
+    let named = |folder: &str| plan.losses.iter().any(|loss| loss.what.ends_with(folder));
+    assert!(named("/data/identity") && named("/data/containerd"), "{plan:?}");
+    assert!(plan.stops.contains(&"mount.data".to_owned()), "{plan:?}");
+    for other in [None, Some(""), Some("0f3a5c7e91b24d4e8a6b0123456789ab")] {
+        let refused = reset(false, other);
+        assert_eq!(refused, Err("this machine's id was not given as confirmation".to_owned()));
+    }
+    assert_eq!(reset(false, Some(&id)).as_ref(), Ok(&plan));
+    assert_eq!(machine.end(), Some(SIGHUP), "it reboots");
+    assert!(machine.position(&["stopped", "mount.data"]) < machine.position(&["is wiped."]));
+    assert!(machine.position(&["is wiped."]) < machine.position(&["Rebooting."]));
+    drop(machine);
+
+    let mut machine = Machine::boot("reset-again", &units);
+    let report = machine.report();
+    assert_eq!(report["degraded"], serde_json::json!([]), "{report}");
+    let new = machine.read("machine-id").trim().to_owned();
+    assert!(new.len() == 32 && new != id, "{new}");
+    assert!(!machine.in_namespace("data/containerd").exists());
     machine.signal("TERM");
     assert_eq!(machine.end(), Some(SIGINT));
 }

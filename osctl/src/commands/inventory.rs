@@ -13,8 +13,8 @@ use keel_unit::value::{Guid, MacAddr};
 
 use crate::cli::NodeArgs;
 use crate::error::{Exit, Failure};
-use crate::node;
-use crate::output::{Format, Ink, Output, Palette, printable};
+use crate::node::{self, Cell};
+use crate::output::{Ink, Output, Palette, printable};
 use crate::place;
 
 /// Links and disks are shown with what a machine config can select them by. With --output json, or in a file with --out, it is the
@@ -38,25 +38,44 @@ pub(crate) fn run(args: &Args, node: &NodeArgs, out: &mut Output) -> Result<Exit
         out.json(&example())?;
         return Ok(Exit::Clean);
     }
-    let inventory = node::ask(async {
-        let answer = node::connect(node, out).await?.get_inventory(GetInventoryRequest {}).await;
+    let told = node::each(node, out, async |connection| {
+        let answer = connection.node().get_inventory(GetInventoryRequest {}).await;
         let answer = answer
             .map_err(|status| node::refused("tell what it is made of", &status))?
             .into_inner();
-        answer.inventory.ok_or_else(|| Failure::new("the node's answer holds no inventory"))
+        let inventory =
+            answer.inventory.ok_or_else(|| Failure::new("the node's answer holds no inventory"))?;
+        Ok(told(inventory))
     })?;
-    let inventory = told(inventory);
     if let Some(path) = &args.out {
-        write(path, &inventory).map_err(|error| {
+        let Some(inventory) = told.alone() else {
+            return Err(Failure::usage("--out records one node, and several are named")
+                .next("record them one after the other, each into its own file"));
+        };
+        write(path, inventory).map_err(|error| {
             Failure::new(format!("cannot write {}", path.display())).because(error)
         })?;
         out.notice(&format!("the inventory is in {}", path.display()));
     }
-    match out.format() {
-        Format::Json => out.json(&inventory)?,
-        Format::Table => out.text(&page(&inventory, out.palette()))?,
-    }
-    Ok(Exit::Clean)
+    told.show(out, |inventory| inventory, page, HEADER, |inventory| vec![row(inventory)])
+}
+
+const HEADER: [&str; 5] = ["ARCH", "CPUS", "MEMORY", "LINKS", "DISKS"];
+
+/// A node's line in a table of several.
+fn row(inventory: &Inventory) -> [Cell; 5] {
+    let machine = &inventory.machine;
+    let links =
+        inventory.links.iter().filter(|link| link.kind.is_none()).map(|link| link.name.clone());
+    let disks =
+        inventory.disks.iter().map(|disk| format!("{} {}", disk.path.display(), size(disk.size)));
+    [
+        Cell::plain(machine.architecture.clone().unwrap_or_default()),
+        Cell::plain(machine.cpus.map(|cpus| cpus.to_string()).unwrap_or_default()),
+        Cell::plain(machine.memory.map(size).unwrap_or_default()),
+        Cell::plain(links.collect::<Vec<_>>().join(", ")),
+        Cell::plain(disks.collect::<Vec<_>>().join(", ")),
+    ]
 }
 
 fn write(path: &Path, inventory: &Inventory) -> std::io::Result<()> {

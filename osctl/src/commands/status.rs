@@ -1,14 +1,17 @@
 //! `osctl status`: one page that says what a node is, how its boot went and what is wrong with it.
 
 use std::fmt::Write as _;
+use std::time::{Duration, SystemTime};
 
-use keel_proto::v1::{GetStatusRequest, GoalState, NodeStatus};
+use keel_proto::v1::{
+    GetStatusRequest, GoalState, Mode, NodeStatus, ServingCertificate, TrustedAuthority,
+};
 use serde::Serialize;
 
 use crate::cli::NodeArgs;
 use crate::error::{Exit, Failure};
-use crate::node::{self, goal_state, millis, short};
-use crate::output::{Format, Ink, Output, Palette};
+use crate::node::{self, Cell, Connection, goal_state, millis, short, timestamp};
+use crate::output::{Ink, Output, Palette};
 
 /// Exit code 1 if the node is degraded or in emergency.
 #[derive(Debug, clap::Args)]
@@ -17,22 +20,87 @@ use crate::output::{Format, Ink, Output, Palette};
 Examples:
   osctl --endpoint 192.0.2.10 status
   OSCTL_ENDPOINT=192.0.2.10 osctl status
+  osctl --endpoint 192.0.2.10 --endpoint 192.0.2.11 --kubeconfig admin.conf status
   osctl --endpoint 192.0.2.10 status --output yaml")]
 pub(crate) struct Args {}
 
 pub(crate) fn run(_: &Args, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
-    let status = node::ask(async {
-        let answer = node::connect(node, out).await?.get_status(GetStatusRequest {}).await;
-        let answer =
-            answer.map_err(|status| node::refused("tell its status", &status))?.into_inner();
-        answer.status.ok_or_else(|| Failure::new("the node's answer holds no status"))
-    })?;
-    match out.format() {
-        Format::Table => out.text(&page(&status, out.palette()))?,
-        Format::Json => out.json(&View::from(&status))?,
+    let asked = node::each(node, out, async |connection| ask(&connection).await)?;
+    let exit = asked.show(out, View::from, page, HEADER, |asked| vec![row(asked)])?;
+    Ok(if asked.answered.iter().any(|node| node.answer.is_wrong()) { Exit::Findings } else { exit })
+}
+
+/// A node's status, and how far its clock is from ours.
+#[derive(Debug, Default)]
+struct Asked {
+    status: NodeStatus,
+    /// Positive where the node's clock is ahead of this computer's.
+    skew_ms: Option<i64>,
+}
+
+async fn ask(connection: &Connection) -> Result<Asked, Failure> {
+    let before = SystemTime::now();
+    let answer = connection.node().get_status(GetStatusRequest {}).await;
+    let took = before.elapsed().unwrap_or_default();
+    let answer = answer.map_err(|status| node::refused("tell its status", &status))?.into_inner();
+    let status = answer.status.ok_or_else(|| Failure::new("the node's answer holds no status"))?;
+    let skew_ms = status.time.as_ref().and_then(|time| skew(time, before, took));
+    Ok(Asked { status, skew_ms })
+}
+
+/// The node looked at its clock somewhere between our question and its answer: the middle is off by half of that at most.
+fn skew(time: &prost_types::Timestamp, before: SystemTime, took: Duration) -> Option<i64> {
+    let theirs = SystemTime::try_from(*time).ok()?;
+    let ours = before.checked_add(took / 2)?;
+    let millis = |span: Duration| i64::try_from(span.as_millis()).ok();
+    match theirs.duration_since(ours) {
+        Ok(ahead) => millis(ahead),
+        Err(behind) => millis(behind.duration()).map(|millis| -millis),
     }
-    let wrong = matches!(status.state(), GoalState::Degraded | GoalState::Emergency);
-    Ok(if wrong { Exit::Findings } else { Exit::Clean })
+}
+
+impl Asked {
+    fn is_wrong(&self) -> bool {
+        matches!(self.status.state(), GoalState::Degraded | GoalState::Emergency)
+    }
+
+    /// The skew in words, where it is more than a call can explain.
+    fn clock(&self) -> Option<String> {
+        let skew = self.skew_ms.filter(|skew| skew.unsigned_abs() > SKEW_SHOWN)?;
+        let side = if skew > 0 { "ahead of" } else { "behind" };
+        Some(format!("{} {side} this computer's", short(skew.unsigned_abs())))
+    }
+}
+
+/// Milliseconds that a clock may be off without a word.
+const SKEW_SHOWN: u64 = 1000;
+
+const HEADER: [&str; 7] = ["NAME", "GOAL", "STATE", "UP", "MODE", "VERSION", "NOTE"];
+
+/// A node's line in a table of several.
+fn row(asked: &Asked) -> [Cell; 7] {
+    let status = &asked.status;
+    let (state, ink) = goal_state(status.state);
+    let mut notes: Vec<_> =
+        status.degraded.iter().map(|one| format!("{}: {}", one.unit, one.why)).collect();
+    notes.extend(asked.clock().map(|clock| format!("its clock is {clock}")));
+    [
+        Cell::plain(&status.hostname),
+        Cell::plain(&status.goal),
+        Cell::inked(state, ink),
+        Cell::plain(short(millis(status.uptime.as_ref()))),
+        Cell::plain(mode(status.mode)),
+        Cell::plain(&status.version),
+        Cell::plain(notes.join("; ")),
+    ]
+}
+
+fn mode(mode: i32) -> &'static str {
+    match Mode::try_from(mode) {
+        Ok(Mode::Maintenance) => "maintenance",
+        Ok(Mode::Bootstrapped) => "bootstrapped",
+        Ok(Mode::Unspecified) | Err(_) => "unknown",
+    }
 }
 
 /// What `--output json` prints; its keys are an interface.
@@ -49,7 +117,29 @@ struct View<'a> {
     degraded: Vec<DegradedView<'a>>,
     digest: &'a str,
     links: Vec<LinkView<'a>>,
+    mode: &'static str,
+    agent_uptime_ms: Option<u64>,
+    time: Option<String>,
+    clock_skew_ms: Option<i64>,
+    certificate: Option<CertificateView<'a>>,
+    authorities: Vec<AuthorityView<'a>>,
     boot: Option<BootView<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct CertificateView<'a> {
+    fingerprint: &'a str,
+    not_before: Option<String>,
+    not_after: Option<String>,
+    names: &'a [String],
+}
+
+#[derive(Debug, Serialize)]
+struct AuthorityView<'a> {
+    subject: &'a str,
+    fingerprint: &'a str,
+    not_after: Option<String>,
+    source: &'a str,
 }
 
 #[derive(Debug, Serialize)]
@@ -79,8 +169,31 @@ struct CriticalView<'a> {
     ms: u64,
 }
 
-impl<'a> From<&'a NodeStatus> for View<'a> {
-    fn from(status: &'a NodeStatus) -> Self {
+impl<'a> From<&'a ServingCertificate> for CertificateView<'a> {
+    fn from(certificate: &'a ServingCertificate) -> Self {
+        Self {
+            fingerprint: &certificate.fingerprint,
+            not_before: certificate.not_before.as_ref().map(timestamp),
+            not_after: certificate.not_after.as_ref().map(timestamp),
+            names: &certificate.names,
+        }
+    }
+}
+
+impl<'a> From<&'a TrustedAuthority> for AuthorityView<'a> {
+    fn from(authority: &'a TrustedAuthority) -> Self {
+        Self {
+            subject: &authority.subject,
+            fingerprint: &authority.fingerprint,
+            not_after: authority.not_after.as_ref().map(timestamp),
+            source: &authority.source,
+        }
+    }
+}
+
+impl<'a> From<&'a Asked> for View<'a> {
+    fn from(asked: &'a Asked) -> Self {
+        let status = &asked.status;
         let degraded =
             |one: &'a keel_proto::v1::Degradation| DegradedView { unit: &one.unit, why: &one.why };
         let link = |link: &'a keel_proto::v1::Link| LinkView {
@@ -99,6 +212,12 @@ impl<'a> From<&'a NodeStatus> for View<'a> {
             degraded: status.degraded.iter().map(degraded).collect(),
             digest: &status.digest,
             links: status.links.iter().map(link).collect(),
+            mode: mode(status.mode),
+            agent_uptime_ms: status.agent_uptime.as_ref().map(|up| millis(Some(up))),
+            time: status.time.as_ref().map(timestamp),
+            clock_skew_ms: asked.skew_ms,
+            certificate: status.certificate.as_ref().map(CertificateView::from),
+            authorities: status.authorities.iter().map(AuthorityView::from).collect(),
             boot: status.boot.as_ref().map(BootView::from),
         }
     }
@@ -125,9 +244,9 @@ impl<'a> From<&'a keel_proto::v1::BootReport> for BootView<'a> {
 }
 
 /// The page for people.
-fn page(status: &NodeStatus, palette: Palette) -> String {
-    let view = View::from(status);
-    let (state, ink) = goal_state(status.state);
+fn page(asked: &Asked, palette: Palette) -> String {
+    let view = View::from(asked);
+    let (state, ink) = goal_state(asked.status.state);
     let mut page = format!(
         "{}  {} {}  up {}\n\n",
         palette.paint(Ink::Strong, view.hostname),
@@ -144,7 +263,7 @@ fn page(status: &NodeStatus, palette: Palette) -> String {
         }
         page.push('\n');
     }
-    for (label, value) in facts(&view) {
+    for (label, value) in facts(&view, asked.clock()) {
         let label = palette.paint(Ink::Faint, &format!("{label:12}"));
         line(&mut page, format_args!("{label} {value}"));
     }
@@ -155,7 +274,7 @@ fn page(status: &NodeStatus, palette: Palette) -> String {
     page
 }
 
-fn facts(view: &View<'_>) -> Vec<(&'static str, String)> {
+fn facts(view: &View<'_>, clock: Option<String>) -> Vec<(&'static str, String)> {
     let mut facts = Vec::new();
     for link in &view.links {
         let addresses = if link.addresses.is_empty() {
@@ -169,7 +288,37 @@ fn facts(view: &View<'_>) -> Vec<(&'static str, String)> {
     facts.push(("fingerprint", view.fingerprint.to_owned()));
     facts.push(("graph", view.digest.to_owned()));
     facts.push(("versions", format!("keel {}, linux {}", view.version, view.kernel)));
+    facts.push(("mode", in_words(view.mode).to_owned()));
+    for authority in &view.authorities {
+        facts.push((
+            "trusts",
+            format!("{} until {}", authority.subject, until(&authority.not_after)),
+        ));
+    }
+    if let Some(certificate) = &view.certificate {
+        facts.push(("certificate", format!("until {}", until(&certificate.not_after))));
+    }
+    // The agent starts within seconds of init; later it was started again.
+    if let Some(agent) = view.agent_uptime_ms.filter(|agent| agent + AGENT_LATE < view.uptime_ms) {
+        facts.push(("agent", format!("started again {} ago", short(agent))));
+    }
+    facts.extend(clock.map(|clock| ("clock", clock)));
     facts
+}
+
+/// Milliseconds after init's start within which an agent counts as the first.
+const AGENT_LATE: u64 = 120_000;
+
+fn until(moment: &Option<String>) -> &str {
+    moment.as_deref().unwrap_or("a time that it does not tell")
+}
+
+fn in_words(mode: &str) -> &str {
+    match mode {
+        "maintenance" => "maintenance: everybody who reaches it may read, and give it a config",
+        "bootstrapped" => "bootstrapped: only clients with a certificate of a trusted authority",
+        other => other,
+    }
 }
 
 fn boot_section(boot: &BootView<'_>, palette: Palette) -> String {
@@ -256,7 +405,21 @@ mod tests {
                 kernel: None,
                 processors: None,
             }),
-            ..Default::default()
+            mode: Mode::Bootstrapped.into(),
+            agent_uptime: ms(12_000),
+            time: Some(prost_types::Timestamp { seconds: 1_795_522_200, nanos: 0 }),
+            certificate: Some(ServingCertificate {
+                fingerprint: "c0ffee00".repeat(8),
+                not_before: Some(prost_types::Timestamp { seconds: 1_790_000_000, nanos: 0 }),
+                not_after: Some(prost_types::Timestamp { seconds: 1_821_536_000, nanos: 0 }),
+                names: vec!["keel-0f3a5c7e".to_owned(), "10.0.2.15".to_owned()],
+            }),
+            authorities: vec![TrustedAuthority {
+                subject: "CN=kubernetes".to_owned(),
+                fingerprint: "beef".repeat(16),
+                not_after: Some(prost_types::Timestamp { seconds: 2_100_000_000, nanos: 0 }),
+                source: "/etc/kubernetes/pki/ca.crt".to_owned(),
+            }],
         }
     }
 
@@ -266,6 +429,8 @@ mod tests {
         NodeStatus {
             state: GoalState::Degraded.into(),
             machine_id: None,
+            mode: Mode::Maintenance.into(),
+            authorities: vec![],
             links: vec![Link { name: "eth0".to_owned(), addresses: vec![] }],
             degraded: vec![
                 one("link@eth0", "no DHCP server answered within 30 s"),
@@ -276,17 +441,40 @@ mod tests {
         }
     }
 
+    fn asked(status: NodeStatus) -> Asked {
+        Asked { status, skew_ms: Some(-95_000) }
+    }
+
+    fn check_skew(theirs: i64, took: u64, expect: i64) {
+        let before = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        let theirs = prost_types::Timestamp { seconds: theirs, nanos: 0 };
+        assert_eq!(skew(&theirs, before, Duration::from_secs(took)), Some(expect));
+    }
+
+    #[test]
+    fn a_clock_is_measured_against_the_middle_of_the_call() {
+        check_skew(1001, 2, 0);
+        check_skew(1000, 2, -1000);
+        check_skew(1010, 0, 10_000);
+        check_skew(0, 0, -1_000_000);
+        let clock = |skew_ms| Asked { skew_ms, ..Asked::default() }.clock();
+        assert_eq!(clock(Some(1000)), None);
+        assert_eq!(clock(None), None);
+        assert_eq!(clock(Some(1001)).unwrap(), "1.00 s ahead of this computer's");
+        assert_eq!(clock(Some(-90_000)).unwrap(), "1 min 30 s behind this computer's");
+    }
+
     #[test]
     fn pages() {
-        insta::assert_snapshot!("status_healthy", page(&healthy(), Palette::PLAIN));
-        insta::assert_snapshot!("status_degraded", page(&degraded(), Palette::PLAIN));
+        insta::assert_snapshot!("status_healthy", page(&asked(healthy()), Palette::PLAIN));
+        insta::assert_snapshot!("status_degraded", page(&asked(degraded()), Palette::PLAIN));
     }
 
     #[test]
     fn json() {
         insta::assert_snapshot!(
             "status_json",
-            serde_json::to_string_pretty(&View::from(&healthy())).unwrap()
+            serde_json::to_string_pretty(&View::from(&asked(healthy()))).unwrap()
         );
     }
 

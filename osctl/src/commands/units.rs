@@ -11,8 +11,8 @@ use serde::Serialize;
 
 use crate::cli::NodeArgs;
 use crate::error::{Exit, Failure};
-use crate::node::{self, age, millis, short, unit_state};
-use crate::output::{Format, Ink, Output, Palette};
+use crate::node::{self, Cell, age, millis, short, unit_state};
+use crate::output::{Ink, Output, Palette};
 
 pub(crate) use live::refused;
 
@@ -24,6 +24,7 @@ pub(crate) const AGAIN: Duration = Duration::from_millis(250);
     args_conflicts_with_subcommands = true,
     after_help = "Examples:
   osctl --endpoint 192.0.2.10 units
+  osctl --endpoint 192.0.2.10 --endpoint 192.0.2.11 units
   osctl --endpoint 192.0.2.10 units --output json | jq '.units[] | select(.state == \"failed\")'"
 )]
 pub(crate) struct Args {
@@ -91,15 +92,11 @@ pub(crate) fn run(args: &Args, node: &NodeArgs, out: &mut Output) -> Result<Exit
 }
 
 fn list(node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
-    let list = node::ask(async {
-        let answer = node::connect(node, out).await?.list_units(ListUnitsRequest {}).await;
+    let lists = node::each(node, out, async |connection| {
+        let answer = connection.node().list_units(ListUnitsRequest {}).await;
         Ok(answer.map_err(|status| node::refused("list its units", &status))?.into_inner())
     })?;
-    match out.format() {
-        Format::Table => out.text(&table(&list, out.palette()))?,
-        Format::Json => out.json(&ListView::from(&list))?,
-    }
-    Ok(Exit::Clean)
+    lists.show(out, ListView::from, table, HEADER, cells)
 }
 
 /// What `--output json` prints; its keys are an interface.
@@ -179,6 +176,17 @@ fn table(list: &ListUnitsResponse, palette: Palette) -> String {
     table.push('\n');
     table += &sum(list);
     table
+}
+
+/// The rows of one node in a table of several.
+fn cells(list: &ListUnitsResponse) -> Vec<[Cell; 5]> {
+    let now = millis(list.now.as_ref());
+    let cells = |unit: &Unit| {
+        let [name, state, since, took, note] = row(unit, now);
+        let state = Cell::inked(state, unit_state(unit.state).1);
+        [Cell::plain(name), state, Cell::plain(since), Cell::plain(took), Cell::plain(note)]
+    };
+    list.units.iter().map(cells).collect()
 }
 
 /// Columns as wide as their widest cell; the last one ends where its text does.

@@ -4,14 +4,19 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, SystemTime};
 
 use hyper_util::rt::TokioIo;
+use keel_proto::v1::journal_client::JournalClient;
 use keel_proto::v1::node_client::NodeClient;
 use keel_proto::v1::operation_client::OperationClient;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, lookup_host};
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -21,9 +26,13 @@ use tower::service_fn;
 
 use crate::cli::NodeArgs;
 use crate::error::Failure;
+use crate::node::credentials::About;
 use crate::node::endpoint::Endpoint;
 use crate::node::fingerprint::Fingerprint;
-use crate::node::verifier::{Trust, Verifier, client_config};
+use crate::node::known::{Added, KnownNodes};
+use crate::node::refusal::{self, Refusal};
+use crate::node::target::{self, Target};
+use crate::node::verifier::{Verdict, Verifier, client_config};
 use crate::output::Output;
 
 /// How long reaching a node may take, and how long one answer.
@@ -56,12 +65,46 @@ enum ConnectErrorKind {
     Silent,
     #[error("it does not speak TLS 1.3")]
     Tls(#[source] io::Error),
+    #[error("{}", .0.what)]
+    Refused(Refusal),
     #[error("its certificate has the fingerprint {seen}, not {expected}")]
     OtherNode { seen: Fingerprint, expected: Fingerprint },
+    #[error("{0}")]
+    Changed(Box<Changed>),
+    #[error("its certificate is not to be trusted: {why}; its fingerprint is {seen}")]
+    Unsigned { seen: Fingerprint, why: String },
+    #[error("it is not known; its certificate has the fingerprint {seen}")]
+    Unknown { seen: Fingerprint },
+    #[error("it hung up right after the handshake")]
+    HungUp(#[source] io::Error),
     #[error("it does not speak gRPC")]
     Http2(#[source] tonic::transport::Error),
     #[error("TLS cannot be set up here")]
     Config(#[source] rustls::Error),
+    #[error("the certificate {origin} and its key do not belong together")]
+    Mismatch { origin: String },
+}
+
+/// A node that shows another certificate than the one that is known.
+#[derive(Debug)]
+struct Changed {
+    seen: Fingerprint,
+    known: Vec<String>,
+}
+
+impl fmt::Display for Changed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "ITS CERTIFICATE IS NOT THE ONE THAT IS KNOWN")?;
+        for known in &self.known {
+            writeln!(f, "  known  {known}")?;
+        }
+        writeln!(f, "  shown  {}", self.seen)?;
+        write!(
+            f,
+            "  Either the machine was installed anew or got a new identity, or something else answers at its address and\n  \
+             would read what you send. Nothing was sent."
+        )
+    }
 }
 
 impl fmt::Display for ConnectError {
@@ -72,33 +115,79 @@ impl fmt::Display for ConnectError {
 
 impl From<ConnectError> for Failure {
     fn from(error: ConnectError) -> Self {
+        let endpoint = &error.endpoint;
         let next = match &error.kind {
             ConnectErrorKind::Resolve(_) | ConnectErrorKind::NoAddress => {
-                "check the spelling, or give --endpoint the address that the node's console shows"
+                "check the spelling, or give --endpoint the address that the node's console shows".to_owned()
             }
             ConnectErrorKind::Tcp(_) | ConnectErrorKind::Silent => {
-                "is the machine up and on this network? its console shows its address"
+                "is the machine up and on this network? its console shows its address".to_owned()
             }
             ConnectErrorKind::Tls(_) | ConnectErrorKind::Http2(_) => {
-                "is this the port of a Keel node's API? it is 50051 unless something forwards it"
+                "is this the port of a Keel node's API? it is 50051 unless something forwards it".to_owned()
             }
+            ConnectErrorKind::Refused(refusal) => refusal.next.clone(),
             ConnectErrorKind::OtherNode { .. } => {
-                "compare with the fingerprint on the node's console: unless it shows this one, something else answers \
-                 at that address"
+                "compare with the fingerprint on the node's console: unless it shows this one, something else answers at \
+                 that address"
+                    .to_owned()
             }
-            ConnectErrorKind::Config(_) => "this is a defect of osctl; please report it",
+            ConnectErrorKind::Changed(_) => format!(
+                "compare with the fingerprint on the node's console; only if it shows the new one: \
+                 osctl known-nodes remove {endpoint}"
+            ),
+            ConnectErrorKind::Unsigned { seen, .. } | ConnectErrorKind::Unknown { seen } => format!(
+                "compare with the fingerprint on the node's console; if it is the same: \
+                 osctl known-nodes add {endpoint} {seen}"
+            ),
+            ConnectErrorKind::HungUp(_) => {
+                "try again; if it stays like this, the node is busy or lets nobody in from here: see its console".to_owned()
+            }
+            ConnectErrorKind::Config(_) => "this is a defect of osctl; please report it".to_owned(),
+            ConnectErrorKind::Mismatch { .. } => {
+                "give the certificate and the key that were made together".to_owned()
+            }
         };
         let failure = Self::new(error.to_string()).next(next);
         match error.kind {
             ConnectErrorKind::Resolve(source)
             | ConnectErrorKind::Tcp(source)
+            | ConnectErrorKind::HungUp(source)
             | ConnectErrorKind::Tls(source) => failure.because(source),
             ConnectErrorKind::Http2(source) => failure.because(source),
             ConnectErrorKind::Config(source) => failure.because(source),
             ConnectErrorKind::NoAddress
             | ConnectErrorKind::Silent
-            | ConnectErrorKind::OtherNode { .. } => failure,
+            | ConnectErrorKind::Refused(_)
+            | ConnectErrorKind::OtherNode { .. }
+            | ConnectErrorKind::Changed(_)
+            | ConnectErrorKind::Unsigned { .. }
+            | ConnectErrorKind::Unknown { .. }
+            | ConnectErrorKind::Mismatch { .. } => failure,
         }
+    }
+}
+
+/// One node that answered and is the right one.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection {
+    channel: Channel,
+}
+
+impl Connection {
+    /// What the node is and how it stands.
+    pub(crate) fn node(&self) -> NodeClient<Channel> {
+        NodeClient::new(self.channel.clone()).max_decoding_message_size(LARGEST)
+    }
+
+    /// What the node has said and recorded.
+    pub(crate) fn journal(&self) -> JournalClient<Channel> {
+        JournalClient::new(self.channel.clone()).max_decoding_message_size(LARGEST)
+    }
+
+    /// What changes the node.
+    pub(crate) fn operation(&self) -> OperationClient<Channel> {
+        OperationClient::new(self.channel.clone()).max_decoding_message_size(LARGEST)
     }
 }
 
@@ -114,7 +203,7 @@ pub(crate) fn ask<T>(conversation: impl Future<Output = Result<T, Failure>>) -> 
         .block_on(conversation)
 }
 
-/// Connects to the node that the command line names, and says on stderr what the user should know about the connection.
+/// Connects to the one node that the command line names, and says on stderr what the user should know about the connection.
 pub(crate) async fn connect(
     args: &NodeArgs,
     out: &mut Output,
@@ -122,82 +211,194 @@ pub(crate) async fn connect(
     Ok(reach(args, out).await?.node())
 }
 
-/// A connection to a node, for every service of it.
-#[derive(Debug, Clone)]
-pub(crate) struct Connection {
-    channel: Channel,
-}
-
-impl Connection {
-    /// What the node is and how it stands.
-    pub(crate) fn node(&self) -> NodeClient<Channel> {
-        NodeClient::new(self.channel.clone()).max_decoding_message_size(LARGEST)
-    }
-
-    /// What changes the node.
-    pub(crate) fn operation(&self) -> OperationClient<Channel> {
-        OperationClient::new(self.channel.clone()).max_decoding_message_size(LARGEST)
-    }
-}
-
 /// As [`connect`], for every service of the node.
 pub(crate) async fn reach(args: &NodeArgs, out: &mut Output) -> Result<Connection, Failure> {
-    let (endpoint, trust) = read(args)?;
-    if endpoint.typed_http {
-        out.notice("http:// was typed, but what goes over the wire is TLS");
-    }
-    let verifier = Verifier::new(trust);
-    let connected = timeout(CONNECT, open(&endpoint, trust, verifier.clone())).await;
-    let channel = connected
-        .unwrap_or(Err(ConnectErrorKind::Silent))
-        .map_err(|kind| ConnectError { endpoint: endpoint.clone(), kind })?;
-    if let (Trust::FirstUse, Some(seen)) = (trust, verifier.seen()) {
-        out.notice(&format!(
-            "{endpoint} is trusted for this call because it answered; to be sure next time: --fingerprint {seen}"
-        ));
-    }
-    Ok(Connection { channel })
+    let target = one(args, out)?;
+    let (connection, remark) = open(&target).await?;
+    remark.into_iter().for_each(|remark| out.notice(&remark));
+    Ok(connection)
 }
 
-fn read(args: &NodeArgs) -> Result<(Endpoint, Trust), Failure> {
-    let Some(text) = &args.endpoint else {
-        return Err(
-            Failure::usage("which node?").next("give --endpoint HOST, or set OSCTL_ENDPOINT")
-        );
-    };
-    let endpoint = Endpoint::parse(text).map_err(|error| {
-        Failure::usage(error.to_string()).next("write it as HOST, HOST:PORT or [IPV6]:PORT")
-    })?;
-    let trust = match &args.fingerprint {
-        Some(text) => Trust::Pinned(text.parse().map_err(|error| {
-            Failure::usage("--fingerprint is not a fingerprint")
-                .because(Box::<dyn Error + Send + Sync>::from(error))
-                .next(
-                    "copy it from the node's console, or leave it out and compare what osctl shows",
-                )
-        })?),
-        None => Trust::FirstUse,
-    };
-    Ok((endpoint, trust))
+/// The one node that is meant, for a command that makes no sense for several.
+pub(crate) fn one(args: &NodeArgs, out: &mut Output) -> Result<Target, Failure> {
+    let mut targets = target::read(args)?;
+    targets.remarks.iter().for_each(|remark| out.notice(remark));
+    match (targets.nodes.pop(), targets.nodes.len()) {
+        (Some(target), 0) => Ok(target),
+        (_, others) => {
+            Err(Failure::usage(format!("this asks one node, and {} are named", others + 1))
+                .next("give one --endpoint; status, units and inventory can ask several at once"))
+        }
+    }
 }
 
-async fn open(
-    endpoint: &Endpoint,
-    trust: Trust,
-    verifier: Arc<Verifier>,
-) -> Result<Channel, ConnectErrorKind> {
-    let config = client_config(verifier.clone()).map_err(ConnectErrorKind::Config)?;
-    let tcp = dial(endpoint).await?;
-    let tls = TlsConnector::from(Arc::new(config))
-        .connect(server_name(endpoint), tcp)
-        .await
-        .map_err(|source| match (trust, verifier.seen()) {
-            (Trust::Pinned(expected), Some(seen)) if seen != expected => {
-                ConnectErrorKind::OtherNode { seen, expected }
+/// Connects to a node that is meant. What comes with the connection is a remark on whether it is now known.
+pub(crate) async fn open(target: &Target) -> Result<(Connection, Option<String>), Failure> {
+    let endpoint = &target.endpoint;
+    let verifier = Verifier::new(target.trust.clone(), target.credentials.authority.clone());
+    let wrong = |kind| ConnectError { endpoint: endpoint.clone(), kind };
+    let connected = timeout(CONNECT, establish(target, verifier.clone())).await;
+    let channel = connected.unwrap_or(Err(ConnectErrorKind::Silent)).map_err(wrong)?;
+    let remark = match verifier.seen() {
+        Some((seen, Verdict::New)) => Some(remember(endpoint, *seen)?),
+        _ => None,
+    };
+    Ok((Connection { channel }, remark))
+}
+
+/// Keeps the fingerprint of a node that is met for the first time, now that it has proved to have the key.
+fn remember(endpoint: &Endpoint, seen: Fingerprint) -> Result<String, Failure> {
+    let known = KnownNodes::open()?;
+    match known.add(endpoint, seen, SystemTime::now()) {
+        Ok(Added::New | Added::Same) => Ok(format!(
+            "{endpoint} is known from now on by the fingerprint {seen}; compare it with the node's console"
+        )),
+        Ok(Added::Other(nodes)) => {
+            let kind = changed(seen, &known, &nodes);
+            Err(ConnectError { endpoint: endpoint.clone(), kind }.into())
+        }
+        Err(failure) => {
+            let why: Vec<_> = failure.lines().into_iter().map(|(_, line)| line).collect();
+            Ok(format!(
+                "{endpoint} is trusted for this call by the fingerprint {seen}, which could not be kept: {}",
+                why.join("; ")
+            ))
+        }
+    }
+}
+
+fn changed(
+    seen: Fingerprint,
+    known: &KnownNodes,
+    nodes: &[crate::node::known::KnownNode],
+) -> ConnectErrorKind {
+    let path = known.path();
+    let line = |node: &crate::node::known::KnownNode| {
+        let since = node.since.as_ref().map(|since| format!(" since {since}")).unwrap_or_default();
+        format!("{}{since}, {path}:{}", node.fingerprint, node.line)
+    };
+    let known = nodes.iter().map(line).collect();
+    ConnectErrorKind::Changed(Box::new(Changed { seen, known }))
+}
+
+async fn establish(target: &Target, verifier: Arc<Verifier>) -> Result<Channel, ConnectErrorKind> {
+    let shown = target.credentials.identity.as_ref().map(|identity| &identity.about);
+    let config = client_config(verifier.clone(), &target.credentials).map_err(|error| {
+        match (error, shown) {
+            (rustls::Error::InconsistentKeys(_), Some(about)) => {
+                ConnectErrorKind::Mismatch { origin: about.origin.clone() }
             }
-            _ => ConnectErrorKind::Tls(source),
-        })?;
-    speak_http2(tls).await.map_err(ConnectErrorKind::Http2)
+            (error, _) => ConnectErrorKind::Config(error),
+        }
+    })?;
+    let tcp = dial(&target.endpoint).await?;
+    let connector = TlsConnector::from(Arc::new(config));
+    let tls = connector.connect(server_name(&target.endpoint), tcp).await;
+    let tls = tls.map_err(|source| match verifier.seen() {
+        Some((seen, verdict)) => untrusted(target, *seen, verdict)
+            .unwrap_or_else(|| refused_by(&source, shown).unwrap_or(ConnectErrorKind::Tls(source))),
+        None => refused_by(&source, shown).unwrap_or(ConnectErrorKind::Tls(source)),
+    })?;
+    let (heard, first) = oneshot::channel();
+    let stream = Heard { stream: tls, heard: Some(heard) };
+    let channel = speak_http2(stream).await.map_err(ConnectErrorKind::Http2)?;
+    // The client's handshake ends before the node has looked at the client's certificate: only the first word of the node
+    // says whether it lets us in.
+    match first.await {
+        Ok(Ok(())) => Ok(channel),
+        Ok(Err(source)) => {
+            Err(refused_by(&source, shown).unwrap_or(ConnectErrorKind::HungUp(source)))
+        }
+        Err(_) => Err(ConnectErrorKind::HungUp(io::ErrorKind::NotConnected.into())),
+    }
+}
+
+/// Why we did not trust the node, if that is why the handshake ended.
+fn untrusted(target: &Target, seen: Fingerprint, verdict: &Verdict) -> Option<ConnectErrorKind> {
+    match verdict {
+        Verdict::Right | Verdict::New => None,
+        Verdict::OtherThanPinned(expected) => {
+            Some(ConnectErrorKind::OtherNode { seen, expected: *expected })
+        }
+        Verdict::Changed => Some(match KnownNodes::open() {
+            Ok(known) => {
+                let nodes = known.of(&target.endpoint).unwrap_or_default();
+                changed(seen, &known, &nodes)
+            }
+            Err(_) => ConnectErrorKind::Changed(Box::new(Changed { seen, known: vec![] })),
+        }),
+        Verdict::Unsigned(error) => Some(ConnectErrorKind::Unsigned {
+            seen,
+            why: refusal::of_chain(error, SystemTime::now()),
+        }),
+        Verdict::Unknown => Some(ConnectErrorKind::Unknown { seen }),
+    }
+}
+
+/// Why the node did not trust us, if it said so.
+fn refused_by(error: &io::Error, shown: Option<&About>) -> Option<ConnectErrorKind> {
+    let error = error.get_ref()?.downcast_ref::<rustls::Error>()?;
+    let rustls::Error::AlertReceived(alert) = error else { return None };
+    refusal::of_alert(*alert, shown, SystemTime::now()).map(ConnectErrorKind::Refused)
+}
+
+/// A connection that tells once what the node's first word was, or why there was none.
+struct Heard {
+    stream: TlsStream<TcpStream>,
+    heard: Option<oneshot::Sender<io::Result<()>>>,
+}
+
+impl Heard {
+    fn tell(&mut self, what: io::Result<()>) {
+        if let Some(heard) = self.heard.take() {
+            // Nobody listens any more where connecting took too long.
+            let _: Result<(), _> = heard.send(what);
+        }
+    }
+}
+
+impl AsyncRead for Heard {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
+        Poll::Ready(match read {
+            Ok(()) if buf.filled().len() > before => {
+                self.tell(Ok(()));
+                Ok(())
+            }
+            Ok(()) => {
+                self.tell(Err(io::ErrorKind::UnexpectedEof.into()));
+                Ok(())
+            }
+            Err(error) => {
+                let (kind, text) = (error.kind(), error.to_string());
+                self.tell(Err(error));
+                Err(io::Error::new(kind, text))
+            }
+        })
+    }
+}
+
+impl AsyncWrite for Heard {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 /// Tries the host's addresses one after the other, as they were resolved.
@@ -218,16 +419,18 @@ async fn dial(endpoint: &Endpoint) -> Result<TcpStream, ConnectErrorKind> {
     Err(failed)
 }
 
-/// rustls wants a name. It is neither sent nor compared, so a host that is no DNS name gets any.
+/// What a certificate that an authority signed has to be for. An address's zone is this computer's own word, and in no certificate; a
+/// host that is neither a name nor an address gets one that no certificate has.
 fn server_name(endpoint: &Endpoint) -> ServerName<'static> {
-    ServerName::try_from(endpoint.host.clone())
+    let host = endpoint.host.split('%').next().unwrap_or_default();
+    ServerName::try_from(host.to_owned())
         .unwrap_or_else(|_| ServerName::from(IpAddr::from([0, 0, 0, 0])))
 }
 
 /// gRPC over the one connection that was checked. It is never dialled again behind our back: when it is gone, the call
 /// fails.
-async fn speak_http2(tls: TlsStream<TcpStream>) -> Result<Channel, tonic::transport::Error> {
-    let connection = Arc::new(Mutex::new(Some(TokioIo::new(tls))));
+async fn speak_http2(stream: Heard) -> Result<Channel, tonic::transport::Error> {
+    let connection = Arc::new(Mutex::new(Some(TokioIo::new(stream))));
     let connector = service_fn(move |_| {
         let connection = connection.lock().unwrap_or_else(PoisonError::into_inner).take();
         std::future::ready(connection.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)))
@@ -251,8 +454,11 @@ pub(crate) fn refused(what: &str, status: &Status) -> Failure {
         Code::Unimplemented => {
             "the node runs an older Keel than this osctl; compare their versions"
         }
-        Code::PermissionDenied | Code::Unauthenticated => {
-            "the node is not in maintenance any more; show who you are"
+        Code::Unauthenticated => {
+            "the node is not in maintenance any more: use --kubeconfig FILE, or --cert and --key"
+        }
+        Code::PermissionDenied => {
+            "your certificate's Organization gives no role for this: ask the cluster's admin, or do without"
         }
         Code::OutOfRange => "leave --from out to see all events of this boot",
         Code::ResourceExhausted => "wait until another caller has left",

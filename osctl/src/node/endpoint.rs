@@ -40,12 +40,17 @@ impl Endpoint {
     pub(crate) fn parse(text: &str) -> Result<Self, EndpointError> {
         parse(text).map_err(|kind| EndpointError { text: text.to_owned(), kind })
     }
+
+    /// Whether it is the same node, however it was typed.
+    pub(crate) fn same_place(&self, other: &Self) -> bool {
+        (&self.host, self.port) == (&other.host, other.port)
+    }
 }
 
 fn parse(text: &str) -> Result<Endpoint, EndpointErrorKind> {
     let (typed_http, rest) = match text.split_once("://") {
-        Some(("http", rest)) => (true, rest),
-        Some(("https", rest)) => (false, rest),
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => (true, rest),
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("https") => (false, rest),
         Some((scheme, _)) => return Err(EndpointErrorKind::Scheme(scheme.to_owned())),
         None => (false, text),
     };
@@ -63,7 +68,8 @@ fn parse(text: &str) -> Result<Endpoint, EndpointErrorKind> {
     match host {
         "" => Err(EndpointErrorKind::NoHost),
         host if host.contains(odd) => Err(EndpointErrorKind::Host(host.to_owned())),
-        host => Ok(Endpoint { host: host.to_owned(), port, typed_http }),
+        // Names have no case (RFC 4343), and a node is known by one spelling.
+        host => Ok(Endpoint { host: host.to_ascii_lowercase(), port, typed_http }),
     }
 }
 
@@ -120,7 +126,9 @@ mod tests {
         check("10.0.0.7:1234", "10.0.0.7:1234");
         check("https://node-1.example.org/", "node-1.example.org:50051");
         check("http://127.0.0.1:50051", "127.0.0.1:50051");
+        check("HTTPS://Node-1.Example.org", "node-1.example.org:50051");
         check("::1", "[::1]:50051");
+        check("http://[2001:db8::1]/", "[2001:db8::1]:50051");
         check("[::1]", "[::1]:50051");
         check("[fe80::1%eth0]:7", "[fe80::1%eth0]:7");
         check("ftp://a", "`ftp://a` is not an endpoint: unknown scheme `ftp`, expected https");

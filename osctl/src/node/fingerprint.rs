@@ -35,8 +35,12 @@ impl Fingerprint {
 impl FromStr for Fingerprint {
     type Err = FingerprintError;
 
-    /// Takes digits of either case, with or without the colons that other tools put between bytes.
+    /// Takes digits of either case, with or without the colons that other tools put between bytes and the `sha256:` before them.
     fn from_str(text: &str) -> Result<Self, FingerprintError> {
+        let text = match text.split_at_checked(7) {
+            Some((algorithm, digits)) if algorithm.eq_ignore_ascii_case("sha256:") => digits,
+            _ => text,
+        };
         let digits: Vec<_> = text.chars().filter(|c| *c != ':').collect();
         let values: Vec<_> = digits.iter().filter_map(|c| c.to_digit(16)).collect();
         let odd = digits.iter().copied().find(|c| !c.is_ascii_hexdigit());
@@ -76,6 +80,8 @@ mod tests {
         check(&plain, &plain);
         check(&plain.to_uppercase(), &plain);
         check(&["0f"; 32].join(":"), &"0f".repeat(32));
+        check(&format!("SHA256:{plain}"), &plain);
+        check("sha256:", "this has 0");
         check("", "this has 0");
         check("0fab", "this has 4");
         check(&"0fab".repeat(17), "this has 68");

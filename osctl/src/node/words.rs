@@ -1,6 +1,6 @@
 //! The words and colours for what a node answers, the same in every command and in JSON.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use keel_proto::v1::{GoalState, UnitState};
 
@@ -41,6 +41,16 @@ pub(crate) fn millis(duration: Option<&prost_types::Duration>) -> u64 {
         .and_then(|duration| Duration::try_from(duration).ok())
         .unwrap_or_default();
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A moment as RFC 3339 writes it, to the second, in UTC.
+pub(crate) fn moment(at: SystemTime) -> String {
+    timestamp(&prost_types::Timestamp::from(at))
+}
+
+/// A moment on the wire, as RFC 3339 writes it, to the second.
+pub(crate) fn timestamp(at: &prost_types::Timestamp) -> String {
+    prost_types::Timestamp { seconds: at.seconds, nanos: 0 }.to_string()
 }
 
 /// A span of time as a person says it: two units at most.

@@ -17,7 +17,7 @@ use tonic::{Request, Response, Status};
 
 use crate::about::About;
 use crate::processes::{NoCgroup, Places, processes};
-use crate::service::watch::Watch;
+use crate::service::watch::{Filter, Watch};
 use crate::{answers, convert};
 
 /// Callers that may ask init something at one moment; the others wait their turn. With the watchers they stay within the
@@ -162,8 +162,10 @@ impl NodeApi for Node {
                 "{WATCHERS} callers watch already; try again when one has left"
             ))
         })?;
-        let WatchEventsRequest { from_seq, follow, .. } = request.into_inner();
-        let watch = Watch { control: self.control.clone(), from_seq, follow, _place: place };
+        let WatchEventsRequest { from_seq, follow, units, kinds } = request.into_inner();
+        let filter = Filter { units, kinds };
+        let control = self.control.clone();
+        let watch = Watch { control, from_seq, follow, filter, _place: place };
         Ok(Response::new(watch.start(self.stopping.clone())))
     }
 }
