@@ -19,7 +19,7 @@ use crate::commands::processes::Processes;
 use crate::commands::reset::Reset;
 use crate::commands::validate::Validate;
 use crate::commands::verify::Verify;
-use crate::commands::{events, inventory, status, units};
+use crate::commands::{audit, events, inventory, status, units};
 use crate::output::Notation;
 
 /// Boot graphs, images and nodes of Keel, from your own machine.
@@ -122,6 +122,9 @@ pub(crate) enum Command {
 
     /// Print what happened to a node's units since boot
     Events(events::Args),
+
+    /// Print who called a node, and what came of it
+    Audit(audit::Args),
 
     /// Show what a node is made of, or record it for `osctl verify`
     Inventory(inventory::Args),

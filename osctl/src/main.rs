@@ -50,6 +50,7 @@ fn dispatch(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
         Command::Reboot(command) => command.run(&cli.node, out),
         Command::Shutdown(command) => command.run(&cli.node, out),
         Command::Reset(command) => command.run(&cli.node, out),
+        Command::Audit(args) => commands::audit::run(&args, &cli.node, out),
         Command::Events(args) => commands::events::run(&args, &cli.node, out),
         Command::Context(command) => command.run(&cli.node, out),
         Command::KnownNodes(command) => command.run(out),

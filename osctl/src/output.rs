@@ -3,7 +3,7 @@
 //! Colour appears only on a terminal, and never with `NO_COLOR` set (<https://no-color.org>). anstream decides, as it does for clap's
 //! own help, so that the two agree on every variable that people set.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 
 use anstream::{AutoStream, ColorChoice};
 use clap::ValueEnum;
@@ -109,6 +109,8 @@ pub(crate) struct Output {
     stderr: Box<dyn Write>,
     palette: Palette,
     stderr_palette: Palette,
+    /// Goes before the next text.
+    before: &'static str,
 }
 
 impl Output {
@@ -120,7 +122,18 @@ impl Output {
             stderr_palette: Palette::of(AutoStream::choice(&stderr)),
             stdout: Box::new(stdout),
             stderr: Box::new(stderr),
+            before: "",
         }
+    }
+
+    /// What is written next takes the place of what stands there: on a terminal it does, elsewhere it follows as a block of its own.
+    pub(crate) fn next_page(&mut self, first: bool) {
+        self.before = match self.notation {
+            Notation::Table if io::stdout().is_terminal() => "\x1b[H\x1b[2J",
+            Notation::Table if !first => "\n",
+            Notation::Yaml => "---\n",
+            Notation::Table | Notation::Json => "",
+        };
     }
 
     pub(crate) fn format(&self) -> Format {
@@ -137,12 +150,15 @@ impl Output {
 
     /// Writes text as it is; callers end their own lines.
     pub(crate) fn text(&mut self, text: &str) -> Result<(), Failure> {
-        self.stdout.write_all(text.as_bytes()).and_then(|()| self.stdout.flush()).map_err(
-            |source| {
+        let before = std::mem::take(&mut self.before);
+        let written = self.stdout.write_all(before.as_bytes());
+        written
+            .and_then(|()| self.stdout.write_all(text.as_bytes()))
+            .and_then(|()| self.stdout.flush())
+            .map_err(|source| {
                 let failure = Failure::new("cannot write to stdout").because(source);
                 failure.next("see whether there is room where the output goes")
-            },
-        )
+            })
     }
 
     /// Writes one document for programs, as JSON or as YAML.

@@ -20,6 +20,7 @@ mod service;
 mod tls;
 mod trust;
 
+use std::env;
 use std::error::Error;
 use std::io::{self, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -48,7 +49,7 @@ enum Command {
     /// Make the node's key and certificate if it has none, and print the fingerprint
     Identity(IdentityArgs),
     /// Serve the API until SIGTERM
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
 }
 
 #[derive(Debug, Args)]
@@ -62,8 +63,6 @@ struct IdentityArgs {
     /// An address that the certificate is for; may be given several times
     #[arg(long, value_name = "IP")]
     address: Vec<IpAddr>,
-    #[command(flatten)]
-    given: GivenArgs,
 }
 
 #[derive(Debug, Args)]
@@ -95,24 +94,26 @@ struct ServeArgs {
     /// Where to listen, an address and a port; [::] takes IPv4 too
     #[arg(long, default_value = "[::]:50051")]
     listen: SocketAddr,
+    /// Serve metrics in the clear at this address and port, or on the Unix socket of this path
+    #[arg(long, value_name = "WHERE")]
+    metrics: Option<metrics::Where>,
     /// Init's socket
     #[arg(long, default_value = keel_control::SOCKET)]
     control: PathBuf,
-    #[command(flatten)]
-    given: GivenArgs,
 }
 
 impl From<ServeArgs> for Settings {
     fn from(args: ServeArgs) -> Self {
         Self {
-            given: args.given.into(),
+            given: given(),
+            metrics: args.metrics,
             identity: args.dir,
             spare: args.spare_dir,
             address: args.listen,
             control: args.control,
             trust: trust::Places {
-                config: args.trusted_ca,
-                config_crl: args.trusted_crl,
+                config: source("KEEL_TRUSTED_CA", args.trusted_ca),
+                config_crl: source("KEEL_TRUSTED_CRL", args.trusted_crl),
                 cluster: args.cluster_ca,
                 cluster_crl: args.cluster_crl,
             },
@@ -122,10 +123,20 @@ impl From<ServeArgs> for Settings {
     }
 }
 
+/// What the machine config says: as a text in the environment, or in a file.
+fn source(variable: &str, file: Option<PathBuf>) -> Option<trust::Source> {
+    match env::var(variable) {
+        Ok(text) => Some(trust::Source::Text(text)),
+        // Set, and unreadable: then nobody is let in, as with a file that is.
+        Err(env::VarError::NotUnicode(_)) => Some(trust::Source::Text(String::new())),
+        Err(env::VarError::NotPresent) => file.map(trust::Source::File),
+    }
+}
+
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Identity(args) => make_identity(args),
-        Command::Serve(args) => serve::run(args.into()).map_err(Into::into),
+        Command::Serve(args) => serve::run((*args).into()).map_err(Into::into),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -136,27 +147,17 @@ fn main() -> ExitCode {
     }
 }
 
-/// An identity that the machine config carries.
-#[derive(Debug, Args)]
-struct GivenArgs {
-    /// The certificate that the machine config gives, in PEM, with what leads to its CA: then none is made
-    #[arg(long, value_name = "FILE", requires = "given_key")]
-    given_certificate: Option<PathBuf>,
-    /// The key of that certificate, in PEM
-    #[arg(long, value_name = "FILE", requires = "given_certificate")]
-    given_key: Option<PathBuf>,
-}
-
-impl From<GivenArgs> for Option<Given> {
-    fn from(args: GivenArgs) -> Self {
-        Some(Given { certificate: args.given_certificate?, key: args.given_key? })
-    }
+/// The identity that the machine config carries, if it does.
+fn given() -> Option<Given> {
+    let text = |variable| env::var(variable).ok().filter(|text| !text.is_empty());
+    let (certificate, key) = (text("KEEL_NODE_CERTIFICATE"), text("KEEL_NODE_KEY"));
+    (certificate.is_some() || key.is_some()).then_some(Given { certificate, key })
 }
 
 fn make_identity(args: IdentityArgs) -> Result<(), Box<dyn Error>> {
     let hostname = args.hostname.or_else(hostname);
     let names = Names { hostname, addresses: args.address };
-    let identity = match args.given.into() {
+    let identity = match given() {
         Some(given) => Identity::given(&given)?,
         None => {
             let identity = Identity::locate_or_make(&args.dir, &names)?;

@@ -101,7 +101,6 @@ impl Places {
     }
 
     /// Peers that shake hands, and peers that have.
-    #[cfg(test)]
     pub(crate) fn count(&self) -> (usize, usize) {
         let table = self.table();
         (table.handshakes.len(), table.connections.len())

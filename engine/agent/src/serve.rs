@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tonic::service::Routes;
+use tonic_health::pb::health_server::{Health, HealthServer};
 
 use crate::about::About;
 use crate::audit::Audit;
@@ -19,7 +20,7 @@ use crate::calls::Shared;
 use crate::identity::{Current, Given, Identity, IdentityError, Lasts, keep_current};
 use crate::listen;
 use crate::log::{chain, say};
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::notify::{State, notify};
 use crate::places::{Limits, Places};
 use crate::server::{Server, raise_file_limit};
@@ -35,6 +36,8 @@ const MESSAGE: usize = 4 * 1024 * 1024;
 pub(crate) struct Settings {
     /// The identity that the machine config carries.
     pub(crate) given: Option<Given>,
+    /// Where metrics are served.
+    pub(crate) metrics: Option<metrics::Where>,
     /// The folder of the identity.
     pub(crate) identity: PathBuf,
     /// Where an identity lies that ends with this boot.
@@ -55,6 +58,8 @@ pub(crate) enum ServeError {
     Identity(#[from] IdentityError),
     #[error("cannot listen on {address}")]
     Listen { address: SocketAddr, source: io::Error },
+    #[error("the API's own description cannot be read")]
+    Descriptor(#[source] tonic_reflection::server::Error),
     #[error("cannot start the agent's event loop")]
     Runtime(#[source] io::Error),
 }
@@ -106,6 +111,7 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
         metrics: Arc::new(Metrics::default()),
         control: settings.control.clone(),
     });
+    let places = Places::new(Limits::default());
     let fingerprint = identity.fingerprint.clone();
     let about = Arc::new(About::new(&identity, state.clone()));
     let shown = Arc::new(Shown::new(identity.certified));
@@ -123,13 +129,29 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
         tokio::spawn(keep_current(current));
     }
 
+    if let Some(place) = settings.metrics {
+        let page = metrics::Page {
+            metrics: shared.metrics.clone(),
+            places: places.clone(),
+            control: settings.control.clone(),
+        };
+        match metrics::listen(&place).await {
+            Ok(listener) => {
+                say(format_args!("metrics are served on {place}"));
+                tokio::spawn(metrics::serve(listener, Arc::new(page)));
+            }
+            // Nobody who measures a node should keep it from being reached.
+            Err(error) => say(format_args!("cannot serve metrics on {place}: {error}")),
+        }
+    }
+
     let (stopping_in, stopping) = watch::channel(false);
     let server = Server {
-        routes: routes(&settings.control, about, &shared, &stopping),
+        routes: routes(&settings.control, about, &shared, &stopping).await?,
         shown,
         trust: state,
-        places: Places::new(Limits::default()),
-        shared,
+        places,
+        shared: shared.clone(),
     };
     let following = tokio::spawn(async move {
         if let Err(error) = trust::follow(trust).await {
@@ -144,19 +166,28 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
     stopping_in.send_replace(true);
     // It can only end by itself.
     let _ = serving.await;
+    shared.audit.flush().await;
     Ok(())
 }
 
-fn routes(
+async fn routes(
     control: &Path,
     about: Arc<About>,
     shared: &Arc<Shared>,
     stopping: &watch::Receiver<bool>,
-) -> Routes {
+) -> Result<Routes, ServeError> {
+    let services = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(keel_proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let reflection = services().build_v1().map_err(ServeError::Descriptor)?;
+    // What clients asked for before it was called v1, and many still do.
+    let reflection_alpha = services().build_v1alpha().map_err(ServeError::Descriptor)?;
     let node = Node::new(control.to_owned(), about, stopping.clone());
     let records = keel_control::RECORDS.into();
     let journal = Journal::new(control.to_owned(), records, shared.clone(), stopping.clone());
-    Routes::new(
+    Ok(Routes::new(
         NodeServer::new(node).max_decoding_message_size(MESSAGE).max_encoding_message_size(MESSAGE),
     )
     .add_service(
@@ -169,7 +200,19 @@ fn routes(
             .max_decoding_message_size(MESSAGE)
             .max_encoding_message_size(MESSAGE),
     )
-    .prepare()
+    .add_service(health().await)
+    .add_service(reflection)
+    .add_service(reflection_alpha)
+    .prepare())
+}
+
+/// The standard health service: an agent that answers at all serves everything.
+async fn health() -> HealthServer<impl Health> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<NodeServer<Node>>().await;
+    reporter.set_serving::<JournalServer<Journal>>().await;
+    reporter.set_serving::<OperationServer<Operation>>().await;
+    health
 }
 
 fn tell(state: State) {

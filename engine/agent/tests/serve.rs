@@ -6,6 +6,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
 
 use rustls::ProtocolVersion;
 use rustls::version::{TLS12, TLS13};
@@ -13,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use support::{Agent, binary, folder_with_machine_id, read_to_end};
+use support::{Agent, Start, binary, folder_with_machine_id, read_to_end};
 
 #[test]
 fn tls_1_3_with_http_2_and_the_key_on_record() {
@@ -114,4 +115,60 @@ fn the_identity_command_prints_the_fingerprint() {
     assert!(first.status.success() && second.status.success(), "{second:?}");
     assert_eq!(first.stdout, std::fs::read(folder.path().join("node.fingerprint")).unwrap());
     assert_eq!(first.stdout, second.stdout);
+}
+
+/// What a program reads over HTTP/1.1.
+fn page(stream: &mut (impl Read + Write), line: &str) -> String {
+    write!(stream, "{line} HTTP/1.1\r\nHost: node\r\n\r\n").unwrap();
+    String::from_utf8(read_to_end(stream)).unwrap()
+}
+
+#[test]
+fn metrics_are_served_where_the_config_says() {
+    let start = Start::new();
+    let socket = start.path("metrics.sock");
+    let mut agent = start.argument("--metrics").argument(socket.to_str().unwrap()).start();
+    agent.tls(&TLS12, &[b"h2"]).unwrap_err();
+    agent.logged("no TLS connection");
+    let get = |line: &str| page(&mut UnixStream::connect(&socket).unwrap(), line);
+    let text = get("GET /metrics");
+    assert!(text.starts_with("HTTP/1.1 200 OK\r\n"), "{text}");
+    for line in
+        ["keel_api_refused_connections_total 1\n", "keel_init_up 0\n", "keel_api_connections 0\n"]
+    {
+        assert!(text.contains(line), "{text}");
+    }
+    assert!(text.ends_with("# EOF\n"), "{text}");
+    assert!(get("POST /metrics").starts_with("HTTP/1.1 405 "));
+    assert!(get("GET /").starts_with("HTTP/1.1 404 "));
+}
+
+#[test]
+fn an_identity_that_was_given_is_used_and_none_is_made() {
+    let given = Start::new();
+    let read = |name: &str| std::fs::read_to_string(given.path(name)).unwrap();
+    let (certificate, key, fingerprint) =
+        (read("node.crt"), read("node.key"), read("node.fingerprint"));
+    let folder = folder_with_machine_id();
+    let run = |key: &str| {
+        binary()
+            .args(["identity", "--dir"])
+            .arg(folder.path())
+            .env("KEEL_NODE_CERTIFICATE", &certificate)
+            .env("KEEL_NODE_KEY", key)
+            .output()
+            .unwrap()
+    };
+    let taken = run(&key);
+    assert!(taken.status.success(), "{taken:?}");
+    assert_eq!(String::from_utf8(taken.stdout).unwrap(), fingerprint);
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "the machine id alone");
+
+    let other = Start::new();
+    let refused = run(&std::fs::read_to_string(other.path("node.key")).unwrap());
+    assert_eq!(refused.status.code(), Some(1));
+    let said = String::from_utf8(refused.stderr).unwrap();
+    let keys = ["node.fingerprint"].map(|name| std::fs::read_to_string(other.path(name)).unwrap());
+    assert!(said.contains(keys[0].trim()) && said.contains(fingerprint.trim()), "{said}");
+    assert!(!said.contains("PRIVATE KEY"), "{said}");
 }

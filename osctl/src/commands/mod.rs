@@ -1,6 +1,7 @@
 //! One module per command: its arguments, what it does, how its result looks.
 
 pub(crate) mod ask;
+pub(crate) mod audit;
 pub(crate) mod boot;
 pub(crate) mod completion;
 pub(crate) mod config;
@@ -20,3 +21,4 @@ pub(crate) mod status;
 pub(crate) mod units;
 pub(crate) mod validate;
 pub(crate) mod verify;
+pub(crate) mod watch;

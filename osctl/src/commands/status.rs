@@ -9,6 +9,7 @@ use keel_proto::v1::{
 use serde::Serialize;
 
 use crate::cli::NodeArgs;
+use crate::commands::watch::Watch;
 use crate::error::{Exit, Failure};
 use crate::node::{self, Cell, Connection, goal_state, millis, short, timestamp};
 use crate::output::{Ink, Output, Palette};
@@ -19,12 +20,20 @@ use crate::output::{Ink, Output, Palette};
 
 Examples:
   osctl --endpoint 192.0.2.10 status
+  osctl --endpoint 192.0.2.10 status --watch --interval 5
   OSCTL_ENDPOINT=192.0.2.10 osctl status
   osctl --endpoint 192.0.2.10 --endpoint 192.0.2.11 --kubeconfig admin.conf status
   osctl --endpoint 192.0.2.10 status --output yaml")]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    #[command(flatten)]
+    watch: Watch,
+}
 
-pub(crate) fn run(_: &Args, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
+pub(crate) fn run(args: &Args, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
+    args.watch.run(out, |out| once(node, out))
+}
+
+fn once(node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
     let asked = node::each(node, out, async |connection| ask(&connection).await)?;
     let exit = asked.show(out, View::from, page, HEADER, |asked| vec![row(asked)])?;
     Ok(if asked.answered.iter().any(|node| node.answer.is_wrong()) { Exit::Findings } else { exit })

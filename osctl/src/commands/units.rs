@@ -10,6 +10,7 @@ use keel_proto::v1::{ListUnitsRequest, ListUnitsResponse, Unit, UnitState, UnitV
 use serde::Serialize;
 
 use crate::cli::NodeArgs;
+use crate::commands::watch::Watch;
 use crate::error::{Exit, Failure};
 use crate::node::{self, Cell, age, millis, short, unit_state};
 use crate::output::{Ink, Output, Palette};
@@ -24,12 +25,16 @@ pub(crate) const AGAIN: Duration = Duration::from_millis(250);
     args_conflicts_with_subcommands = true,
     after_help = "Examples:
   osctl --endpoint 192.0.2.10 units
+  osctl --endpoint 192.0.2.10 units --watch --interval 5
   osctl --endpoint 192.0.2.10 --endpoint 192.0.2.11 units
   osctl --endpoint 192.0.2.10 units --output json | jq '.units[] | select(.state == \"failed\")'"
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Option<UnitCommand>,
+
+    #[command(flatten)]
+    watch: Watch,
 }
 
 /// What is done about one unit.
@@ -81,7 +86,7 @@ struct Show {
 
 pub(crate) fn run(args: &Args, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
     match &args.command {
-        None => list(node, out),
+        None => args.watch.run(out, |out| once(node, out)),
         Some(UnitCommand::Show(show)) => {
             live::show(&show.unit, live::Depth::Whole, show.watch, node, out)
         }
@@ -91,7 +96,7 @@ pub(crate) fn run(args: &Args, node: &NodeArgs, out: &mut Output) -> Result<Exit
     }
 }
 
-fn list(node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
+fn once(node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
     let lists = node::each(node, out, async |connection| {
         let answer = connection.node().list_units(ListUnitsRequest {}).await;
         Ok(answer.map_err(|status| node::refused("list its units", &status))?.into_inner())

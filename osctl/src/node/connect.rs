@@ -2,11 +2,11 @@
 
 use std::error::Error;
 use std::fmt;
+use std::future::poll_fn;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use hyper_util::rt::TokioIo;
@@ -14,9 +14,8 @@ use keel_proto::v1::journal_client::JournalClient;
 use keel_proto::v1::node_client::NodeClient;
 use keel_proto::v1::operation_client::OperationClient;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncBufRead as _;
 use tokio::net::{TcpStream, lookup_host};
-use tokio::sync::oneshot;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -38,6 +37,9 @@ use crate::output::Output;
 /// How long reaching a node may take, and how long one answer.
 const CONNECT: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(20);
+
+/// How long a node's first word is waited for before we speak.
+const FIRST_WORD: Duration = Duration::from_secs(3);
 
 /// A node that vanished while we wait for its events is found out by an HTTP/2 ping.
 const PING_EVERY: Duration = Duration::from_secs(20);
@@ -299,17 +301,22 @@ async fn establish(target: &Target, verifier: Arc<Verifier>) -> Result<Channel, 
             .unwrap_or_else(|| refused_by(&source, shown).unwrap_or(ConnectErrorKind::Tls(source))),
         None => refused_by(&source, shown).unwrap_or(ConnectErrorKind::Tls(source)),
     })?;
-    let (heard, first) = oneshot::channel();
-    let stream = Heard { stream: tls, heard: Some(heard) };
-    let channel = speak_http2(stream).await.map_err(ConnectErrorKind::Http2)?;
-    // The client's handshake ends before the node has looked at the client's certificate: only the first word of the node
-    // says whether it lets us in.
-    match first.await {
-        Ok(Ok(())) => Ok(channel),
-        Ok(Err(source)) => {
-            Err(refused_by(&source, shown).unwrap_or(ConnectErrorKind::HungUp(source)))
-        }
-        Err(_) => Err(ConnectErrorKind::HungUp(io::ErrorKind::NotConnected.into())),
+    let tls = listen(tls)
+        .await
+        .map_err(|source| refused_by(&source, shown).unwrap_or(ConnectErrorKind::HungUp(source)))?;
+    speak_http2(tls).await.map_err(ConnectErrorKind::Http2)
+}
+
+/// Waits for the node's first word, and leaves it to be read.
+///
+/// The client's handshake ends before the node has looked at the client's certificate, and a client that goes on to write may never read
+/// why it was hung up on. An HTTP/2 server speaks first (RFC 9113, 3.4); one that does not is listened to for a moment only.
+async fn listen(mut tls: TlsStream<TcpStream>) -> io::Result<TlsStream<TcpStream>> {
+    let word = poll_fn(|cx| Pin::new(&mut tls).poll_fill_buf(cx).map_ok(<[u8]>::is_empty));
+    match timeout(FIRST_WORD, word).await {
+        Ok(Ok(true)) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(Err(error)) => Err(error),
+        Ok(Ok(false)) | Err(_) => Ok(tls),
     }
 }
 
@@ -342,65 +349,6 @@ fn refused_by(error: &io::Error, shown: Option<&About>) -> Option<ConnectErrorKi
     refusal::of_alert(*alert, shown, SystemTime::now()).map(ConnectErrorKind::Refused)
 }
 
-/// A connection that tells once what the node's first word was, or why there was none.
-struct Heard {
-    stream: TlsStream<TcpStream>,
-    heard: Option<oneshot::Sender<io::Result<()>>>,
-}
-
-impl Heard {
-    fn tell(&mut self, what: io::Result<()>) {
-        if let Some(heard) = self.heard.take() {
-            // Nobody listens any more where connecting took too long.
-            let _: Result<(), _> = heard.send(what);
-        }
-    }
-}
-
-impl AsyncRead for Heard {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, buf));
-        Poll::Ready(match read {
-            Ok(()) if buf.filled().len() > before => {
-                self.tell(Ok(()));
-                Ok(())
-            }
-            Ok(()) => {
-                self.tell(Err(io::ErrorKind::UnexpectedEof.into()));
-                Ok(())
-            }
-            Err(error) => {
-                let (kind, text) = (error.kind(), error.to_string());
-                self.tell(Err(error));
-                Err(io::Error::new(kind, text))
-            }
-        })
-    }
-}
-
-impl AsyncWrite for Heard {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
 /// Tries the host's addresses one after the other, as they were resolved.
 async fn dial(endpoint: &Endpoint) -> Result<TcpStream, ConnectErrorKind> {
     let addresses = lookup_host((endpoint.host.as_str(), endpoint.port))
@@ -429,8 +377,8 @@ fn server_name(endpoint: &Endpoint) -> ServerName<'static> {
 
 /// gRPC over the one connection that was checked. It is never dialled again behind our back: when it is gone, the call
 /// fails.
-async fn speak_http2(stream: Heard) -> Result<Channel, tonic::transport::Error> {
-    let connection = Arc::new(Mutex::new(Some(TokioIo::new(stream))));
+async fn speak_http2(tls: TlsStream<TcpStream>) -> Result<Channel, tonic::transport::Error> {
+    let connection = Arc::new(Mutex::new(Some(TokioIo::new(tls))));
     let connector = service_fn(move |_| {
         let connection = connection.lock().unwrap_or_else(PoisonError::into_inner).take();
         std::future::ready(connection.ok_or_else(|| io::Error::from(io::ErrorKind::NotConnected)))

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{broadcast, mpsc, oneshot};
 
 pub(crate) use self::read::past;
 pub(crate) use self::record::Record;
@@ -58,11 +58,19 @@ impl Sort {
     }
 }
 
+/// What the writer is handed.
+#[derive(Debug)]
+enum Item {
+    Keep(Sort, Box<Record>),
+    /// Everything before it is written: says so.
+    Flush(oneshot::Sender<()>),
+}
+
 /// Where records go.
 #[derive(Debug)]
 pub(crate) struct Audit {
     folder: PathBuf,
-    queue: mpsc::Sender<(Sort, Record)>,
+    queue: mpsc::Sender<Item>,
     /// Records that found no room in the queue.
     lost: Arc<AtomicU64>,
     new: broadcast::Sender<Arc<Record>>,
@@ -124,9 +132,24 @@ impl Audit {
     }
 
     fn keep(&self, sort: Sort, record: Record) {
-        if self.queue.try_send((sort, record)).is_err() {
+        if self.queue.try_send(Item::Keep(sort, Box::new(record))).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    /// Waits until what was handed over is written, but not for ever.
+    pub(crate) async fn flush(&self) {
+        /// A disk that does not answer must not hold up the agent's end.
+        const LONGEST: Duration = Duration::from_secs(1);
+
+        let (written, wait) = oneshot::channel();
+        let flush = async {
+            if self.queue.send(Item::Flush(written)).await.is_ok() {
+                // Without the writer there is nothing to wait for.
+                let _ = wait.await;
+            }
+        };
+        let _ = tokio::time::timeout(LONGEST, flush).await;
     }
 
     pub(crate) fn folder(&self) -> &Path {

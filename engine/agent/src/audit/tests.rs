@@ -106,7 +106,7 @@ fn what_has_no_room_leaves_a_gap() {
     let (queue, waiting) = mpsc::channel(8);
     let told = broadcast::Sender::new(8);
     let mut seen = told.subscribe();
-    queue.try_send((Sort::Read, record("r"))).unwrap();
+    queue.try_send(Item::Keep(Sort::Read, Box::new(record("r")))).unwrap();
     drop(queue);
     Writer::nowhere().run(waiting, &AtomicU64::new(5), &told);
     assert_eq!(seen.try_recv().unwrap().seq, 6);

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::{broadcast, mpsc};
 
 use super::ring::{LARGEST, Ring, each};
-use super::{Record, Sort};
+use super::{Item, Record, Sort};
 use crate::log::{chain, say};
 
 /// The one who writes.
@@ -46,11 +46,19 @@ impl Writer {
     /// Writes until nobody can send any more.
     pub(super) fn run(
         mut self,
-        mut waiting: mpsc::Receiver<(Sort, Record)>,
+        mut waiting: mpsc::Receiver<Item>,
         lost: &AtomicU64,
         told: &broadcast::Sender<Arc<Record>>,
     ) {
-        while let Some((sort, record)) = waiting.blocking_recv() {
+        while let Some(item) = waiting.blocking_recv() {
+            let (sort, record) = match item {
+                Item::Keep(sort, record) => (sort, *record),
+                Item::Flush(written) => {
+                    // Whoever asked may be gone.
+                    let _ = written.send(());
+                    continue;
+                }
+            };
             // A number that nobody has is a record that is gone.
             self.next += lost.swap(0, Ordering::Relaxed);
             let record = self.keep(sort, record);

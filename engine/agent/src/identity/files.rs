@@ -56,12 +56,6 @@ impl Files {
         }
     }
 
-    /// A key and a certificate that were given, wherever they lie.
-    pub(crate) fn given(key: &Path, certificate: &Path) -> Self {
-        let folder = certificate.parent().unwrap_or(Path::new("/"));
-        Self { key: key.to_owned(), certificate: certificate.to_owned(), ..Self::new(folder) }
-    }
-
     pub(crate) fn error(&self, kind: IdentityErrorKind) -> IdentityError {
         IdentityError { key: self.key.clone(), certificate: self.certificate.clone(), kind }
     }

@@ -38,10 +38,10 @@ const LARGEST: u64 = 1 << 20;
 /// The files that say whom to trust.
 #[derive(Debug, Clone)]
 pub(crate) struct Places {
-    /// The CAs of the machine config, if it has any: then this file has to be there.
-    pub(crate) config: Option<PathBuf>,
-    /// The CRLs of the machine config, if it has any: then this file has to be there.
-    pub(crate) config_crl: Option<PathBuf>,
+    /// The CAs of the machine config, if it has any.
+    pub(crate) config: Option<Source>,
+    /// The CRLs of the machine config, if it has any.
+    pub(crate) config_crl: Option<Source>,
     /// The cluster's CAs, once there has been a bootstrap.
     pub(crate) cluster: PathBuf,
     /// What the cluster has revoked, if it says.
@@ -51,9 +51,25 @@ pub(crate) struct Places {
 impl Places {
     fn all(&self) -> impl Iterator<Item = &Path> {
         let config = [&self.config, &self.config_crl].into_iter().flatten();
-        config.chain([&self.cluster, &self.cluster_crl]).map(PathBuf::as_path)
+        let files = config.filter_map(|source| match source {
+            Source::File(path) => Some(path),
+            Source::Text(_) => None,
+        });
+        files.chain([&self.cluster, &self.cluster_crl]).map(PathBuf::as_path)
     }
 }
+
+/// Where the machine config's word is.
+#[derive(Debug, Clone)]
+pub(crate) enum Source {
+    /// In a file, which has to be there.
+    File(PathBuf),
+    /// Here.
+    Text(String),
+}
+
+/// What people are told of a text that stands in the machine config.
+const CONFIG: &str = "the machine config";
 
 /// Why a file does not say whom to trust.
 #[derive(Debug, thiserror::Error)]
@@ -199,14 +215,16 @@ impl Trust {
         let current = self.state.borrow().clone();
         let first = current.generation == 0;
         let mut problems = Vec::new();
-        if let Some(path) = config {
-            problems.extend(self.config.take(authorities(path), Of::Promised));
+        if let Some(source) = config {
+            problems.extend(self.config.take(source.authorities(), Of::Promised));
         }
-        problems.extend(self.cluster.take(authorities(cluster), Of::Cluster));
-        if let Some(path) = config_crl {
-            problems.extend(self.config_crl.take(crls(path), Of::Promised));
+        let read_cluster = read(cluster).and_then(|bytes| authorities(&bytes, cluster));
+        problems.extend(self.cluster.take(read_cluster, Of::Cluster));
+        if let Some(source) = config_crl {
+            problems.extend(self.config_crl.take(source.crls(), Of::Promised));
         }
-        problems.extend(self.cluster_crl.take(crls(cluster_crl), Of::Revoked { first }));
+        let read_crl = read(cluster_crl).and_then(|bytes| crls(&bytes, cluster_crl));
+        problems.extend(self.cluster_crl.take(read_crl, Of::Revoked { first }));
 
         let door = self.door(&problems);
         if !first && door.same(&current.door) && problems == current.problems {
@@ -237,6 +255,24 @@ impl Trust {
     }
 }
 
+impl Source {
+    /// Its bytes, and where people find them.
+    fn read(&self) -> Result<(Vec<u8>, &Path), SourceError> {
+        match self {
+            Self::File(path) => Ok((read(path)?, path)),
+            Self::Text(text) => Ok((text.clone().into_bytes(), Path::new(CONFIG))),
+        }
+    }
+
+    fn authorities(&self) -> Result<Vec<Authority>, SourceError> {
+        self.read().and_then(|(bytes, path)| authorities(&bytes, path))
+    }
+
+    fn crls(&self) -> Result<Vec<CertificateRevocationListDer<'static>>, SourceError> {
+        self.read().and_then(|(bytes, path)| crls(&bytes, path))
+    }
+}
+
 /// A file's bytes.
 fn read(path: &Path) -> Result<Vec<u8>, SourceError> {
     let failed = |source: io::Error| match source.kind() {
@@ -253,10 +289,9 @@ fn read(path: &Path) -> Result<Vec<u8>, SourceError> {
 }
 
 /// The CAs of a file, each once.
-fn authorities(path: &Path) -> Result<Vec<Authority>, SourceError> {
-    let bytes = read(path)?;
+fn authorities(bytes: &[u8], path: &Path) -> Result<Vec<Authority>, SourceError> {
     let mut all: Vec<Authority> = Vec::new();
-    for (at, der) in CertificateDer::pem_slice_iter(&bytes).enumerate() {
+    for (at, der) in CertificateDer::pem_slice_iter(bytes).enumerate() {
         let der = der.map_err(|source| SourceError::Pem(path.to_owned(), source))?;
         let authority = Authority::new(der, path)
             .map_err(|source| SourceError::Authority(path.to_owned(), at + 1, source))?;
@@ -271,9 +306,11 @@ fn authorities(path: &Path) -> Result<Vec<Authority>, SourceError> {
 }
 
 /// The CRLs of a file, in PEM.
-fn crls(path: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, SourceError> {
-    let bytes = read(path)?;
-    let all: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
+fn crls(
+    bytes: &[u8],
+    path: &Path,
+) -> Result<Vec<CertificateRevocationListDer<'static>>, SourceError> {
+    let all: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(bytes).collect();
     let all = all.map_err(|source| SourceError::Pem(path.to_owned(), source))?;
     if all.is_empty() {
         return Err(SourceError::Empty(path.to_owned(), "CRL"));

@@ -34,7 +34,7 @@ impl Machine {
             fs::write(path(name), text).unwrap();
         }
         let places = Places {
-            config: with_config.then(|| path("config.crt")),
+            config: with_config.then(|| Source::File(path("config.crt"))),
             config_crl: None,
             cluster: path("cluster.crt"),
             cluster_crl: path("cluster.crl"),
@@ -118,6 +118,20 @@ fn nothing_that_happens_later_opens_it() {
     let mut machine = Machine::start(false, &[("cluster.crt", "garbage")]);
     assert_eq!(machine.after("cluster.crt", None), "shut!");
     assert_eq!(machine.after("cluster.crt", Some(&one)), "CN=one");
+}
+
+#[test]
+fn the_machine_config_can_hold_it_all() {
+    let check = |text: &str, expect: &str| {
+        let nowhere = PathBuf::from("/nonexistent/ca.crt");
+        let config = Some(Source::Text(text.to_owned()));
+        let (cluster, cluster_crl) = (nowhere.clone(), nowhere);
+        let trust = Trust::load(Places { config, config_crl: None, cluster, cluster_crl });
+        assert_eq!(Machine { folder: TempDir::new().unwrap(), trust }.door(), expect, "{text}");
+    };
+    check(&format!("{}\n\n{}", ca("one"), ca("two")), "CN=one CN=two");
+    check("", "shut!");
+    check("garbage", "shut!");
 }
 
 #[test]

@@ -167,6 +167,13 @@ impl Agent {
         assert!(killed.unwrap().success());
     }
 
+    /// The same agent once more, after it has ended.
+    pub(crate) fn again(mut self) -> Self {
+        let folder = std::mem::replace(&mut self.folder, TempDir::new().unwrap());
+        fs::remove_file(folder.path().join("notify")).unwrap();
+        Start { folder, arguments: Vec::new() }.start()
+    }
+
     /// The next line of the log that holds a text; lines before it are passed over.
     pub(crate) fn logged(&mut self, text: &str) -> String {
         loop {
@@ -281,6 +288,13 @@ impl Connection {
         self.send.ready().await.map_err(|error| format!("{error:?}"))?;
         let answer = tokio::time::timeout(PATIENCE, self.send.send_request(request)).await.unwrap();
         answer.map_err(|error| format!("{error:?}"))
+    }
+
+    /// Waits until the node has closed it.
+    pub(crate) async fn closed(&mut self) {
+        let ended = tokio::time::timeout(PATIENCE, &mut self.ended).await;
+        // How it ended is not what is asked.
+        let _: Result<(), String> = ended.expect("the node closes it").unwrap();
     }
 
     /// What a call comes to: `OK`, or a code and its text, or what became of the connection.

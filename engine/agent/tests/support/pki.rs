@@ -42,6 +42,8 @@ pub(crate) struct Wanted {
     pub(crate) from: i32,
     pub(crate) until: i32,
     pub(crate) serial: u64,
+    /// Valid for so many seconds from now, whatever `until` says.
+    pub(crate) seconds: Option<u64>,
 }
 
 impl Default for Wanted {
@@ -53,6 +55,7 @@ impl Default for Wanted {
             from: -1,
             until: 1,
             serial: 7,
+            seconds: None,
         }
     }
 }
@@ -73,7 +76,10 @@ fn params(wanted: &Wanted) -> CertificateParams {
     params.distinguished_name.push(DnType::CommonName, wanted.name);
     params.extended_key_usages = wanted.usages.clone();
     params.not_before = at(wanted.from).into();
-    params.not_after = at(wanted.until).into();
+    params.not_after = match wanted.seconds {
+        Some(seconds) => (SystemTime::now() + Duration::from_secs(seconds)).into(),
+        None => at(wanted.until).into(),
+    };
     params.serial_number = Some(SerialNumber::from(wanted.serial));
     params
 }
