@@ -16,7 +16,7 @@ use crate::commands::known_nodes::KnownNodesCommand;
 use crate::commands::man::Man;
 use crate::commands::validate::Validate;
 use crate::commands::verify::Verify;
-use crate::commands::{events, inventory, status, units};
+use crate::commands::{dmesg, events, inventory, logs, status, units};
 use crate::output::Notation;
 
 /// Boot graphs, images and nodes of Keel, from your own machine.
@@ -117,6 +117,12 @@ pub(crate) enum Command {
 
     /// Print what happened to a node's units since boot
     Events(events::Args),
+
+    /// Print what a node's units wrote, and follow it
+    Logs(logs::Args),
+
+    /// Print what a node's kernel wrote, and follow it
+    Dmesg(dmesg::Args),
 
     /// Show what a node is made of, or record it for `osctl verify`
     Inventory(inventory::Args),
