@@ -19,7 +19,7 @@ use crate::commands::processes::Processes;
 use crate::commands::reset::Reset;
 use crate::commands::validate::Validate;
 use crate::commands::verify::Verify;
-use crate::commands::{audit, events, inventory, status, units};
+use crate::commands::{audit, dmesg, events, inventory, logs, status, units};
 use crate::output::Notation;
 
 /// Boot graphs, images and nodes of Keel, from your own machine.
@@ -125,6 +125,12 @@ pub(crate) enum Command {
 
     /// Print who called a node, and what came of it
     Audit(audit::Args),
+
+    /// Print what a node's units wrote, and follow it
+    Logs(logs::Args),
+
+    /// Print what a node's kernel wrote, and follow it
+    Dmesg(dmesg::Args),
 
     /// Show what a node is made of, or record it for `osctl verify`
     Inventory(inventory::Args),

@@ -1649,6 +1649,9 @@ pub struct ReadKernelLogResponse {
     /// The records, oldest first.
     #[prost(message, repeated, tag = "2")]
     pub records: ::prost::alloc::vec::Vec<KernelRecord>,
+    /// The id of the boot that wrote them. Numbers begin anew with each boot.
+    #[prost(string, tag = "3")]
+    pub boot: ::prost::alloc::string::String,
 }
 /// A record of the kernel's log.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

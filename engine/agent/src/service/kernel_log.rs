@@ -142,6 +142,12 @@ fn unescaped(mut text: &[u8]) -> Vec<u8> {
     bytes
 }
 
+/// The kernel's own id of its boot; empty if it does not tell.
+fn boot_id() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().replace('-', "")
+}
+
 async fn send(
     records: &mut VecDeque<Record>,
     dropped: &mut u64,
@@ -149,7 +155,8 @@ async fn send(
 ) -> Result<(), Status> {
     let count = records.len().min(BATCH);
     let records = records.drain(..count).map(told).collect();
-    let batch = ReadKernelLogResponse { dropped: std::mem::take(dropped), records };
+    let dropped = std::mem::take(dropped);
+    let batch = ReadKernelLogResponse { dropped, records, boot: boot_id() };
     batches.send(Ok(batch)).await.map_err(|_| Status::cancelled("the caller has left"))
 }
 

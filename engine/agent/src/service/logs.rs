@@ -144,15 +144,15 @@ mod tests {
     #[test]
     fn what_init_is_asked() {
         let now = convert::moment(100_000);
-        let check = |seconds: Option<i64>, expect: Result<Option<u64>, ()>| {
+        let check = |seconds: Option<i64>, expect: Option<u64>| {
             let since = seconds.map(|seconds| prost_types::Timestamp { seconds, nanos: 0 });
             let asked = query(ReadLogsRequest { since, ..ReadLogsRequest::default() }, now);
-            assert_eq!(asked.map(|query| query.newer_than_ms).map_err(drop), expect);
+            assert_eq!(asked.map(|query| query.newer_than_ms).map_err(drop), Ok(expect));
         };
-        check(None, Ok(None));
-        check(Some(40), Ok(Some(60_000)));
-        check(Some(1000), Ok(Some(0)));
-        check(Some(-60), Ok(Some(160_000)));
-        check(Some(i64::MAX), Err(()));
+        check(None, None);
+        check(Some(40), Some(60_000));
+        check(Some(1000), Some(0));
+        check(Some(-60), Some(160_000));
+        check(Some(i64::MAX), Some(0));
     }
 }
