@@ -1,6 +1,7 @@
 //! keel-agent: the API of a node on the network. It carries questions to init and answers back; it changes nothing itself.
 
 mod about;
+mod answers;
 mod audit;
 mod authz;
 mod calls;
@@ -12,6 +13,7 @@ mod metrics;
 mod notify;
 mod peer;
 mod places;
+mod processes;
 mod serve;
 mod server;
 mod service;

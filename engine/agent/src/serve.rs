@@ -185,7 +185,8 @@ async fn routes(
     // What clients asked for before it was called v1, and many still do.
     let reflection_alpha = services().build_v1alpha().map_err(ServeError::Descriptor)?;
     let node = Node::new(control.to_owned(), about, stopping.clone());
-    let journal = Journal { shared: shared.clone(), stopping: stopping.clone() };
+    let records = keel_control::RECORDS.into();
+    let journal = Journal::new(control.to_owned(), records, shared.clone(), stopping.clone());
     Ok(Routes::new(
         NodeServer::new(node).max_decoding_message_size(MESSAGE).max_encoding_message_size(MESSAGE),
     )
@@ -195,7 +196,7 @@ async fn routes(
             .max_encoding_message_size(MESSAGE),
     )
     .add_service(
-        OperationServer::new(Operation {})
+        OperationServer::new(Operation::new(control.to_owned()))
             .max_decoding_message_size(MESSAGE)
             .max_encoding_message_size(MESSAGE),
     )
