@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn a_table() {
         let at = |seconds| Some(prost_types::Timestamp { seconds, nanos: 0 });
-        let boot = |id: &str, current, state: GoalState, seconds, ended: Option<&str>| Boot {
+        let boot = |id: &str, current, state: GoalState, seconds: i64, ended: Option<&str>| Boot {
             id: id.repeat(32),
             current,
             began: at(1_700_000_000 + seconds),
