@@ -175,7 +175,12 @@ impl Export {
             goal: name(transaction.goal()),
             predicted: Predicted {
                 total_ms: millis(forecast.path.total),
-                critical_path: forecast.path.steps.iter().map(|step| name(step.unit)).collect(),
+                critical_path: forecast
+                    .path
+                    .stretches
+                    .iter()
+                    .map(|stretch| name(stretch.unit))
+                    .collect(),
             },
             units: units.collect(),
             edges: edges.collect(),

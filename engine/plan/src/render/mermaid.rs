@@ -8,9 +8,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
 
 use keel_unit::KindName;
+use keel_unit::value::people;
 
 use super::scene::{Look, Scene};
-use crate::chart::people;
 use crate::graph::BootGraph;
 use crate::transaction::{Transaction, UnitId};
 
@@ -19,7 +19,7 @@ const MOST_EDGES: usize = 500;
 /// Mermaid's `maxTextSize`.
 const MOST_TEXT: usize = 50_000;
 /// Most units of a critical path that is drawn alone.
-const MOST_STEPS: usize = 200;
+const MOST_ON_PATH: usize = 200;
 
 /// The graph as a flowchart: stages as subgraphs, arrows in the order of time.
 pub fn mermaid(graph: &BootGraph, transaction: &Transaction) -> String {
@@ -147,11 +147,12 @@ fn label<'a>(scene: &Scene<'a>, stage: usize) -> &'a str {
 fn critical_path(scene: &Scene<'_>) -> Drawn {
     let mut ids = Ids::default();
     let mut text = head(scene, "; too large for GitHub, so this is the end of its critical path");
-    let steps = &scene.forecast.path.steps;
-    let steps = &steps[steps.len().saturating_sub(MOST_STEPS)..];
-    let ids: Vec<String> = steps.iter().map(|step| ids.of("unit", scene.name(step.unit))).collect();
-    for (step, id) in steps.iter().zip(&ids) {
-        let _ = writeln!(text, "  {id}[\"{}\"]", scene.name(step.unit));
+    let path = &scene.forecast.path.stretches;
+    let path = &path[path.len().saturating_sub(MOST_ON_PATH)..];
+    let ids: Vec<String> =
+        path.iter().map(|stretch| ids.of("unit", scene.name(stretch.unit))).collect();
+    for (stretch, id) in path.iter().zip(&ids) {
+        let _ = writeln!(text, "  {id}[\"{}\"]", scene.name(stretch.unit));
     }
     for pair in ids.windows(2) {
         let _ = writeln!(text, "  {} ==> {}", pair[0], pair[1]);

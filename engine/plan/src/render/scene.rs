@@ -137,9 +137,9 @@ fn stages<'a>(graph: &'a BootGraph, layer: &[Option<usize>]) -> Vec<Stage<'a>> {
 fn lines(graph: &BootGraph, order: &[UnitId], forecast: &Forecast) -> Vec<Line> {
     let mut place: Vec<Option<usize>> = vec![None; graph.len()];
     order.iter().enumerate().for_each(|(at, id)| place[id.index()] = Some(at));
-    let steps = &forecast.path.steps;
+    let stretches = &forecast.path.stretches;
     let neighbours: BTreeSet<(UnitId, UnitId)> =
-        steps.windows(2).map(|pair| (pair[0].unit, pair[1].unit)).collect();
+        stretches.windows(2).map(|pair| (pair[0].unit, pair[1].unit)).collect();
 
     let mut lines = Vec::new();
     for &then in order {

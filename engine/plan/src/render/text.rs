@@ -3,10 +3,9 @@
 use std::fmt::Write;
 
 use keel_unit::KindName;
-use keel_unit::value::Timespan;
+use keel_unit::value::people;
 
 use super::scene::Scene;
-use crate::chart::people;
 use crate::graph::BootGraph;
 use crate::transaction::{Transaction, UnitId};
 
@@ -34,7 +33,7 @@ pub fn text(graph: &BootGraph, transaction: &Transaction) -> String {
     let _ = writeln!(
         out,
         "* the critical path: {} units, {} predicted, {} side by side at most",
-        path.steps.len(),
+        path.stretches.len(),
         people(path.total),
         path.side_by_side
     );
@@ -77,7 +76,7 @@ impl Columns {
         let kind = unit.kind.name();
         let mark = if scene.forecast.critical(id) { '*' } else { ' ' };
         let deadline = match unit.deadline() {
-            Some(deadline) if kind != KindName::Target => format!("within {}", Timespan(deadline)),
+            Some(deadline) if kind != KindName::Target => format!("within {}", people(deadline)),
             _ => String::new(),
         };
         let condition = if unit.condition.is_empty() { "" } else { " (conditional)" };
@@ -97,7 +96,7 @@ impl Columns {
         };
         let (name, stage) = (self.name, self.stage);
         let line = format!(
-            "{mark} {:name$}  {:stage$}  {:10}  {deadline:13}{condition}{waits}",
+            "{mark} {:name$}  {:stage$}  {:10}  {deadline:17}{condition}{waits}",
             unit.name.as_str(),
             scene.graph.stage(id).map_or("", |stage| stage.as_str()),
             kind.as_str(),

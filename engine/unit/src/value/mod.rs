@@ -7,7 +7,7 @@ mod number;
 mod path;
 mod text;
 
-pub use duration::Timespan;
+pub use duration::{Timespan, people};
 pub use id::{Guid, MachineId};
 pub use net::{Cidr, Hostname, LinkName, MacAddr, Mtu, NtpServer};
 pub(crate) use number::ranged;

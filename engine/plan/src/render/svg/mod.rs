@@ -12,11 +12,10 @@ mod style;
 use std::fmt::Write;
 
 use keel_unit::KindName;
-use keel_unit::value::Timespan;
+use keel_unit::value::people;
 
 use self::layout::{LINE, Layout, Place, Route, What, wrap};
 use super::scene::{Look, Scene};
-use crate::chart::people;
 use crate::graph::BootGraph;
 use crate::transaction::{Transaction, UnitId};
 
@@ -199,7 +198,7 @@ impl Picture<'_> {
             let _ = write!(hint, "\nfrom {} to {}", people(from), people(to));
         }
         if let Some(deadline) = unit.deadline() {
-            let _ = write!(hint, ", within {}", Timespan(deadline));
+            let _ = write!(hint, ", within {}", people(deadline));
         }
         let _ = write!(hint, "\n{}", self.scene.graph.locate(unit.span));
         hint
@@ -262,8 +261,8 @@ impl Picture<'_> {
         };
         let rank = entries.iter().filter(above).count() as f64;
         let count = entries.len().saturating_sub(1) as f64;
-        let step = ((then.height - 14.0) / count.max(1.0)).min(7.0);
-        then.y + (rank - count / 2.0) * step
+        let apart = ((then.height - 14.0) / count.max(1.0)).min(7.0);
+        then.y + (rank - count / 2.0) * apart
     }
 
     /// The legend, in as many rows as it takes, and how far down it goes.
