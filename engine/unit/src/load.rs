@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::diagnostic::Diagnostic;
 use crate::lower::Input;
+use crate::side_by_side;
 use crate::source::{FileId, Sources, Span};
 
 /// Largest file that is read, in bytes.
@@ -41,9 +42,10 @@ pub fn load_all(files: Files<'_>) -> Input {
     if let Some(units) = files.units {
         walk.folder(units);
     }
-    for path in walk.found {
+    let found = walk.found;
+    for (path, text) in found.iter().zip(side_by_side::map(&found, |path| read(path))) {
         let shown = path.to_string_lossy();
-        match read(&path) {
+        match text {
             Ok(text) => input.unit(&shown, text),
             Err(unreadable) => {
                 let finding = unreadable.finding(&mut input.sources, &shown);
@@ -117,7 +119,7 @@ impl Walk<'_> {
         }
         self.above.push(place);
         // The order of a directory differs from machine to machine; names do not.
-        paths.sort();
+        paths.sort_unstable_by(|a, b| a.file_name().cmp(&b.file_name()));
         Ok(paths)
     }
 
