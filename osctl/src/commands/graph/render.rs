@@ -46,7 +46,7 @@ enum Drawing {
 impl Render {
     pub(crate) fn run(self, out: &mut Output) -> Result<Exit, Failure> {
         let Render { inputs, goal, format } = self;
-        match inputs.planned(&goal) {
+        match inputs.planned_for_good(&goal) {
             Ok((graph, transaction)) => {
                 let drawing = match (format, out.format()) {
                     (Some(drawing), _) => drawing,
