@@ -470,7 +470,7 @@ fn status_and_units() {
     assert_eq!(json["fingerprint"], node.fingerprint().as_str());
 
     let units = node.pinned(&["units"]);
-    let row = "containerd  running  1 min 0 s  1.40 s  pid 77\n";
+    let row = "containerd  running  1 min  1.40 s  pid 77\n";
     assert!(units.stdout.contains(row), "{}", units.stdout);
     let json = node.pinned(&["units", "--output=json"]);
     let json: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();

@@ -406,7 +406,7 @@ fn a_failure_degrades_with_its_last_words_and_a_hang_is_killed() {
             "bad: exited with status 4: the disk is full",
             "child: needs bad, which is not up",
             "gone: /no/such/daemon: no such file",
-            "hang: timed out after 300ms",
+            "hang: timed out after 300 ms",
         ]
     );
     let bad = machine.position(&["FAILED", "bad"]);
@@ -467,7 +467,7 @@ fn readiness_by_notification_and_by_socket() {
     let report = machine.report();
     assert_eq!(
         report["degraded"],
-        serde_json::json!([{ "unit": "silent", "why": "timed out after 500ms" }]),
+        serde_json::json!([{ "unit": "silent", "why": "timed out after 500 ms" }]),
         "{report}"
     );
     let took = |unit: &str| {
