@@ -23,7 +23,9 @@ mod server;
 pub use client::{Control, ControlError, ControlErrorKind, Watch};
 pub use event_log::{Batch, EventLog};
 pub use frame::{FrameError, FrameErrorKind, MAX_FRAME};
-pub use inventory::{Inventory, InventoryDisk, InventoryDriver, InventoryLink, InventoryPartition};
+pub use inventory::{
+    Inventory, InventoryDisk, InventoryDriver, InventoryImage, InventoryLink, InventoryPartition,
+};
 pub use message::{
     Address, BootReport, CriticalUnit, Degraded, Event, GoalState, Happened, Link, Refusal,
     RefusalKind, Shutdown, Status, Unit, UnitBoot, UnitList, UnitState, VERSION,

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use keel_image::{
-    BusName, Disk, Driver, INVENTORY_SCHEMA, Inventory, Link, Mac, Machine, Partition, Size,
-    TypeGuid,
+    Behind, BusName, Disk, Driver, INVENTORY_SCHEMA, Inventory, Link, Mac, Machine, Partition,
+    Size, TypeGuid,
 };
 use keel_proto::v1::{self, GetInventoryRequest};
 use keel_unit::keys::Text;
@@ -68,6 +68,7 @@ fn write(path: &Path, inventory: &Inventory) -> std::io::Result<()> {
 /// The node's words as the file has them. What this osctl does not know (a new bus) it leaves out.
 fn told(inventory: v1::Inventory) -> Inventory {
     Inventory {
+        for_editors: None,
         schema: INVENTORY_SCHEMA,
         machine: Machine {
             architecture: Some(inventory.architecture).filter(|text| !text.is_empty()),
@@ -105,7 +106,17 @@ fn disk(disk: v1::InventoryDisk) -> Disk {
         content: disk.unread.is_none().then_some(disk.content),
         unread: disk.unread,
         partitions: disk.partitions.into_iter().map(partition).collect(),
+        image: disk.image.map(behind),
         drivers: disk.drivers.into_iter().map(driver).collect(),
+    }
+}
+
+fn behind(image: v1::InventoryImage) -> Behind {
+    let known = image.unfit.is_none();
+    Behind {
+        room: known.then_some(Size(image.room_bytes)),
+        content: known.then_some(image.content),
+        unfit: image.unfit,
     }
 }
 
@@ -135,6 +146,7 @@ fn example() -> Inventory {
         built_in: false,
     };
     Inventory {
+        for_editors: None,
         schema: INVENTORY_SCHEMA,
         machine: Machine {
             architecture: Some("x86_64".to_owned()),
@@ -183,6 +195,7 @@ fn page(inventory: &Inventory, palette: Palette) -> String {
                 .iter()
                 .map(|p| format!("    part {:<4}{}", p.number, partition_line(p))),
         );
+        said.extend(disk.image.iter().map(|image| format!("    image    {}", behind_line(image))));
         said.extend(drivers(&disk.drivers).map(|drivers| format!("    drivers  {drivers}")));
         lines.extend(said.iter().map(|line| printable(line)));
     }
@@ -239,6 +252,19 @@ fn holds(disk: &Disk) -> String {
         (None, None) => "not known".to_owned(),
         (Some(marks), None) if marks.is_empty() => "nothing: it is blank".to_owned(),
         (Some(marks), None) => marks.join(", "),
+    }
+}
+
+/// What is behind the image of Keel on a disk.
+fn behind_line(image: &Behind) -> String {
+    if let Some(why) = &image.unfit {
+        return format!("of Keel; nothing can be added to it: {why}");
+    }
+    let room = image.room.map(|room| format!("; {} behind it", size(room))).unwrap_or_default();
+    match image.content.as_deref() {
+        None => format!("of Keel{room}"),
+        Some([]) => format!("of Keel{room}, blank"),
+        Some(marks) => format!("of Keel{room}, with {}", marks.join(", ")),
     }
 }
 
@@ -332,6 +358,7 @@ mod tests {
         };
         let unread = Disk { unread: Some(evil()), ..Disk::default() };
         let inventory = Inventory {
+            for_editors: None,
             schema: INVENTORY_SCHEMA,
             machine: Machine {
                 architecture: Some(evil()),

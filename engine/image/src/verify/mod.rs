@@ -15,6 +15,7 @@ mod drivers;
 mod hardware;
 mod image;
 mod kernel;
+mod partition;
 mod paths;
 mod programs;
 #[cfg(test)]
@@ -46,8 +47,19 @@ pub struct Question<'a> {
     pub digests: Option<(String, String)>,
     /// What the graphs' files differ in, as far as it has a name.
     pub differences: Vec<String>,
+    /// The kernel arguments of the machine config.
+    pub arguments: Option<Arguments>,
     /// The machine that the image is for.
     pub inventory: Option<&'a Inventory>,
+}
+
+/// The kernel arguments that a machine config says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arguments {
+    /// In their order.
+    pub values: Vec<String>,
+    /// Where they stand; the default's place where nobody wrote any.
+    pub span: Span,
 }
 
 /// What was found.
