@@ -246,6 +246,11 @@ pub const RULES: &[Rule] = &[
     ),
     rule_of("not-utf8", "The file is not UTF-8", "TOML is UTF-8. Save the file in that encoding."),
     rule_of(
+        "nothing-to-unset",
+        "A patch unsets what no file before it sets",
+        "It would be passed over in silence, and the key may be set under another name. Remove it from `unset`, or mend its name.",
+    ),
+    rule_of(
         "nul",
         "The file holds a NUL character",
         "TOML has none, and neither the kernel nor a program takes one. Remove it.",

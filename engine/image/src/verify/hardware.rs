@@ -23,6 +23,7 @@ pub(super) fn check(
     machine(context, inventory, listing, found);
     let mut addresses = BTreeMap::new();
     for unit in context.units {
+        let before = found.mark();
         match &unit.kind {
             Kind::Link(link) => {
                 link_unit(context, unit, link, inventory, found);
@@ -44,6 +45,7 @@ pub(super) fn check(
             }
             _ => {}
         }
+        found.blame(unit, before);
     }
 }
 

@@ -94,6 +94,7 @@ pub fn verify(question: &Question<'_>) -> Verdict {
         units: &running,
     };
     for unit in &running {
+        let before = found.mark();
         match &unit.kind {
             Kind::Oneshot(_) | Kind::Service(_) => programs::check(&context, unit, &mut found),
             Kind::Filesystem(_) => programs::filesystem(&context, unit, &mut found),
@@ -101,6 +102,7 @@ pub fn verify(question: &Question<'_>) -> Verdict {
             _ => {}
         }
         paths::check(&context, unit, &mut found);
+        found.blame(unit, before);
     }
     if let Some(inventory) = question.inventory {
         hardware::check(&context, inventory, &manifest, &mut found);
@@ -154,6 +156,17 @@ impl Findings {
 
     fn note(&mut self, note: Diagnostic) {
         self.notes.push(note);
+    }
+
+    /// How many findings and notes there are.
+    fn mark(&self) -> (usize, usize) {
+        (self.findings.len(), self.notes.len())
+    }
+
+    /// Lets what was found of a unit since the mark point to where the values came from.
+    fn blame(&mut self, unit: &Unit, (findings, notes): (usize, usize)) {
+        let new = self.findings.iter_mut().skip(findings).chain(self.notes.iter_mut().skip(notes));
+        new.for_each(|found| unit.origins.blame(found));
     }
 }
 

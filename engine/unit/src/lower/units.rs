@@ -8,6 +8,7 @@ use crate::diagnostic::{Diagnostic, Label, Nearest};
 use crate::keys::{Table as _, Text as _, clip};
 use crate::kinds::KindName;
 use crate::name::UnitName;
+use crate::origin::Origins;
 use crate::patch::{Known, lay};
 use crate::reference::{Context, Engine, Item, Outcome, resolve};
 use crate::secret;
@@ -182,7 +183,8 @@ impl<'a> Lowering<'a> {
         let mut node = Node { span, value: Value::Table(tree) };
         let context = self.context(item);
         resolve(&mut node, &context, &mut found);
-        let Outcome { unknown, unset, secrets } = context.outcome();
+        let Outcome { unknown, unset, secrets, written } = context.outcome();
+        let origins = Origins::new(written);
         let findings = &mut self.done.findings;
         findings.append(&mut found);
         let Value::Table(mut tree) = node.value else { return None };
@@ -201,15 +203,19 @@ impl<'a> Lowering<'a> {
         for found in findings.iter_mut().skip(before).filter(|d| d.code == "missing-key") {
             blame_reference(found, &unset);
         }
+        // What failed to be replaced is wrong where it stands.
+        let decoded = findings.iter_mut().skip(before).filter(|d| !d.code.ends_with("-reference"));
+        decoded.for_each(|found| origins.blame(found));
         let sound = findings.len() == before;
         if self.config.decoded.is_none() {
             // It may be set in the config that could not be read.
             let found = findings.split_off(before);
             findings.extend(found.into_iter().filter(|d| d.code != "unset-reference"));
         }
-        let unit = unit.filter(|_| sound && unknown.is_empty());
-        if unit.is_none() {
-            self.done.idle.extend(words);
+        let mut unit = unit.filter(|_| sound && unknown.is_empty());
+        match &mut unit {
+            Some(unit) => unit.origins = origins,
+            None => self.done.idle.extend(words),
         }
         unit
     }
