@@ -13,30 +13,61 @@ use tower_service::Service;
 use crate::log::say;
 use crate::tls::Peer;
 
-/// What a caller is to this node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What a caller is to this node. Each role may do what those before it may; maintenance stands by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Role {
+    /// May look.
+    Viewer,
+    /// May also start and stop units, and reboot the machine.
+    Operator,
+    /// May do all there is.
+    Admin,
     /// Anyone who reaches a node in maintenance. Nobody has a certificate yet that could make them more.
     Maintenance,
 }
 
-/// Every method there is, and the roles that may call it.
-const METHODS: &[(&str, &[Role])] = &[
-    ("/keel.v1.Node/GetInventory", &[Role::Maintenance]),
-    ("/keel.v1.Node/GetStatus", &[Role::Maintenance]),
-    ("/keel.v1.Node/ListUnits", &[Role::Maintenance]),
-    ("/keel.v1.Node/WatchEvents", &[Role::Maintenance]),
+/// Whether anyone may call a method while no cluster CA is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Maintenance {
+    Open,
+    Closed,
+}
+
+use Maintenance::{Closed, Open};
+
+/// Every method there is, the least role that may call it, and whether it is open in maintenance.
+const METHODS: &[(&str, Role, Maintenance)] = &[
+    ("/keel.v1.Journal/GetBoot", Role::Viewer, Open),
+    ("/keel.v1.Journal/ListBoots", Role::Viewer, Open),
+    ("/keel.v1.Journal/ReadAudit", Role::Admin, Closed),
+    ("/keel.v1.Journal/ReadKernelLog", Role::Viewer, Open),
+    ("/keel.v1.Journal/ReadLogs", Role::Viewer, Open),
+    ("/keel.v1.Node/ExportGraph", Role::Viewer, Open),
+    ("/keel.v1.Node/GetInventory", Role::Viewer, Open),
+    ("/keel.v1.Node/GetStatus", Role::Viewer, Open),
+    ("/keel.v1.Node/GetUnit", Role::Viewer, Open),
+    ("/keel.v1.Node/ListProcesses", Role::Viewer, Open),
+    ("/keel.v1.Node/ListUnits", Role::Viewer, Open),
+    ("/keel.v1.Node/WatchEvents", Role::Viewer, Open),
+    ("/keel.v1.Operation/ControlUnit", Role::Operator, Closed),
+    ("/keel.v1.Operation/PowerOff", Role::Operator, Closed),
+    ("/keel.v1.Operation/Reboot", Role::Operator, Closed),
+    ("/keel.v1.Operation/Reset", Role::Admin, Closed),
 ];
 
 /// Whether a role may call a method.
 fn check(role: Role, method: &str) -> Result<(), Box<Status>> {
-    match METHODS.iter().find(|(name, _)| *name == method) {
-        Some((_, roles)) if roles.contains(&role) => Ok(()),
-        Some(_) => {
-            Err(Box::new(Status::permission_denied(format!("{role:?} may not call {method}"))))
-        }
-        None => Err(Box::new(Status::unimplemented(format!("this node has no method {method}")))),
+    let Some((_, least, maintenance)) = METHODS.iter().find(|(name, ..)| *name == method) else {
+        return Err(Box::new(Status::unimplemented(format!("this node has no method {method}"))));
+    };
+    let allowed = match role {
+        Role::Maintenance => *maintenance == Open,
+        role => role >= *least,
+    };
+    if allowed {
+        return Ok(());
     }
+    Err(Box::new(Status::permission_denied(format!("{role:?} may not call {method}"))))
 }
 
 /// A service behind the table.
@@ -125,7 +156,7 @@ mod tests {
 
     #[test]
     fn the_table_holds_the_methods_that_the_api_declares() {
-        let table: BTreeSet<_> = METHODS.iter().map(|(method, _)| (*method).to_owned()).collect();
+        let table: BTreeSet<_> = METHODS.iter().map(|(method, ..)| (*method).to_owned()).collect();
         assert_eq!(table.len(), METHODS.len(), "a method stands there twice");
         assert_eq!(table, declared());
     }

@@ -23,6 +23,11 @@ pub(crate) fn status(status: control::Status, fingerprint: String) -> v1::NodeSt
         digest: status.digest,
         links: status.links.into_iter().map(link).collect(),
         boot: status.boot.map(boot_report),
+        mode: v1::Mode::Maintenance.into(),
+        time: Some(std::time::SystemTime::now().into()),
+        certificate: None,
+        authorities: Vec::new(),
+        agent_uptime: None,
     }
 }
 
@@ -178,6 +183,7 @@ pub(crate) fn events(batch: control::Batch) -> v1::WatchEventsResponse {
     v1::WatchEventsResponse {
         dropped: batch.dropped,
         events: batch.events.into_iter().map(event).collect(),
+        next_seq: batch.next,
     }
 }
 

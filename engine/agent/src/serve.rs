@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use keel_proto::v1::journal_server::JournalServer;
 use keel_proto::v1::node_server::NodeServer;
+use keel_proto::v1::operation_server::OperationServer;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -21,7 +23,7 @@ use crate::identity::{Identity, IdentityError, Lasts};
 use crate::listen;
 use crate::log::{chain, say};
 use crate::notify::{State, notify};
-use crate::service::Node;
+use crate::service::{Journal, Node, Operation};
 use crate::tls;
 
 /// How long callers get to finish when the agent stops.
@@ -93,13 +95,17 @@ async fn serve(
     let (stopping_in, stopping) = watch::channel(false);
     let node = Node::new(control, fingerprint, stopping.clone());
     let node = Gate::before(NodeServer::new(node).max_decoding_message_size(REQUEST));
+    let journal = JournalServer::new(Journal {}).max_decoding_message_size(REQUEST);
+    let operation = OperationServer::new(Operation {}).max_decoding_message_size(REQUEST);
     let server = Server::builder()
         .max_concurrent_streams(STREAMS)
         .http2_max_header_list_size(HEADERS)
         .http2_keepalive_interval(Some(PING_EVERY))
         .http2_keepalive_timeout(Some(PING_ANSWER))
+        .add_service(node)
+        .add_service(Gate::before(journal))
+        .add_service(Gate::before(operation))
         .serve_with_incoming_shutdown(
-            node,
             ReceiverStream::new(connections).map(Ok::<_, io::Error>),
             turned(stopping),
         );

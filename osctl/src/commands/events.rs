@@ -27,7 +27,8 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
     node::ask(async {
         let mut next = args.from;
-        let request = WatchEventsRequest { from_seq: args.from, follow: args.follow };
+        let request =
+            WatchEventsRequest { from_seq: args.from, follow: args.follow, ..Default::default() };
         let failed = |status, next| {
             let what = format!("go on with its events; read on with --from {next}");
             node::refused(&what, &status)

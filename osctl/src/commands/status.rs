@@ -256,6 +256,7 @@ mod tests {
                 kernel: None,
                 processors: None,
             }),
+            ..Default::default()
         }
     }
 

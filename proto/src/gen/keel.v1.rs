@@ -49,6 +49,53 @@ pub struct NodeStatus {
     /// How the boot went. Absent while it is under way.
     #[prost(message, optional, tag = "12")]
     pub boot: ::core::option::Option<BootReport>,
+    /// Who may call this node.
+    #[prost(enumeration = "Mode", tag = "13")]
+    pub mode: i32,
+    /// The node's clock at the moment of the call. Who knows when he asked and when the answer came knows how far it is off.
+    #[prost(message, optional, tag = "14")]
+    pub time: ::core::option::Option<::prost_types::Timestamp>,
+    /// The certificate that this API is served with.
+    #[prost(message, optional, tag = "15")]
+    pub certificate: ::core::option::Option<ServingCertificate>,
+    /// The certificate authorities whose clients are let in. None in maintenance.
+    #[prost(message, repeated, tag = "16")]
+    pub authorities: ::prost::alloc::vec::Vec<TrustedAuthority>,
+    /// Time since the agent started: less than `uptime` where it was started again.
+    #[prost(message, optional, tag = "17")]
+    pub agent_uptime: ::core::option::Option<::prost_types::Duration>,
+}
+/// The certificate that the API is served with.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ServingCertificate {
+    /// SHA-256 of its DER form: 64 lower-case hexadecimal digits.
+    #[prost(string, tag = "1")]
+    pub fingerprint: ::prost::alloc::string::String,
+    /// Its first moment.
+    #[prost(message, optional, tag = "2")]
+    pub not_before: ::core::option::Option<::prost_types::Timestamp>,
+    /// Its last moment. It is renewed well before.
+    #[prost(message, optional, tag = "3")]
+    pub not_after: ::core::option::Option<::prost_types::Timestamp>,
+    /// Host names, addresses and URIs that it is for.
+    #[prost(string, repeated, tag = "4")]
+    pub names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// A certificate authority that a node trusts.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TrustedAuthority {
+    /// Its subject, as RFC 4514 writes one.
+    #[prost(string, tag = "1")]
+    pub subject: ::prost::alloc::string::String,
+    /// SHA-256 of its DER form: 64 lower-case hexadecimal digits.
+    #[prost(string, tag = "2")]
+    pub fingerprint: ::prost::alloc::string::String,
+    /// Its last moment.
+    #[prost(message, optional, tag = "3")]
+    pub not_after: ::core::option::Option<::prost_types::Timestamp>,
+    /// Where it was read from: a path on the node.
+    #[prost(string, tag = "4")]
+    pub source: ::prost::alloc::string::String,
 }
 /// One unit that is not as it should be.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -181,7 +228,7 @@ pub struct UnitBoot {
     pub attempts: u32,
 }
 /// Asks for events.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchEventsRequest {
     /// The first event wanted. 0 and 1 both mean from the start of the boot, as far back as the node remembers.
     #[prost(uint64, tag = "1")]
@@ -189,6 +236,12 @@ pub struct WatchEventsRequest {
     /// Whether the stream goes on with what happens from now on. Without it, it ends with the newest event.
     #[prost(bool, tag = "2")]
     pub follow: bool,
+    /// Only events about these units; all units if there are none. Numbers are kept, so they are no longer without gaps.
+    #[prost(string, repeated, tag = "3")]
+    pub units: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Only events of these kinds; all kinds if there are none.
+    #[prost(enumeration = "EventKind", repeated, tag = "4")]
+    pub kinds: ::prost::alloc::vec::Vec<i32>,
 }
 /// Some events in a row.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -196,9 +249,12 @@ pub struct WatchEventsResponse {
     /// Events before the first of these that were asked for and are forgotten.
     #[prost(uint64, tag = "1")]
     pub dropped: u64,
-    /// The events, oldest first.
+    /// The events, oldest first. None where the filter let none of them through.
     #[prost(message, repeated, tag = "2")]
     pub events: ::prost::alloc::vec::Vec<Event>,
+    /// The number to ask from to go on after these.
+    #[prost(uint64, tag = "3")]
+    pub next_seq: u64,
 }
 /// Something that happened.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -264,6 +320,184 @@ pub struct GoalChange {
     /// The reason.
     #[prost(string, optional, tag = "2")]
     pub why: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// Asks about one unit.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetUnitRequest {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub unit: ::prost::alloc::string::String,
+}
+/// One unit in whole.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetUnitResponse {
+    /// Time since init started, at the moment of the call; all times count on the same clock.
+    #[prost(message, optional, tag = "1")]
+    pub now: ::core::option::Option<::prost_types::Duration>,
+    /// The unit as it stands.
+    #[prost(message, optional, tag = "2")]
+    pub unit: ::core::option::Option<Unit>,
+    /// The file that it stands in.
+    #[prost(string, tag = "3")]
+    pub file: ::prost::alloc::string::String,
+    /// What it depends on: what must be up, or be over, before it.
+    #[prost(message, repeated, tag = "4")]
+    pub dependencies: ::prost::alloc::vec::Vec<UnitEdge>,
+    /// What depends on it.
+    #[prost(message, repeated, tag = "5")]
+    pub dependents: ::prost::alloc::vec::Vec<UnitEdge>,
+    /// What follows when its start times out or fails: a word of `\[failure\] on`.
+    #[prost(string, tag = "6")]
+    pub on_failure: ::prost::alloc::string::String,
+    /// From its start to its deadline.
+    #[prost(message, optional, tag = "7")]
+    pub timeout: ::core::option::Option<::prost_types::Duration>,
+    /// When it is started again, counted from init's start. Absent when nothing of the kind is due.
+    #[prost(message, optional, tag = "8")]
+    pub restart_at: ::core::option::Option<::prost_types::Duration>,
+    /// The unit at the end of the chain of those that wait for each other: it waits for no unit, and holds this one up. Absent when
+    /// this unit waits for no other.
+    #[prost(string, optional, tag = "9")]
+    pub blocker: ::core::option::Option<::prost::alloc::string::String>,
+    /// From this unit to the blocker, both included.
+    #[prost(string, repeated, tag = "10")]
+    pub blocked_by: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The last lines that the blocker, or else this unit, has written.
+    #[prost(message, repeated, tag = "11")]
+    pub last_lines: ::prost::alloc::vec::Vec<LogLine>,
+}
+/// An edge of the graph, seen from one of its ends.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnitEdge {
+    /// The unit at the other end.
+    #[prost(string, tag = "1")]
+    pub unit: ::prost::alloc::string::String,
+    /// The edge's word: requires, wants, binds-to, after, conflicts.
+    #[prost(string, tag = "2")]
+    pub word: ::prost::alloc::string::String,
+    /// Where it comes from: a file and a line, or the rule that implies it.
+    #[prost(string, tag = "3")]
+    pub provenance: ::prost::alloc::string::String,
+    /// The state of the unit at the other end.
+    #[prost(enumeration = "UnitState", tag = "4")]
+    pub state: i32,
+    /// Whether the edge holds its unit up at this moment.
+    #[prost(bool, tag = "5")]
+    pub holds_up: bool,
+}
+/// A line that a unit wrote.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogLine {
+    /// The unit that wrote it.
+    #[prost(string, tag = "1")]
+    pub unit: ::prost::alloc::string::String,
+    /// Its number among the lines of this boot, from 1.
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
+    /// When, counted from init's start.
+    #[prost(message, optional, tag = "3")]
+    pub at: ::core::option::Option<::prost_types::Duration>,
+    /// When, by the node's clock.
+    #[prost(message, optional, tag = "4")]
+    pub time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Whether it came on standard error.
+    #[prost(bool, tag = "5")]
+    pub stderr: bool,
+    /// The text, without the line's end; what is no UTF-8 is replaced.
+    #[prost(string, tag = "6")]
+    pub text: ::prost::alloc::string::String,
+    /// Whether the line was longer, and its end is not there.
+    #[prost(bool, tag = "7")]
+    pub cut: bool,
+}
+/// Asks for the running graph.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportGraphRequest {}
+/// A piece of the running graph.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportGraphResponse {
+    /// The next bytes of the JSON document.
+    #[prost(bytes = "vec", tag = "1")]
+    pub piece: ::prost::alloc::vec::Vec<u8>,
+}
+/// Asks for processes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListProcessesRequest {
+    /// Only of these units; of all if there are none.
+    #[prost(string, repeated, tag = "1")]
+    pub units: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// The processes of the machine's units.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListProcessesResponse {
+    /// The units that have a cgroup, in the order of their names.
+    #[prost(message, repeated, tag = "1")]
+    pub units: ::prost::alloc::vec::Vec<UnitProcesses>,
+}
+/// What one unit runs and uses. A number is absent where the kernel does not tell it.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UnitProcesses {
+    /// The unit's name.
+    #[prost(string, tag = "1")]
+    pub unit: ::prost::alloc::string::String,
+    /// Its cgroup, below the root of the hierarchy.
+    #[prost(string, tag = "2")]
+    pub cgroup: ::prost::alloc::string::String,
+    /// Processor time that it has used, its dead processes included.
+    #[prost(message, optional, tag = "3")]
+    pub cpu: ::core::option::Option<::prost_types::Duration>,
+    /// Memory in bytes, its page cache included.
+    #[prost(uint64, optional, tag = "4")]
+    pub memory_bytes: ::core::option::Option<u64>,
+    /// The most memory that it had, in bytes.
+    #[prost(uint64, optional, tag = "5")]
+    pub memory_peak_bytes: ::core::option::Option<u64>,
+    /// Memory that it may have at most, in bytes. Absent without a limit.
+    #[prost(uint64, optional, tag = "6")]
+    pub memory_max_bytes: ::core::option::Option<u64>,
+    /// How often the kernel killed one of its processes for lack of memory.
+    #[prost(uint64, optional, tag = "7")]
+    pub oom_kills: ::core::option::Option<u64>,
+    /// Bytes read from disks.
+    #[prost(uint64, optional, tag = "8")]
+    pub io_read_bytes: ::core::option::Option<u64>,
+    /// Bytes written to disks.
+    #[prost(uint64, optional, tag = "9")]
+    pub io_written_bytes: ::core::option::Option<u64>,
+    /// Processes in it and below it. `processes` may hold fewer.
+    #[prost(uint32, tag = "10")]
+    pub count: u32,
+    /// At most 512 of them.
+    #[prost(message, repeated, tag = "11")]
+    pub processes: ::prost::alloc::vec::Vec<Process>,
+}
+/// A process.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Process {
+    /// Its number.
+    #[prost(uint32, tag = "1")]
+    pub pid: u32,
+    /// Its parent's number.
+    #[prost(uint32, tag = "2")]
+    pub parent: u32,
+    /// Its name, as the kernel keeps it: at most 15 characters. Never its arguments, which may hold secrets.
+    #[prost(string, tag = "3")]
+    pub name: ::prost::alloc::string::String,
+    /// Its state, as the third field of /proc/PID/stat has it: R, S, D, Z and others.
+    #[prost(string, tag = "4")]
+    pub state: ::prost::alloc::string::String,
+    /// Processor time that it has used.
+    #[prost(message, optional, tag = "5")]
+    pub cpu: ::core::option::Option<::prost_types::Duration>,
+    /// Memory of its own that is in RAM, in bytes.
+    #[prost(uint64, tag = "6")]
+    pub rss_bytes: u64,
+    /// Its threads.
+    #[prost(uint32, tag = "7")]
+    pub threads: u32,
+    /// When it started, counted from the kernel's start.
+    #[prost(message, optional, tag = "8")]
+    pub started: ::core::option::Option<::prost_types::Duration>,
 }
 /// Asks for the machine's inventory.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -417,6 +651,39 @@ pub struct InventoryDriver {
     #[prost(bool, tag = "3")]
     pub built_in: bool,
 }
+/// Who may call a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Mode {
+    /// Never sent.
+    Unspecified = 0,
+    /// No cluster CA is known: everybody who reaches the node may read, and give it a config.
+    Maintenance = 1,
+    /// Only clients whose certificate chains to a trusted CA get in.
+    Bootstrapped = 2,
+}
+impl Mode {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "MODE_UNSPECIFIED",
+            Self::Maintenance => "MODE_MAINTENANCE",
+            Self::Bootstrapped => "MODE_BOOTSTRAPPED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "MODE_UNSPECIFIED" => Some(Self::Unspecified),
+            "MODE_MAINTENANCE" => Some(Self::Maintenance),
+            "MODE_BOOTSTRAPPED" => Some(Self::Bootstrapped),
+            _ => None,
+        }
+    }
+}
 /// How far a machine's goal is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -515,6 +782,43 @@ impl UnitState {
             "UNIT_STATE_DEACTIVATING" => Some(Self::Deactivating),
             "UNIT_STATE_FAILED" => Some(Self::Failed),
             "UNIT_STATE_SKIPPED" => Some(Self::Skipped),
+            _ => None,
+        }
+    }
+}
+/// What an event tells of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum EventKind {
+    /// Never sent.
+    Unspecified = 0,
+    /// A unit went from one state to another.
+    Transition = 1,
+    /// Something worth knowing that changes no unit's state.
+    Fact = 2,
+    /// The goal's state changed.
+    Goal = 3,
+}
+impl EventKind {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "EVENT_KIND_UNSPECIFIED",
+            Self::Transition => "EVENT_KIND_TRANSITION",
+            Self::Fact => "EVENT_KIND_FACT",
+            Self::Goal => "EVENT_KIND_GOAL",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "EVENT_KIND_UNSPECIFIED" => Some(Self::Unspecified),
+            "EVENT_KIND_TRANSITION" => Some(Self::Transition),
+            "EVENT_KIND_FACT" => Some(Self::Fact),
+            "EVENT_KIND_GOAL" => Some(Self::Goal),
             _ => None,
         }
     }
@@ -648,6 +952,83 @@ pub mod node_client {
             req.extensions_mut().insert(GrpcMethod::new("keel.v1.Node", "ListUnits"));
             self.inner.unary(req, path, codec).await
         }
+        /// One unit in whole: how it stands, what it waits for and why, what waits for it, and what comes next.
+        ///
+        /// NOT_FOUND: the running graph has no such unit.
+        /// UNAVAILABLE: init does not answer the agent.
+        pub async fn get_unit(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetUnitRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetUnitResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/keel.v1.Node/GetUnit");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("keel.v1.Node", "GetUnit"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The running graph, as `osctl graph render --format json` prints one: what drawings and diffs are made from. It comes in
+        /// pieces that belong together.
+        ///
+        /// UNAVAILABLE: init does not answer the agent.
+        pub async fn export_graph(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExportGraphRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ExportGraphResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/keel.v1.Node/ExportGraph");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("keel.v1.Node", "ExportGraph"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// The processes of each unit, and what its cgroup uses.
+        ///
+        /// NOT_FOUND: a unit that was asked for has no cgroup.
+        pub async fn list_processes(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListProcessesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListProcessesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/keel.v1.Node/ListProcesses",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("keel.v1.Node", "ListProcesses"));
+            self.inner.unary(req, path, codec).await
+        }
         /// What the machine is made of: processors, memory, links, disks and the drivers that they take. Disks are looked at while the
         /// call lasts; one that does not answer within seconds is told of without its content.
         ///
@@ -734,6 +1115,41 @@ pub mod node_server {
             request: tonic::Request<super::ListUnitsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ListUnitsResponse>,
+            tonic::Status,
+        >;
+        /// One unit in whole: how it stands, what it waits for and why, what waits for it, and what comes next.
+        ///
+        /// NOT_FOUND: the running graph has no such unit.
+        /// UNAVAILABLE: init does not answer the agent.
+        async fn get_unit(
+            &self,
+            request: tonic::Request<super::GetUnitRequest>,
+        ) -> std::result::Result<tonic::Response<super::GetUnitResponse>, tonic::Status>;
+        /// Server streaming response type for the ExportGraph method.
+        type ExportGraphStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ExportGraphResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The running graph, as `osctl graph render --format json` prints one: what drawings and diffs are made from. It comes in
+        /// pieces that belong together.
+        ///
+        /// UNAVAILABLE: init does not answer the agent.
+        async fn export_graph(
+            &self,
+            request: tonic::Request<super::ExportGraphRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::ExportGraphStream>,
+            tonic::Status,
+        >;
+        /// The processes of each unit, and what its cgroup uses.
+        ///
+        /// NOT_FOUND: a unit that was asked for has no cgroup.
+        async fn list_processes(
+            &self,
+            request: tonic::Request<super::ListProcessesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListProcessesResponse>,
             tonic::Status,
         >;
         /// What the machine is made of: processors, memory, links, disks and the drivers that they take. Disks are looked at while the
@@ -929,6 +1345,140 @@ pub mod node_server {
                     };
                     Box::pin(fut)
                 }
+                "/keel.v1.Node/GetUnit" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetUnitSvc<T: Node>(pub Arc<T>);
+                    impl<T: Node> tonic::server::UnaryService<super::GetUnitRequest>
+                    for GetUnitSvc<T> {
+                        type Response = super::GetUnitResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetUnitRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Node>::get_unit(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetUnitSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/keel.v1.Node/ExportGraph" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExportGraphSvc<T: Node>(pub Arc<T>);
+                    impl<
+                        T: Node,
+                    > tonic::server::ServerStreamingService<super::ExportGraphRequest>
+                    for ExportGraphSvc<T> {
+                        type Response = super::ExportGraphResponse;
+                        type ResponseStream = T::ExportGraphStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExportGraphRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Node>::export_graph(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExportGraphSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/keel.v1.Node/ListProcesses" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListProcessesSvc<T: Node>(pub Arc<T>);
+                    impl<
+                        T: Node,
+                    > tonic::server::UnaryService<super::ListProcessesRequest>
+                    for ListProcessesSvc<T> {
+                        type Response = super::ListProcessesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListProcessesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Node>::list_processes(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListProcessesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
                 "/keel.v1.Node/GetInventory" => {
                     #[allow(non_camel_case_types)]
                     struct GetInventorySvc<T: Node>(pub Arc<T>);
@@ -1055,6 +1605,1491 @@ pub mod node_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "keel.v1.Node";
     impl<T> tonic::server::NamedService for NodeServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Asks for what units wrote.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadLogsRequest {
+    /// Only lines of these units; of all if there are none.
+    #[prost(string, repeated, tag = "1")]
+    pub units: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// At most so many lines of the past, the newest of them. 0: all that is kept.
+    #[prost(uint32, tag = "2")]
+    pub tail: u32,
+    /// Only lines from this moment on, by the node's clock.
+    #[prost(message, optional, tag = "3")]
+    pub since: ::core::option::Option<::prost_types::Timestamp>,
+    /// Only lines with this number or a greater one: to go on where a stream broke.
+    #[prost(uint64, tag = "4")]
+    pub from_seq: u64,
+    /// Whether the stream goes on with what is written from now on.
+    #[prost(bool, tag = "5")]
+    pub follow: bool,
+    /// An earlier boot's id, for the last lines of that boot. Absent: the boot that runs.
+    #[prost(string, optional, tag = "6")]
+    pub boot: ::core::option::Option<::prost::alloc::string::String>,
+}
+/// Some lines.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReadLogsResponse {
+    /// Lines before the first of these that were asked for and are forgotten.
+    #[prost(uint64, tag = "1")]
+    pub dropped: u64,
+    /// The lines, oldest first.
+    #[prost(message, repeated, tag = "2")]
+    pub lines: ::prost::alloc::vec::Vec<LogLine>,
+}
+/// Asks for what the kernel wrote.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadKernelLogRequest {
+    /// At most so many records of the past, the newest of them. 0: all that the kernel keeps.
+    #[prost(uint32, tag = "1")]
+    pub tail: u32,
+    /// Whether the stream goes on with what is written from now on.
+    #[prost(bool, tag = "2")]
+    pub follow: bool,
+}
+/// Some records of the kernel.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReadKernelLogResponse {
+    /// Records that the kernel forgot before they could be read.
+    #[prost(uint64, tag = "1")]
+    pub dropped: u64,
+    /// The records, oldest first.
+    #[prost(message, repeated, tag = "2")]
+    pub records: ::prost::alloc::vec::Vec<KernelRecord>,
+}
+/// A record of the kernel's log.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct KernelRecord {
+    /// Its number.
+    #[prost(uint64, tag = "1")]
+    pub seq: u64,
+    /// When, counted from the kernel's start.
+    #[prost(message, optional, tag = "2")]
+    pub at: ::core::option::Option<::prost_types::Duration>,
+    /// How urgent it is, 0 (emergency) to 7 (debug): RFC 5424, 6.2.1.
+    #[prost(uint32, tag = "3")]
+    pub severity: u32,
+    /// Who wrote it, 0 being the kernel itself: RFC 5424, 6.2.1.
+    #[prost(uint32, tag = "4")]
+    pub facility: u32,
+    /// The text.
+    #[prost(string, tag = "5")]
+    pub text: ::prost::alloc::string::String,
+}
+/// Asks for the boots that are remembered.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListBootsRequest {}
+/// The boots that are remembered.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListBootsResponse {
+    /// The boots, newest first.
+    #[prost(message, repeated, tag = "1")]
+    pub boots: ::prost::alloc::vec::Vec<Boot>,
+}
+/// A boot.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Boot {
+    /// Its id: the kernel's boot id, 32 lower-case hexadecimal digits.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// Whether it is the one that runs.
+    #[prost(bool, tag = "2")]
+    pub current: bool,
+    /// When it began, by the node's clock at the time it was recorded.
+    #[prost(message, optional, tag = "3")]
+    pub began: ::core::option::Option<::prost_types::Timestamp>,
+    /// When its record was last written.
+    #[prost(message, optional, tag = "4")]
+    pub recorded: ::core::option::Option<::prost_types::Timestamp>,
+    /// The target that it worked towards.
+    #[prost(string, tag = "5")]
+    pub goal: ::prost::alloc::string::String,
+    /// How far it came.
+    #[prost(enumeration = "GoalState", tag = "6")]
+    pub state: i32,
+    /// From init's start to the goal. Absent if the goal was not reached.
+    #[prost(message, optional, tag = "7")]
+    pub total: ::core::option::Option<::prost_types::Duration>,
+    /// The digest of its graph.
+    #[prost(string, tag = "8")]
+    pub digest: ::prost::alloc::string::String,
+    /// How the machine went down: reboot, power-off, halt. Absent for the boot that runs, and for one that ended without a word.
+    #[prost(string, optional, tag = "9")]
+    pub ended: ::core::option::Option<::prost::alloc::string::String>,
+    /// What its record takes on the disk, in bytes.
+    #[prost(uint64, tag = "10")]
+    pub size_bytes: u64,
+}
+/// Asks for the trace of a boot.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetBootRequest {
+    /// Its id, or as many of its first digits as tell it from the others. Empty: the boot that runs.
+    #[prost(string, tag = "1")]
+    pub boot: ::prost::alloc::string::String,
+}
+/// A piece of a boot's trace.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetBootResponse {
+    /// The next bytes of the JSON document.
+    #[prost(bytes = "vec", tag = "1")]
+    pub piece: ::prost::alloc::vec::Vec<u8>,
+}
+/// Asks who called.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadAuditRequest {
+    /// At most so many records of the past, the newest of them. 0: all that is kept.
+    #[prost(uint32, tag = "1")]
+    pub tail: u32,
+    /// Whether the stream goes on with what happens from now on.
+    #[prost(bool, tag = "2")]
+    pub follow: bool,
+}
+/// Some records of calls.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ReadAuditResponse {
+    /// Records before the first of these that were asked for and are gone.
+    #[prost(uint64, tag = "1")]
+    pub dropped: u64,
+    /// The records, oldest first.
+    #[prost(message, repeated, tag = "2")]
+    pub records: ::prost::alloc::vec::Vec<AuditRecord>,
+}
+/// A call, or a connection that was refused. What was sent and what was answered is never kept.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuditRecord {
+    /// Its number. It rises across restarts and boots; a gap is a record that is gone.
+    #[prost(uint64, tag = "1")]
+    pub seq: u64,
+    /// When it ended, by the node's clock.
+    #[prost(message, optional, tag = "2")]
+    pub time: ::core::option::Option<::prost_types::Timestamp>,
+    /// Where it came from: an address and a port.
+    #[prost(string, tag = "3")]
+    pub peer: ::prost::alloc::string::String,
+    /// The subject of the client's certificate, as RFC 4514 writes one. Empty without one.
+    #[prost(string, tag = "4")]
+    pub subject: ::prost::alloc::string::String,
+    /// What the caller is to this node: admin, operator, viewer, maintenance.
+    #[prost(string, repeated, tag = "5")]
+    pub roles: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The method, such as /keel.v1.Node/GetStatus. Empty for a connection that was refused.
+    #[prost(string, tag = "6")]
+    pub method: ::prost::alloc::string::String,
+    /// The graph's digest before the call. Absent where it changes nothing.
+    #[prost(string, optional, tag = "7")]
+    pub digest_before: ::core::option::Option<::prost::alloc::string::String>,
+    /// The graph's digest after it. Absent where it changes nothing.
+    #[prost(string, optional, tag = "8")]
+    pub digest_after: ::core::option::Option<::prost::alloc::string::String>,
+    /// What came of it: OK, or the name of a gRPC status code; REFUSED for a connection.
+    #[prost(string, tag = "9")]
+    pub result: ::prost::alloc::string::String,
+    /// Why it was refused or failed, in one line.
+    #[prost(string, optional, tag = "10")]
+    pub why: ::core::option::Option<::prost::alloc::string::String>,
+    /// How long it took.
+    #[prost(message, optional, tag = "11")]
+    pub took: ::core::option::Option<::prost_types::Duration>,
+}
+/// Generated client implementations.
+pub mod journal_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// What a node has said and recorded. Every call reads.
+    #[derive(Debug, Clone)]
+    pub struct JournalClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> JournalClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> JournalClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            JournalClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// What units wrote, oldest first. The node keeps a bounded history of each unit, which outlives the agent.
+        ///
+        /// NOT_FOUND: the running graph has no such unit, or no such boot is remembered.
+        /// INVALID_ARGUMENT: `follow` together with an earlier boot.
+        /// RESOURCE_EXHAUSTED: too many callers follow already.
+        pub async fn read_logs(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReadLogsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ReadLogsResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/keel.v1.Journal/ReadLogs");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("keel.v1.Journal", "ReadLogs"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// What the kernel wrote, oldest first.
+        ///
+        /// RESOURCE_EXHAUSTED: too many callers follow already.
+        pub async fn read_kernel_log(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReadKernelLogRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ReadKernelLogResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/keel.v1.Journal/ReadKernelLog",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("keel.v1.Journal", "ReadKernelLog"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// The boots that the node remembers, newest first; the one that runs is the first.
+        pub async fn list_boots(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListBootsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListBootsResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/keel.v1.Journal/ListBoots",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("keel.v1.Journal", "ListBoots"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The trace of one boot, as `osctl boot` reads it. It comes in pieces that belong together.
+        ///
+        /// NOT_FOUND: no such boot is remembered.
+        pub async fn get_boot(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetBootRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::GetBootResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/keel.v1.Journal/GetBoot");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("keel.v1.Journal", "GetBoot"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Who called this node, and what came of it, oldest first.
+        ///
+        /// RESOURCE_EXHAUSTED: too many callers follow already.
+        pub async fn read_audit(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReadAuditRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ReadAuditResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/keel.v1.Journal/ReadAudit",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("keel.v1.Journal", "ReadAudit"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod journal_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with JournalServer.
+    #[async_trait]
+    pub trait Journal: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the ReadLogs method.
+        type ReadLogsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ReadLogsResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// What units wrote, oldest first. The node keeps a bounded history of each unit, which outlives the agent.
+        ///
+        /// NOT_FOUND: the running graph has no such unit, or no such boot is remembered.
+        /// INVALID_ARGUMENT: `follow` together with an earlier boot.
+        /// RESOURCE_EXHAUSTED: too many callers follow already.
+        async fn read_logs(
+            &self,
+            request: tonic::Request<super::ReadLogsRequest>,
+        ) -> std::result::Result<tonic::Response<Self::ReadLogsStream>, tonic::Status>;
+        /// Server streaming response type for the ReadKernelLog method.
+        type ReadKernelLogStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ReadKernelLogResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// What the kernel wrote, oldest first.
+        ///
+        /// RESOURCE_EXHAUSTED: too many callers follow already.
+        async fn read_kernel_log(
+            &self,
+            request: tonic::Request<super::ReadKernelLogRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::ReadKernelLogStream>,
+            tonic::Status,
+        >;
+        /// The boots that the node remembers, newest first; the one that runs is the first.
+        async fn list_boots(
+            &self,
+            request: tonic::Request<super::ListBootsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListBootsResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the GetBoot method.
+        type GetBootStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::GetBootResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The trace of one boot, as `osctl boot` reads it. It comes in pieces that belong together.
+        ///
+        /// NOT_FOUND: no such boot is remembered.
+        async fn get_boot(
+            &self,
+            request: tonic::Request<super::GetBootRequest>,
+        ) -> std::result::Result<tonic::Response<Self::GetBootStream>, tonic::Status>;
+        /// Server streaming response type for the ReadAudit method.
+        type ReadAuditStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ReadAuditResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Who called this node, and what came of it, oldest first.
+        ///
+        /// RESOURCE_EXHAUSTED: too many callers follow already.
+        async fn read_audit(
+            &self,
+            request: tonic::Request<super::ReadAuditRequest>,
+        ) -> std::result::Result<tonic::Response<Self::ReadAuditStream>, tonic::Status>;
+    }
+    /// What a node has said and recorded. Every call reads.
+    #[derive(Debug)]
+    pub struct JournalServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> JournalServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for JournalServer<T>
+    where
+        T: Journal,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/keel.v1.Journal/ReadLogs" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReadLogsSvc<T: Journal>(pub Arc<T>);
+                    impl<
+                        T: Journal,
+                    > tonic::server::ServerStreamingService<super::ReadLogsRequest>
+                    for ReadLogsSvc<T> {
+                        type Response = super::ReadLogsResponse;
+                        type ResponseStream = T::ReadLogsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReadLogsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Journal>::read_logs(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReadLogsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/keel.v1.Journal/ReadKernelLog" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReadKernelLogSvc<T: Journal>(pub Arc<T>);
+                    impl<
+                        T: Journal,
+                    > tonic::server::ServerStreamingService<super::ReadKernelLogRequest>
+                    for ReadKernelLogSvc<T> {
+                        type Response = super::ReadKernelLogResponse;
+                        type ResponseStream = T::ReadKernelLogStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReadKernelLogRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Journal>::read_kernel_log(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReadKernelLogSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/keel.v1.Journal/ListBoots" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListBootsSvc<T: Journal>(pub Arc<T>);
+                    impl<T: Journal> tonic::server::UnaryService<super::ListBootsRequest>
+                    for ListBootsSvc<T> {
+                        type Response = super::ListBootsResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListBootsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Journal>::list_boots(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListBootsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/keel.v1.Journal/GetBoot" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetBootSvc<T: Journal>(pub Arc<T>);
+                    impl<
+                        T: Journal,
+                    > tonic::server::ServerStreamingService<super::GetBootRequest>
+                    for GetBootSvc<T> {
+                        type Response = super::GetBootResponse;
+                        type ResponseStream = T::GetBootStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetBootRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Journal>::get_boot(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetBootSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/keel.v1.Journal/ReadAudit" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReadAuditSvc<T: Journal>(pub Arc<T>);
+                    impl<
+                        T: Journal,
+                    > tonic::server::ServerStreamingService<super::ReadAuditRequest>
+                    for ReadAuditSvc<T> {
+                        type Response = super::ReadAuditResponse;
+                        type ResponseStream = T::ReadAuditStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReadAuditRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Journal>::read_audit(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReadAuditSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for JournalServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "keel.v1.Journal";
+    impl<T> tonic::server::NamedService for JournalServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+/// Asks for a unit to be started, stopped or restarted.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ControlUnitRequest {
+    /// Its name.
+    #[prost(string, tag = "1")]
+    pub unit: ::prost::alloc::string::String,
+    /// What is to become of it.
+    #[prost(enumeration = "UnitVerb", tag = "2")]
+    pub verb: i32,
+    /// Only say what would happen.
+    #[prost(bool, tag = "3")]
+    pub dry_run: bool,
+    /// The digest of the graph that the caller has looked at: a call against another one is refused. Empty: any.
+    #[prost(string, tag = "4")]
+    pub digest: ::prost::alloc::string::String,
+}
+/// What happens, or would.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ControlUnitResponse {
+    /// The units whose state changes, in the order in which it does. None if nothing is to be done.
+    #[prost(message, repeated, tag = "1")]
+    pub jobs: ::prost::alloc::vec::Vec<PlannedJob>,
+    /// The digest of the graph that this was planned on.
+    #[prost(string, tag = "2")]
+    pub digest: ::prost::alloc::string::String,
+}
+/// What a call makes one unit do.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PlannedJob {
+    /// The unit's name.
+    #[prost(string, tag = "1")]
+    pub unit: ::prost::alloc::string::String,
+    /// What becomes of it.
+    #[prost(enumeration = "UnitVerb", tag = "2")]
+    pub verb: i32,
+    /// Why: the caller asked for it, or an edge and where that comes from.
+    #[prost(string, tag = "3")]
+    pub why: ::prost::alloc::string::String,
+    /// Whether something that runs is interrupted by it.
+    #[prost(bool, tag = "4")]
+    pub interrupts: bool,
+}
+/// Asks for a reboot.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RebootRequest {
+    /// Only say what would happen.
+    #[prost(bool, tag = "1")]
+    pub dry_run: bool,
+}
+/// What a reboot stops.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RebootResponse {
+    /// The units that are stopped, in that order.
+    #[prost(string, repeated, tag = "1")]
+    pub stops: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Asks for the machine to be switched off.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PowerOffRequest {
+    /// Only say what would happen.
+    #[prost(bool, tag = "1")]
+    pub dry_run: bool,
+}
+/// What switching the machine off stops.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PowerOffResponse {
+    /// The units that are stopped, in that order.
+    #[prost(string, repeated, tag = "1")]
+    pub stops: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Asks for the machine's data to be wiped.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResetRequest {
+    /// Only say what would go.
+    #[prost(bool, tag = "1")]
+    pub dry_run: bool,
+    /// The machine id of the machine that is to be wiped. Without it nothing is.
+    #[prost(string, tag = "2")]
+    pub confirm: ::prost::alloc::string::String,
+}
+/// What a reset wipes.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ResetResponse {
+    /// The units that are stopped, in that order.
+    #[prost(string, repeated, tag = "1")]
+    pub stops: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What goes.
+    #[prost(message, repeated, tag = "2")]
+    pub losses: ::prost::alloc::vec::Vec<Loss>,
+}
+/// Something that a reset wipes.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Loss {
+    /// What it is: a partition, or a folder on it.
+    #[prost(string, tag = "1")]
+    pub what: ::prost::alloc::string::String,
+    /// What that means for the machine, in one line.
+    #[prost(string, tag = "2")]
+    pub meaning: ::prost::alloc::string::String,
+    /// Its size in bytes, where that is known.
+    #[prost(uint64, optional, tag = "3")]
+    pub size_bytes: ::core::option::Option<u64>,
+}
+/// What is to become of a unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum UnitVerb {
+    /// Never valid.
+    Unspecified = 0,
+    /// It is to be up.
+    Start = 1,
+    /// It is to be down, with what requires it.
+    Stop = 2,
+    /// It is to be down and up again.
+    Restart = 3,
+}
+impl UnitVerb {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "UNIT_VERB_UNSPECIFIED",
+            Self::Start => "UNIT_VERB_START",
+            Self::Stop => "UNIT_VERB_STOP",
+            Self::Restart => "UNIT_VERB_RESTART",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "UNIT_VERB_UNSPECIFIED" => Some(Self::Unspecified),
+            "UNIT_VERB_START" => Some(Self::Start),
+            "UNIT_VERB_STOP" => Some(Self::Stop),
+            "UNIT_VERB_RESTART" => Some(Self::Restart),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod operation_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// What changes a machine that runs, without changing its graph.
+    #[derive(Debug, Clone)]
+    pub struct OperationClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> OperationClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> OperationClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            OperationClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Starts, stops or restarts one unit, and what follows from it.
+        ///
+        /// NOT_FOUND: the running graph has no such unit.
+        /// FAILED_PRECONDITION: the graph has another digest than the caller thought, the machine is going down, or the unit cannot be
+        /// asked for that.
+        pub async fn control_unit(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ControlUnitRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ControlUnitResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/keel.v1.Operation/ControlUnit",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("keel.v1.Operation", "ControlUnit"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Stops everything in reverse order and starts the machine again.
+        ///
+        /// FAILED_PRECONDITION: the machine is going down already.
+        pub async fn reboot(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RebootRequest>,
+        ) -> std::result::Result<tonic::Response<super::RebootResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/keel.v1.Operation/Reboot");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("keel.v1.Operation", "Reboot"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Stops everything in reverse order and switches the power off.
+        ///
+        /// FAILED_PRECONDITION: the machine is going down already.
+        pub async fn power_off(
+            &mut self,
+            request: impl tonic::IntoRequest<super::PowerOffRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PowerOffResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/keel.v1.Operation/PowerOff",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("keel.v1.Operation", "PowerOff"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Stops everything, wipes the data partition, and starts the machine again as if for the first time.
+        ///
+        /// INVALID_ARGUMENT: `confirm` is not this machine's id.
+        /// FAILED_PRECONDITION: there is nothing to wipe, or the machine is going down already.
+        pub async fn reset(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ResetRequest>,
+        ) -> std::result::Result<tonic::Response<super::ResetResponse>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/keel.v1.Operation/Reset");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("keel.v1.Operation", "Reset"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod operation_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with OperationServer.
+    #[async_trait]
+    pub trait Operation: std::marker::Send + std::marker::Sync + 'static {
+        /// Starts, stops or restarts one unit, and what follows from it.
+        ///
+        /// NOT_FOUND: the running graph has no such unit.
+        /// FAILED_PRECONDITION: the graph has another digest than the caller thought, the machine is going down, or the unit cannot be
+        /// asked for that.
+        async fn control_unit(
+            &self,
+            request: tonic::Request<super::ControlUnitRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ControlUnitResponse>,
+            tonic::Status,
+        >;
+        /// Stops everything in reverse order and starts the machine again.
+        ///
+        /// FAILED_PRECONDITION: the machine is going down already.
+        async fn reboot(
+            &self,
+            request: tonic::Request<super::RebootRequest>,
+        ) -> std::result::Result<tonic::Response<super::RebootResponse>, tonic::Status>;
+        /// Stops everything in reverse order and switches the power off.
+        ///
+        /// FAILED_PRECONDITION: the machine is going down already.
+        async fn power_off(
+            &self,
+            request: tonic::Request<super::PowerOffRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::PowerOffResponse>,
+            tonic::Status,
+        >;
+        /// Stops everything, wipes the data partition, and starts the machine again as if for the first time.
+        ///
+        /// INVALID_ARGUMENT: `confirm` is not this machine's id.
+        /// FAILED_PRECONDITION: there is nothing to wipe, or the machine is going down already.
+        async fn reset(
+            &self,
+            request: tonic::Request<super::ResetRequest>,
+        ) -> std::result::Result<tonic::Response<super::ResetResponse>, tonic::Status>;
+    }
+    /// What changes a machine that runs, without changing its graph.
+    #[derive(Debug)]
+    pub struct OperationServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> OperationServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for OperationServer<T>
+    where
+        T: Operation,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/keel.v1.Operation/ControlUnit" => {
+                    #[allow(non_camel_case_types)]
+                    struct ControlUnitSvc<T: Operation>(pub Arc<T>);
+                    impl<
+                        T: Operation,
+                    > tonic::server::UnaryService<super::ControlUnitRequest>
+                    for ControlUnitSvc<T> {
+                        type Response = super::ControlUnitResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ControlUnitRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operation>::control_unit(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ControlUnitSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/keel.v1.Operation/Reboot" => {
+                    #[allow(non_camel_case_types)]
+                    struct RebootSvc<T: Operation>(pub Arc<T>);
+                    impl<T: Operation> tonic::server::UnaryService<super::RebootRequest>
+                    for RebootSvc<T> {
+                        type Response = super::RebootResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RebootRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operation>::reboot(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RebootSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/keel.v1.Operation/PowerOff" => {
+                    #[allow(non_camel_case_types)]
+                    struct PowerOffSvc<T: Operation>(pub Arc<T>);
+                    impl<
+                        T: Operation,
+                    > tonic::server::UnaryService<super::PowerOffRequest>
+                    for PowerOffSvc<T> {
+                        type Response = super::PowerOffResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::PowerOffRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operation>::power_off(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PowerOffSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/keel.v1.Operation/Reset" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResetSvc<T: Operation>(pub Arc<T>);
+                    impl<T: Operation> tonic::server::UnaryService<super::ResetRequest>
+                    for ResetSvc<T> {
+                        type Response = super::ResetResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ResetRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operation>::reset(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResetSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for OperationServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "keel.v1.Operation";
+    impl<T> tonic::server::NamedService for OperationServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

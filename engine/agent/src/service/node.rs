@@ -6,8 +6,10 @@ use std::sync::Arc;
 use keel_control::{Control, ControlError};
 use keel_proto::v1::node_server::Node as NodeApi;
 use keel_proto::v1::{
-    GetInventoryRequest, GetInventoryResponse, GetStatusRequest, GetStatusResponse,
-    ListUnitsRequest, ListUnitsResponse, WatchEventsRequest, WatchEventsResponse,
+    ExportGraphRequest, ExportGraphResponse, GetInventoryRequest, GetInventoryResponse,
+    GetStatusRequest, GetStatusResponse, GetUnitRequest, GetUnitResponse, ListProcessesRequest,
+    ListProcessesResponse, ListUnitsRequest, ListUnitsResponse, WatchEventsRequest,
+    WatchEventsResponse,
 };
 use tokio::sync::{Semaphore, watch};
 use tokio_stream::wrappers::ReceiverStream;
@@ -85,6 +87,29 @@ impl NodeApi for Node {
         Ok(Response::new(convert::units(list)))
     }
 
+    async fn get_unit(
+        &self,
+        _: Request<GetUnitRequest>,
+    ) -> Result<Response<GetUnitResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    type ExportGraphStream = ReceiverStream<Result<ExportGraphResponse, Status>>;
+
+    async fn export_graph(
+        &self,
+        _: Request<ExportGraphRequest>,
+    ) -> Result<Response<Self::ExportGraphStream>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
+    async fn list_processes(
+        &self,
+        _: Request<ListProcessesRequest>,
+    ) -> Result<Response<ListProcessesResponse>, Status> {
+        Err(Status::unimplemented("not yet"))
+    }
+
     async fn get_inventory(
         &self,
         _: Request<GetInventoryRequest>,
@@ -110,7 +135,7 @@ impl NodeApi for Node {
                 "{WATCHERS} callers watch already; try again when one has left"
             ))
         })?;
-        let WatchEventsRequest { from_seq, follow } = request.into_inner();
+        let WatchEventsRequest { from_seq, follow, .. } = request.into_inner();
         let watch = Watch { control: self.control.clone(), from_seq, follow, _place: place };
         Ok(Response::new(watch.start(self.stopping.clone())))
     }
