@@ -9,7 +9,7 @@ use keel_image::{
 use keel_proto::v1::{self, GetInventoryRequest};
 use keel_unit::keys::Text;
 use keel_unit::kinds::Bus;
-use keel_unit::value::{Guid, MacAddr};
+use keel_unit::value::{ByteSize, Guid, MacAddr};
 
 use crate::cli::NodeArgs;
 use crate::error::{Exit, Failure};
@@ -291,13 +291,8 @@ fn table(rows: Vec<Vec<String>>) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
-/// A size for people.
 fn size(size: Size) -> String {
-    let units = [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    match units.into_iter().find(|(_, unit)| size.0 >= *unit) {
-        Some((name, unit)) => format!("{:.1} {name}", size.0 as f64 / unit as f64),
-        None => format!("{} B", size.0),
-    }
+    ByteSize(size.0).rounded()
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use keel_unit::kinds::{Bus, Partition};
 pub use keel_unit::select::Permit;
 use keel_unit::select::{self, DiskFacts, EntryFacts, Refusal, TableFacts};
-use keel_unit::value::Guid;
+use keel_unit::value::{ByteSize, Guid};
 
 use super::addition::Unfit;
 use super::error::{DiskError, error_of_kind};
@@ -162,18 +162,10 @@ pub fn may_finish(view: &View, content: &Content) -> Result<bool, PartitionError
 fn describe(disk: &Disk) -> String {
     let mut facts = Vec::new();
     facts.extend(disk.bus.map(|bus| bus.as_str().to_owned()));
-    facts.push(human(disk.size));
+    facts.push(ByteSize(disk.size).rounded());
     facts.extend(disk.model.as_ref().map(|model| format!("model {model}")));
     facts.extend(disk.serial.as_ref().map(|serial| format!("serial {serial}")));
     format!("{} ({})", disk.path.display(), facts.join(", "))
-}
-
-fn human(bytes: u64) -> String {
-    let units = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB")];
-    match units.iter().find(|(unit, _)| bytes >= *unit) {
-        Some((unit, name)) => format!("{}.{} {name}", bytes / unit, bytes % unit * 10 / unit),
-        None => format!("{bytes} bytes"),
-    }
 }
 
 /// What a person should know of a located partition, though it can be used.

@@ -252,10 +252,5 @@ fn not_blank(disk: &Disk, place: &Place<'_>, on_it: &[String], at: Span, found: 
 /// A size for people: exact where it has few digits.
 pub(super) fn about(bytes: u64) -> String {
     let exact = ByteSize(bytes).to_string();
-    if exact.len() <= 7 {
-        return exact;
-    }
-    let units = [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    let (unit, size) = units.into_iter().find(|(_, size)| bytes >= *size).unwrap_or(("B", 1));
-    format!("{:.1}{unit}", bytes as f64 / size as f64)
+    if exact.len() <= 7 { exact } else { ByteSize(bytes).rounded() }
 }

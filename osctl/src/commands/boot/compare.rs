@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use keel_plan::chart::people;
-use keel_plan::{Change, Comparison, compare, difference};
+use keel_plan::{Change, Comparison, compare, difference, micros};
 use serde_json::json;
 
 use super::files;
@@ -110,8 +110,4 @@ fn became(change: &Change) -> String {
         (Some(was), None) => format!("  was {was}, is gone"),
         (Some(was), Some(is)) => format!("  was {was}, is {is}"),
     }
-}
-
-fn micros(span: Duration) -> u64 {
-    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }

@@ -3,11 +3,10 @@
 use std::cmp::Reverse;
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use keel_plan::chart::{self, people};
-use keel_plan::{Link, Trace};
+use keel_plan::{Link, Trace, micros};
 use keel_unit::diagnostic::nearest;
 use serde_json::json;
 
@@ -234,8 +233,4 @@ fn deliver(file: Option<PathBuf>, text: &str, out: &mut Output) -> Result<Exit, 
         None => out.text(text)?,
     }
     Ok(Exit::Clean)
-}
-
-fn micros(span: Duration) -> u64 {
-    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }
