@@ -1,7 +1,7 @@
 //! Files that a command leaves behind: whole or not at all, and nothing but a file is ever replaced.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 /// Most links that are followed for one path; Linux gives up after as many.
@@ -29,6 +29,23 @@ pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.write_all(bytes)?;
     file.as_file().sync_all()?;
     file.persist(target).map(drop).map_err(|error| error.error)
+}
+
+/// Reads a text that a person wrote: of a regular file, and no more than `largest` bytes. A FIFO or a device could hang whoever reads it.
+///
+/// # Errors
+/// What the system says, or [`io::ErrorKind::InvalidInput`] for what is no such file.
+pub(crate) fn read_text(path: &Path, largest: u64) -> io::Result<String> {
+    let unfit = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why.to_owned());
+    if !fs::metadata(path)?.is_file() {
+        return Err(unfit("it is no regular file"));
+    }
+    let mut text = String::new();
+    let read = File::open(path)?.take(largest + 1).read_to_string(&mut text)?;
+    if read as u64 > largest {
+        return Err(unfit(&format!("it has more than {largest} bytes")));
+    }
+    Ok(text)
 }
 
 fn place(path: &Path, bytes: &[u8], replace: bool) -> io::Result<()> {

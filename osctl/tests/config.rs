@@ -74,6 +74,24 @@ fn what_holds_is_shown_with_who_said_so() {
 }
 
 #[test]
+fn what_a_patch_has_unset_is_shown_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let patch = folder.path().join("patch.toml");
+    fs::write(&patch, "unset = [\"network.dns\", 'kernel.sysctls.\"kernel.panic\"']\n").unwrap();
+    let patch = patch.to_str().unwrap();
+    let with = [&["config", "show", "--with-origin"], &LAYERS[..], &["--config", patch]].concat();
+    let (shown, _) = check(&with, 0);
+    let line = |key: &str| format!("# {key}  # {patch}:1\n");
+    let end = line("network.dns") + &line("kernel.sysctls.\"kernel.panic\"");
+    assert!(shown.ends_with(&end), "{shown}");
+    assert!(shown.contains("\ndns = []") && !shown.contains("\n\"kernel.panic\""), "{shown}");
+    let (json, _) = check(&[&with[..], &["--output", "json"]].concat(), 0);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["unset"][1]["path"], serde_json::json!(["kernel", "sysctls", "kernel.panic"]));
+    assert_eq!((&json["unset"][1]["file"], &json["unset"][1]["line"]), (&patch.into(), &1.into()));
+}
+
+#[test]
 fn what_is_shown_reads_as_the_same_config() {
     let folder = tempfile::tempdir().unwrap();
     let again = folder.path().join("again.toml");

@@ -151,6 +151,52 @@ fn a_config_is_compared_with_an_exported_graph_and_with_other_units() {
     assert!(page.contains("  + kubelet"), "{page}");
 }
 
+/// Each side may have several layers, and secrets, of its own.
+#[test]
+fn both_sides_have_layers() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        let owner = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        fs::set_permissions(&path, owner).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let old_site = write("old-site.toml", "schema = 1\nkernel.modules = [\"overlay\"]\n");
+    let old_rack = write("old-rack.toml", "kernel.modules = { append = [\"dummy\"] }\n");
+    let new_site = write("new-site.toml", "schema = 1\nkernel.modules = [\"bonding\"]\n");
+    let node = write("node.toml", "machine.hostname = \"x\"\n");
+    let layers = ["--old-config", &old_site, "--old-config", &old_rack, "--config", &new_site];
+    let said = json(&[&["diff", &node, &node], &layers[..]].concat(), 1);
+    let names = |key: &str| {
+        let units = said[key].as_array().unwrap_or_else(|| panic!("{said:#}"));
+        units.iter().map(|unit| unit["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names("added"), ["module@bonding"]);
+    assert_eq!(names("removed"), ["module@dummy", "module@overlay"]);
+    // The same layers on both sides are the same graph.
+    let same = ["--old-config", &old_site, "--old-config", &old_rack];
+    let new = ["--config", &old_site, "--config", &old_rack];
+    check(&[&["diff", &node, &node], &same[..], &new[..]].concat(), 0);
+
+    // A secret of its own: the digest of what holds it differs.
+    let units = ["--units", "testdata/units/ok/secret"];
+    let config = "testdata/configs/layers/secret.toml";
+    let (a, b) =
+        (write("a.toml", "token = \"hunter2\"\n"), write("b.toml", "token = \"hunter23\"\n"));
+    let secrets = |old: &str, new: &str, code: i32| {
+        let sides = ["--old-secrets", old, "--secrets", new];
+        let (out, err) = check(&[&["diff", config, config], &units[..], &sides[..]].concat(), code);
+        assert!(!out.contains("hunter2") && !err.contains("hunter2"), "{out}{err}");
+    };
+    secrets(&a, &a, 0);
+    secrets(&a, &b, 1);
+
+    let export = write("old.json", "{}");
+    let (_, err) = check(&["diff", &export, &node, "--old-config", &old_site], 2);
+    assert!(err.contains("takes no --old-config"), "{err}");
+}
+
 #[test]
 fn what_cannot_be_compared_ends_with_2() {
     let folder = tempfile::tempdir().unwrap();

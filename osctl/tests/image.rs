@@ -201,6 +201,14 @@ fn a_lock_waits_for_nobody() {
     let said = String::from_utf8_lossy(&lock.stderr);
     assert_eq!(lock.status.code(), Some(1), "{said}");
     assert!(said.contains("cannot lock payload tool") && said.contains("FIFO"), "{said}");
+    // Nor is the manifest itself waited for.
+    let refused = |output: Output| {
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("fifo") && said.contains("it is no regular file"), "{said}");
+    };
+    refused(inputs.osctl(&["image", "payload", "lock", "fifo"]).output().unwrap());
+    refused(inputs.build(&["--out", "image", "--payload-manifest", "fifo"]).output().unwrap());
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::thread::JoinHandle;
 
 use keel_control::{
     Address, BootRecord, BootReport, ConnectionError, CriticalUnit, Degraded, EventLog, GoalState,
-    Happened, Inventory, InventoryDisk, InventoryDriver, InventoryLink, InventoryPartition, Limits,
+    Happened, Inventory, InventoryDisk, InventoryDriver, InventoryImage, InventoryLink, InventoryPartition, Limits,
     Link, LogBatch, LogLine, LogQuery, LogSource, Refusal, RefusalKind, Service, Shutdown, Status,
     Unit, UnitBoot, UnitList, UnitState,
 };
@@ -148,6 +148,7 @@ impl Service for Machine {
                 type_guid: Some("7B1B6D1B-8E0A-4F5C-9C37-4B65656C4441".to_owned()),
                 ..InventoryPartition::default()
             }],
+            image: Some(InventoryImage { room: 8 << 30, content: Vec::new(), unfit: None }),
             drivers: vec![InventoryDriver {
                 name: "virtio_blk".to_owned(),
                 modalias: "virtio:d00000002v00001AF4".to_owned(),
@@ -491,6 +492,7 @@ fn an_inventory_is_shown_and_recorded() {
         "x86_64, 2 processors, 2.0 GiB of memory, linux 6.1.0\n",
         "  eth0  52:54:00:00:00:01  carrier\n",
         "  /dev/vda  10.0 GiB  virtio\n",
+        "    image    of Keel; 8.0 GiB behind it, blank\n",
         "    holds    not known: it did not answer in time\n",
     ] {
         assert!(shown.stdout.contains(part), "{part} is not in {}", shown.stdout);
@@ -504,7 +506,11 @@ fn an_inventory_is_shown_and_recorded() {
     let inventory = keel_image::Inventory::parse(&text).unwrap();
     assert_eq!(inventory.disks[0].content, Some(vec![]));
     assert_eq!(inventory.disks[0].partitions[0].label, "keel-data");
+    assert_eq!(inventory.disks[0].image.as_ref().unwrap().content, Some(vec![]));
     assert_eq!(inventory.disks[1].content, None);
+    let schema = jsonschema::validator_for(&keel_image::Inventory::json_schema()).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert!(schema.is_valid(&json), "{text}");
     assert_eq!(inventory.links[0].mac.unwrap().0.0, [0x52, 0x54, 0, 0, 0, 1]);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
 }

@@ -241,3 +241,60 @@ fn every_file_that_ships_names_its_schema() {
         }
     }
 }
+
+/// The schema of inventories and their reader agree, on what a person writes and on what osctl prints.
+#[test]
+fn the_schema_of_inventories_says_what_their_reader_says() {
+    let schema = validator(&keel_image::Inventory::json_schema());
+    let check = |text: &str, good: bool| {
+        let value: serde_json::Value = serde_json::from_str(text).unwrap();
+        let read = keel_image::Inventory::parse(text);
+        let found: Vec<_> = schema.iter_errors(&value).map(|error| error.to_string()).collect();
+        assert_eq!((read.is_ok(), found.is_empty()), (good, good), "{text}\n{read:?}\n{found:?}");
+    };
+    let printed = |arguments: &[&str]| {
+        let osctl =
+            std::process::Command::new(env!("CARGO_BIN_EXE_osctl")).args(arguments).output();
+        String::from_utf8(osctl.unwrap().stdout).unwrap()
+    };
+    check(&printed(&["inventory", "--example"]), true);
+    let page = fs::read_to_string(root().join("docs/inventory.md")).unwrap();
+    let blocks: Vec<_> = page.split("```json\n").skip(1).collect();
+    assert!(blocks.len() > 1, "the page shows a whole inventory, and a disk with an image");
+    check(blocks[0].split("```").next().unwrap(), true);
+
+    let with = |rest: &str| format!(r#"{{"schema": 1{rest}}}"#);
+    let disk = |rest: &str| with(&format!(r#", "disks": [{{"path": "/dev/a", "size": 1{rest}}}]"#));
+    let link = |rest: &str| with(&format!(r#", "links": [{{"name": "e"{rest}}}]"#));
+    check(&with(""), true);
+    check(&with(r#", "$schema": "inventory.json""#), true);
+    check(&with(r#", "machine": {"memory": "4GiB", "cpus": 2, "kernel": null}"#), true);
+    check(&link(r#", "mac": "52:54:00:12:34:56", "carrier": false, "port": true"#), true);
+    check(
+        &link(r#", "drivers": [{"name": "e1000", "modalias": "pci:x", "built-in": true}]"#),
+        true,
+    );
+    check(&disk(r#", "by-id": ["x"], "bus": "nvme", "content": [], "read-only": true"#), true);
+    check(&disk(r#", "image": {"room": "9GiB", "content": ["x"], "unfit": "full"}"#), true);
+    let guid = "7B1B6D1B-8E0A-4F5C-9C37-4B65656C4441";
+    check(
+        &disk(&format!(r#", "partitions": [{{"number": 1, "type": "{guid}", "size": 4}}]"#)),
+        true,
+    );
+
+    check("{}", false);
+    check(r#"{"schema": 2}"#, false);
+    check(r#"{"schema": "1"}"#, false);
+    check(&with(r#", "disk": []"#), false);
+    check(&with(r#", "left-out": -1"#), false);
+    check(&with(r#", "machine": {"memory": "4GB"}"#), false);
+    check(&with(r#", "machine": {"memory": -1}"#), false);
+    check(&with(r#", "links": [{"mac": "52:54:00:12:34:56"}]"#), false);
+    check(&link(r#", "mac": "52:54""#), false);
+    check(&disk(r#", "bus": "pci""#), false);
+    check(&disk(r#", "content": "XFS""#), false);
+    check(&disk(r#", "partitions": [{"label": "x"}]"#), false);
+    check(&disk(r#", "partitions": [{"number": 1, "type": "x"}]"#), false);
+    check(&disk(r#", "image": true"#), false);
+    check(&with(r#", "disks": [{"path": "/dev/a"}]"#), false);
+}

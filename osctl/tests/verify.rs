@@ -153,6 +153,25 @@ fn an_image_of_another_graph_and_a_machine_without_the_disk() {
 }
 
 #[test]
+fn kernel_arguments_of_another_build_are_found() {
+    let bench = Bench::new();
+    bench.image(&ALL);
+    fs::write(bench.at("my.toml"), format!("{CONFIG}[kernel]\narguments = [\"quiet\"]\n")).unwrap();
+    let (code, said) = bench.run(&["--config", "my.toml", "--output", "json"]);
+    assert_eq!(code, 1, "{said}");
+    let json: serde_json::Value = serde_json::from_str(&said).unwrap();
+    let found = &json["findings"][0];
+    assert_eq!(
+        (&found["code"], &found["file"], &found["line"]),
+        (&"other-arguments".into(), &"my.toml".into(), &5.into())
+    );
+    // The image's own config and its manifest agree.
+    assert_eq!(bench.run(&[]).0, 0);
+    bench.image(&ALL);
+    assert_eq!(bench.run(&["--config", "my.toml"]).0, 0);
+}
+
+#[test]
 fn what_was_changed_after_the_build_is_found() {
     let bench = Bench::new();
     bench.image(&ALL);

@@ -148,8 +148,14 @@ fn inventory_disk(disk: control::InventoryDisk) -> v1::InventoryDisk {
         content: disk.content,
         unread: disk.unread,
         partitions: disk.partitions.into_iter().map(inventory_partition).collect(),
+        image: disk.image.map(inventory_image),
         drivers: disk.drivers.into_iter().map(inventory_driver).collect(),
     }
+}
+
+fn inventory_image(image: control::InventoryImage) -> v1::InventoryImage {
+    let control::InventoryImage { room, content, unfit } = image;
+    v1::InventoryImage { room_bytes: room, content, unfit }
 }
 
 fn inventory_partition(partition: control::InventoryPartition) -> v1::InventoryPartition {

@@ -64,8 +64,21 @@ pub struct InventoryDisk {
     pub unread: Option<String>,
     /// Its partitions.
     pub partitions: Vec<InventoryPartition>,
+    /// What is behind the image that it carries.
+    pub image: Option<InventoryImage>,
     /// Its drivers, nearest first.
     pub drivers: Vec<InventoryDriver>,
+}
+
+/// What is behind an image of Keel on a disk.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InventoryImage {
+    /// Bytes for a partition.
+    pub room: u64,
+    /// The formats whose marks are there.
+    pub content: Vec<String>,
+    /// Why no partition can be added.
+    pub unfit: Option<String>,
 }
 
 /// A partition.

@@ -25,7 +25,9 @@ mod server;
 pub use client::{Control, ControlError, ControlErrorKind, LogStream, Watch};
 pub use event_log::{Batch, EventLog};
 pub use frame::{FrameError, FrameErrorKind, MAX_FRAME};
-pub use inventory::{Inventory, InventoryDisk, InventoryDriver, InventoryLink, InventoryPartition};
+pub use inventory::{
+    Inventory, InventoryDisk, InventoryDriver, InventoryImage, InventoryLink, InventoryPartition,
+};
 pub use journal::{
     BootRecord, LogBatch, LogLine, LogQuery, LogSource, MAX_RECORD, RECORD_SUFFIX, RECORDS,
     RecordHead, is_boot_id, record_number,

@@ -1,12 +1,15 @@
 //! A machine's inventory: the hardware that a machine config selects from, as `osctl inventory` records it of a running node or
 //! as a person writes it. docs/inventory.md describes the format; its keys are an interface.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use keel_unit::keys::Text;
 use keel_unit::kinds::Bus;
-use keel_unit::select::{DiskFacts, LinkFacts};
+use keel_unit::select::{DiskFacts, EntryFacts, LinkFacts, TableFacts};
 use keel_unit::value::{ByteSize, Guid, MacAddr};
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
@@ -14,10 +17,14 @@ use thiserror::Error;
 pub const INVENTORY_SCHEMA: u32 = 1;
 
 /// What a machine is made of.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Inventory {
+    /// Where the JSON Schema of this format is, for editors; nothing else reads it.
+    #[serde(default, rename = "$schema", skip_serializing_if = "Option::is_none")]
+    pub for_editors: Option<String>,
     /// Version of this format; always 1.
+    #[schemars(range(min = 1, max = 1))]
     pub schema: u32,
     /// The machine as a whole.
     #[serde(default)]
@@ -34,7 +41,7 @@ pub struct Inventory {
 }
 
 /// The machine as a whole. What is not known is left out, and not checked.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Machine {
     /// Its architecture as `uname -m` prints it.
@@ -52,7 +59,7 @@ pub struct Machine {
 }
 
 /// A network link.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Link {
     /// The kernel's name for it.
@@ -75,7 +82,7 @@ pub struct Link {
 }
 
 /// A disk.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Disk {
     /// Its node, such as `/dev/vda`.
@@ -109,13 +116,31 @@ pub struct Disk {
     /// Its partitions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub partitions: Vec<Partition>,
+    /// What is behind the image of Keel that it carries; absent on a disk that carries none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Behind>,
     /// The drivers that it takes, nearest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub drivers: Vec<Driver>,
 }
 
+/// The space behind an image of Keel, which takes the data partition.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Behind {
+    /// How large a partition can be there: bytes, or a text such as `"100GiB"`; absent when that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room: Option<Size>,
+    /// What is there, by the marks of formats; empty where it is blank, absent when that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<Vec<String>>,
+    /// Why no partition can be added to the image's table.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unfit: Option<String>,
+}
+
 /// A GPT partition.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Partition {
     /// Its number.
@@ -135,7 +160,7 @@ pub struct Partition {
 }
 
 /// A driver between a device and the machine.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Driver {
     /// Its name.
@@ -184,9 +209,22 @@ impl<'de> Deserialize<'de> for Size {
     }
 }
 
+impl JsonSchema for Size {
+    fn schema_name() -> Cow<'static, str> {
+        "size".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [
+            { "type": "integer", "minimum": 0 },
+            { "type": "string", "pattern": ByteSize::PATTERN, "examples": [ByteSize::EXAMPLE] },
+        ]})
+    }
+}
+
 /// A type of the unit language, in JSON as it is written there.
 macro_rules! as_text {
-    ($($(#[doc = $doc:literal])* $name:ident($inner:ty) = $parse:expr, $show:expr;)*) => {$(
+    ($($(#[doc = $doc:literal])* $name:ident($inner:ty) = $parse:expr, $show:expr, $schema:expr;)*) => {$(
         $(#[doc = $doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         pub struct $name(pub $inner);
@@ -205,16 +243,29 @@ macro_rules! as_text {
                 parse(&text).map($name).map_err(|why| serde::de::Error::custom(format!("`{text}`: {why}")))
             }
         }
+
+        impl JsonSchema for $name {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).to_lowercase().into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                $schema
+            }
+        }
     )*};
 }
 
 as_text! {
     /// A hardware address.
-    Mac(MacAddr) = MacAddr::parse, MacAddr::to_string;
+    Mac(MacAddr) = MacAddr::parse, MacAddr::to_string,
+        json_schema!({ "type": "string", "pattern": MacAddr::PATTERN, "examples": [MacAddr::EXAMPLE] });
     /// The type of a partition.
-    TypeGuid(Guid) = Guid::parse, Guid::to_string;
+    TypeGuid(Guid) = Guid::parse, Guid::to_string,
+        json_schema!({ "type": "string", "pattern": Guid::PATTERN, "examples": [Guid::EXAMPLE] });
     /// How a disk is attached.
-    BusName(Bus) = bus, Bus::to_string;
+    BusName(Bus) = bus, Bus::to_string,
+        json_schema!({ "enum": Bus::ALL.iter().map(|bus| bus.as_str()).collect::<Vec<_>>() });
 }
 
 fn bus(word: &str) -> Result<Bus, String> {
@@ -237,6 +288,14 @@ pub enum InventoryError {
 }
 
 impl Inventory {
+    /// The JSON Schema of the format, for editors: draft 7, as those of unit files and machine configs.
+    #[must_use]
+    pub fn json_schema() -> serde_json::Value {
+        let mut schema = SchemaSettings::draft07().into_generator().into_root_schema_for::<Self>();
+        schema.insert("title".to_owned(), "Inventory of a machine".into());
+        schema.to_value()
+    }
+
     /// Reads an inventory.
     ///
     /// # Errors
@@ -280,6 +339,21 @@ impl DiskFacts for Disk {
 
     fn bus(&self) -> Option<Bus> {
         self.bus.map(|bus| bus.0)
+    }
+}
+
+impl TableFacts for Disk {
+    fn is_read_only(&self) -> bool {
+        self.read_only
+    }
+
+    fn entries(&self) -> Vec<EntryFacts<'_>> {
+        let entries = self.partitions.iter().map(|partition| EntryFacts {
+            number: partition.number,
+            label: &partition.label,
+            type_guid: partition.type_guid.map(|guid| guid.0),
+        });
+        entries.collect()
     }
 }
 

@@ -29,7 +29,7 @@ pub use elf::ElfError;
 pub use fetch::{Cache, FetchError, FetchErrorKind, sum_of};
 pub use firmware::{FirmwareError, Format, GRUB_MODULES, Loader, ToolError};
 pub use inventory::{
-    BusName, Disk, Driver, INVENTORY_SCHEMA, Inventory, InventoryError, Link, Mac, Machine,
+    Behind, BusName, Disk, Driver, INVENTORY_SCHEMA, Inventory, InventoryError, Link, Mac, Machine,
     Partition, Size, TypeGuid,
 };
 pub use libraries::{LibraryError, LibraryErrorKind};
@@ -40,5 +40,5 @@ pub use payload::{
     EntryError, EntryErrorKind, Payload, PayloadError, fetch, found_below, from_manifest,
 };
 pub use tree::{TreeError, TreeErrorKind};
-pub use verify::{Image, ImageError, ImageErrorKind, Question, Verdict, verify};
+pub use verify::{Arguments, Image, ImageError, ImageErrorKind, Question, Verdict, verify};
 pub use watch::{Unwatched, Watch};

@@ -145,7 +145,8 @@ impl ImageDir {
             let file = file.to_owned();
             move |source| OpenErrorKind::Read { file, source }
         };
-        let text = fs::read(dir.join(MANIFEST)).map_err(cannot(MANIFEST))?;
+        let path = dir.join(MANIFEST);
+        let text = can_end(&path).and_then(|()| fs::read(&path)).map_err(cannot(MANIFEST))?;
         let manifest: Manifest = serde_json::from_slice(&text).map_err(OpenErrorKind::Manifest)?;
         let beside = [&manifest.kernel, &manifest.initramfs].into_iter().chain(&manifest.firmware);
         for Blob { file, size, .. } in beside {

@@ -1,7 +1,7 @@
 //! The machine's inventory as keel-control tells it: conversion at the edge, nothing else.
 
 use keel_control as control;
-use keel_host::inventory::{Disk, Driver, Inventory, Link, Partition};
+use keel_host::inventory::{Behind, Disk, Driver, Inventory, Link, Partition};
 
 pub(crate) fn told(inventory: Inventory) -> control::Inventory {
     let Inventory { machine, links, disks, left_out } = inventory;
@@ -39,8 +39,14 @@ fn disk(disk: Disk) -> control::InventoryDisk {
         content,
         unread,
         partitions: disk.partitions.into_iter().map(partition).collect(),
+        image: disk.image.map(image),
         drivers: disk.drivers.into_iter().map(driver).collect(),
     }
+}
+
+fn image(behind: Behind) -> control::InventoryImage {
+    let Behind { room, content, unfit } = behind;
+    control::InventoryImage { room, content, unfit }
 }
 
 fn partition(partition: Partition) -> control::InventoryPartition {

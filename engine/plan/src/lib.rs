@@ -53,7 +53,7 @@ pub use state::{Blame, Desired, Illegal, State, UnitEvent, Up, next};
 pub use timeline::{CriticalPath, Span, Stretch, Timeline};
 pub use trace::{
     About, Ending, MOST_SPANS, Origin, REPORT, SPAN, StateName, Trace, TraceError, TraceErrorKind,
-    UnitTrace,
+    UnitTrace, micros,
 };
 pub use transaction::{
     Await, Class, DEADLINE, Failure, Job, JobKind, Malformed, MalformedKind, OnFailure, Restart,

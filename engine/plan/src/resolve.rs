@@ -8,7 +8,7 @@ use keel_unit::keys::Text as _;
 use keel_unit::lower::{Lowered, Unread};
 use keel_unit::source::{Sources, Span};
 use keel_unit::words::{Await, Reference};
-use keel_unit::{Kind, KindName, Unit, UnitName, UnitSet};
+use keel_unit::{Kind, KindName, Unit, UnitName, UnitSet, kinds};
 use petgraph::graph::{DiGraph, NodeIndex};
 
 use crate::cycle::cycles;
@@ -315,6 +315,9 @@ fn claim(unit: &Unit) -> Option<(&'static str, String, &'static [&'static str])>
         Kind::File(f) => ("path", f.path.to_string(), &["file", "path"]),
         Kind::Sysctl(s) => ("parameter", s.key.canonical(), &["sysctl", "key"]),
         Kind::Identity(i) => ("path", i.publish.to_string(), &["identity", "publish"]),
+        Kind::Module(kinds::Module { name: Some(name), .. }) => {
+            ("module", name.canonical(), &["module", "name"])
+        }
         Kind::Hostname(_) => ("host", "name".to_owned(), &["hostname"]),
         _ => return None,
     })

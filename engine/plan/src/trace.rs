@@ -493,6 +493,7 @@ impl Trace {
     }
 }
 
-pub(crate) fn micros(duration: Duration) -> u64 {
+/// A duration in the unit of traces; one that is too long to count is the longest.
+pub fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }

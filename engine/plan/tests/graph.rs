@@ -193,6 +193,15 @@ fn a_parameter_is_claimed_however_it_is_written() {
 }
 
 #[test]
+fn a_module_is_claimed_under_both_spellings() {
+    let unit = |name: &str, module: &str| format!("{name}.toml\n[module]\nname = \"{module}\"\n");
+    let both = |one: &str, two: &str| format!("{}---\n{}", unit("a", one), unit("b", two));
+    insta::assert_snapshot!(refused(&both("br-netfilter", "br_netfilter")),
+        @"units/b.toml:2:8: `module.a` and `module.b` both claim the module br_netfilter");
+    graph(&both("br-netfilter", "overlay"));
+}
+
+#[test]
 fn a_contradiction_is_refused_with_both_places() {
     insta::assert_snapshot!(refused("a.toml\nafter = \"strage\"\n[target]\n---\nstorage.toml\n[target]\n"),
         @"units/a.toml:1:9: unknown unit `strage` (did you mean `storage`?)");

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::config::MachineConfig;
+use crate::config::{MachineConfig, UNSET};
 use crate::keys::{Key, Table as _, Text as _, default_node};
 use crate::kinds::KindName;
 use crate::name::UnitName;
@@ -26,6 +26,11 @@ pub fn machine_config() -> Json {
         properties.extend(kinds(Place::DropIn));
     }
     schema["definitions"] = json!({ "drop-in": drop_in });
+    schema["properties"][UNSET] = json!({
+        "type": "array",
+        "items": { "type": "string", "examples": ["network.interfaces"] },
+        "description": "In a file that patches others: keys that those have set, and that are to be as if nobody had.",
+    });
     titled(schema, "Machine config")
 }
 

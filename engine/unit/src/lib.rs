@@ -12,6 +12,7 @@ pub mod kinds;
 pub mod load;
 pub mod lower;
 pub mod name;
+pub mod origin;
 pub mod payload;
 pub mod rules;
 pub mod secret;

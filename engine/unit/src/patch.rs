@@ -80,28 +80,66 @@ pub(crate) fn appended(value: &Value) -> Option<&[Node]> {
 }
 
 /// Lays `over` on top of `below`.
-///
-/// Recursion is bounded: the parser refuses more than 80 levels of nesting.
 pub(crate) fn lay(below: &mut Table, over: &Table, known: Known, findings: &mut Vec<Diagnostic>) {
-    let places = below.places();
-    for new in over.iter() {
-        let key = new.key.as_str();
-        let items = appended(&new.node.value);
-        let Some(old) = places.get(key).and_then(|place| below.entry_at(*place)) else {
-            below.push(added(new, items, known, findings));
-            continue;
-        };
-        match (items, &mut old.node.value, &new.node.value) {
-            (Some(items), _, _) => append(old, items, new, known, findings),
-            (None, Value::Table(table), Value::Table(above)) => {
-                lay(table, above, known.inside(key), findings);
+    Patch { findings, way: Vec::new(), replaced: Vec::new() }.lay(below, over, known);
+}
+
+/// Lays a layer of the config on top of those before. Gives what it replaced.
+pub(crate) fn lay_config(
+    below: &mut Table,
+    over: &Table,
+    keys: &'static [Key],
+    findings: &mut Vec<Diagnostic>,
+) -> Vec<Replaced> {
+    let mut patch = Patch { findings, way: Vec::new(), replaced: Vec::new() };
+    patch.lay(below, over, Known::Config(keys));
+    patch.replaced
+}
+
+/// A value that no longer holds, for a later layer has another, or takes it away.
+pub(crate) struct Replaced {
+    /// The tables that it stood in.
+    pub(crate) way: Vec<(String, Span)>,
+    /// Itself.
+    pub(crate) entry: Entry,
+}
+
+/// One table while it is laid over another.
+struct Patch<'a> {
+    findings: &'a mut Vec<Diagnostic>,
+    /// The keys of the tables in which this one stands.
+    way: Vec<(String, Span)>,
+    replaced: Vec<Replaced>,
+}
+
+impl Patch<'_> {
+    /// Recursion is bounded: the parser refuses more than 80 levels of nesting.
+    fn lay(&mut self, below: &mut Table, over: &Table, known: Known) {
+        let places = below.places();
+        for new in over.iter() {
+            let key = new.key.as_str();
+            let items = appended(&new.node.value);
+            let Some(old) = places.get(key).and_then(|place| below.entry_at(*place)) else {
+                below.push(added(new, items, known, self.findings));
+                continue;
+            };
+            match (items, &mut old.node.value, &new.node.value) {
+                (Some(items), _, _) => append(old, items, new, known, self.findings),
+                (None, Value::Table(table), Value::Table(above)) => {
+                    self.way.push((old.key.clone(), old.key_span));
+                    self.lay(table, above, known.inside(key));
+                    self.way.pop();
+                }
+                // What stands in the table below is not to go unseen for a slip; a reference may stand for a table.
+                (None, Value::Table(_), above) if !is_reference(above) => {
+                    let found = mismatch(&new.node, "a table");
+                    self.findings.push(found.also(old.key_span, "the table that it would replace"));
+                }
+                _ => {
+                    let entry = std::mem::replace(old, new.clone());
+                    self.replaced.push(Replaced { way: self.way.clone(), entry });
+                }
             }
-            // What stands in the table below is not to go unseen for a slip; a reference may stand for a table.
-            (None, Value::Table(_), above) if !is_reference(above) => {
-                let found = mismatch(&new.node, "a table");
-                findings.push(found.also(old.key_span, "the table that it would replace"));
-            }
-            _ => *old = new.clone(),
         }
     }
 }

@@ -45,6 +45,8 @@ pub(crate) struct Context<'a> {
     unset: RefCell<Vec<Entry>>,
     /// Where texts stand that hold a secret, and whether only something stands for it.
     secrets: RefCell<Vec<(Span, bool)>>,
+    /// Where references stand, each with where its value was written.
+    written: RefCell<Vec<(Span, Span)>>,
     /// Whether a secret that is nowhere is elsewhere.
     elsewhere: bool,
 }
@@ -57,6 +59,8 @@ pub(crate) struct Outcome {
     pub(crate) unset: Vec<Entry>,
     /// Where texts stand that hold a secret, and whether only something stands for it.
     pub(crate) secrets: Vec<(Span, bool)>,
+    /// Where references stand, each with where its value was written.
+    pub(crate) written: Vec<(Span, Span)>,
 }
 
 impl<'a> Context<'a> {
@@ -69,15 +73,16 @@ impl<'a> Context<'a> {
         elsewhere: bool,
     ) -> Self {
         let expressions = Expressions::new(engine);
-        let (unknown, unset, secrets) =
-            (RefCell::default(), RefCell::default(), RefCell::default());
-        Context { config, keys, item, expressions, unknown, unset, secrets, elsewhere }
+        let (unknown, unset, secrets, written) =
+            (RefCell::default(), RefCell::default(), RefCell::default(), RefCell::default());
+        Context { config, keys, item, expressions, unknown, unset, secrets, written, elsewhere }
     }
 
     /// What is to be known of what was replaced.
     pub(crate) fn outcome(self) -> Outcome {
-        let Context { unknown, unset, secrets, .. } = self;
+        let Context { unknown, unset, secrets, written, .. } = self;
         Outcome {
+            written: written.into_inner(),
             unknown: unknown.into_inner(),
             unset: unset.into_inner(),
             secrets: secrets.into_inner(),
@@ -341,7 +346,12 @@ fn look_up(path: &[&str], span: Span, context: &Context<'_>) -> Result<Found, Bo
     }
     Ok(match node {
         Some(node) if node.value == Value::String(UNSET.to_owned()) => Found::Unset,
-        Some(node) => Found::Node(at(node, span)),
+        Some(node) => {
+            if !node.span.is_default() && node.span != span {
+                context.written.borrow_mut().push((span, node.span));
+            }
+            Found::Node(at(node, span))
+        }
         None => Found::Unset,
     })
 }

@@ -227,7 +227,7 @@ pub const RULES: &[Rule] = &[
     rule_of(
         "not-blank",
         "The selected disk is not blank",
-        "It is left alone, for what is on it may be somebody's. Take a blank disk, or write `wipe = \"always\"`.",
+        "It is left alone, for what is on it may be somebody's. Take a blank disk, or write `wipe = \"always\"`. On a disk that carries an image of Keel it is the space behind the image that has to be blank, and that alone is erased.",
     ),
     rule_of(
         "not-executable",
@@ -239,11 +239,26 @@ pub const RULES: &[Rule] = &[
         "A file or directory that the graph uses is not in the image",
         "Put it in with `--payload`, or let a unit make it before it is used.",
     ),
+    rule_of(
+        "not-looked-at",
+        "Nobody knows what is on a disk",
+        "The inventory does not say, or the node could not read it. If there is something, or the disk does not answer at boot, no disk is written.",
+    ),
     rule_of("not-utf8", "The file is not UTF-8", "TOML is UTF-8. Save the file in that encoding."),
+    rule_of(
+        "nothing-to-unset",
+        "A patch unsets what no file before it sets",
+        "It would be passed over in silence, and the key may be set under another name. Remove it from `unset`, or mend its name.",
+    ),
     rule_of(
         "nul",
         "The file holds a NUL character",
         "TOML has none, and neither the kernel nor a program takes one. Remove it.",
+    ),
+    rule_of(
+        "other-arguments",
+        "The image was built with other kernel arguments",
+        "Its loader, and `osctl image run`, tell the kernel what the config said at the build. Build the image again.",
     ),
     rule_of(
         "other-files",
@@ -324,6 +339,11 @@ pub const RULES: &[Rule] = &[
         "two-kinds",
         "The file has two kinds",
         "A unit does one thing. Make it two unit files, or write the override for the kind that the unit has.",
+    ),
+    rule_of(
+        "unfit-image",
+        "The selected disk carries an image to which nothing can be added",
+        "Its partition table is full, damaged, or not as an image has it. Write the image to the disk again.",
     ),
     rule_of(
         "unknown-kernel",

@@ -7,6 +7,7 @@ use crate::diagnostic::{Diagnostic, nearest};
 use crate::keys::{Fields, Key, Table as _, Value as _, keys, unknown_key};
 use crate::kinds::{Kind, KindName};
 use crate::name::UnitName;
+use crate::origin::Origins;
 use crate::secret::{self, Secret};
 use crate::source::Span;
 use crate::tree::{Entry, Node, Table, Value};
@@ -80,6 +81,8 @@ pub struct Unit {
     pub item: Option<Span>,
     /// Its texts that are secrets.
     pub secrets: Vec<Secret>,
+    /// Where the values of its references were written.
+    pub origins: Origins,
     tree: Arc<Table>,
 }
 
@@ -244,6 +247,7 @@ pub(crate) fn decode(
         template,
         item: None,
         secrets,
+        origins: Origins::default(),
         tree: Arc::new(tree),
     })
 }

@@ -34,6 +34,7 @@ fn holds(configs: &[&str]) -> Vec<String> {
     let text = effective.toml(true);
     let lines = text.lines().filter(|line| !line.is_empty() && !line.ends_with("# default"));
     let lines = lines.filter(|line| !line.starts_with('[') && !line.starts_with("schema"));
+    let lines = lines.filter(|line| !line.starts_with("# Unset"));
     lines.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
 }
 
@@ -221,4 +222,153 @@ fn a_config_can_be_checked_without_its_secrets_but_no_machine_made() {
     let shown = "token = \"<secret sha256:f52fbd32…>\"\n";
     let report = lower(with_token(&[""], Some(shown))).unwrap_err().to_string();
     assert!(report.contains("only what is shown of it"), "{report}");
+}
+
+#[test]
+fn a_patch_unsets_keys() {
+    check(
+        &[
+            "[machine]\nhostname = \"x\"\n[network]\ndns = [\"192.0.2.1\"]",
+            "unset = [\"network.dns\"]",
+        ],
+        &["hostname = \"x\" # a.toml:3", "# network.dns # b.toml:1"],
+    );
+    // It goes first, so that a table is replaced as a whole.
+    check(
+        &[
+            "[storage.data.disk]\nbus = \"virtio\"\nserial = \"x\"",
+            "unset = [\"storage.data.disk\"]\nstorage.data.disk.path = \"/dev/vda\"",
+        ],
+        &["path = \"/dev/vda\" # b.toml:2"],
+    );
+    // What a later one sets again is set.
+    check(
+        &["machine.hostname = \"x\"", "unset = [\"machine.hostname\"]", "machine.hostname = \"z\""],
+        &["hostname = \"z\" # c.toml:1"],
+    );
+    check(
+        &[
+            "[kernel.sysctls]\n\"a.b\" = 1\n\"a.c\" = 2\n[units.\"kubelet\".service]\nstop-timeout = \"5s\"",
+            "unset = ['kernel.sysctls.\"a.b\"', 'units.kubelet']",
+        ],
+        &[
+            "\"a.c\" = 2 # a.toml:4",
+            "# kernel.sysctls.\"a.b\" # b.toml:1",
+            "# units.kubelet # b.toml:1",
+        ],
+    );
+    let merged = merged_config(&input(
+        &["machine.hostname = \"x\"\nkernel.modules = [\"m\"]", "unset = [\"machine.hostname\"]"],
+        None,
+    ));
+    let merged = merged.unwrap();
+    assert!(!merged.contains("unset") && !merged.contains("hostname"), "{merged}");
+}
+
+#[test]
+fn a_slip_in_what_is_unset_is_told() {
+    let check = |configs: &[&str], expect: &[&str]| {
+        let report = lower(input(configs, None)).unwrap_err().to_string();
+        assert_eq!(report.lines().collect::<Vec<_>>(), expect);
+    };
+    check(
+        &["", "unset = [\"network.interface\"]"],
+        &["b.toml:1:10: unknown key `network.interface` (did you mean `network.interfaces`?)"],
+    );
+    check(
+        &["", "unset = [\"machine.hostname\"]"],
+        &[
+            "b.toml:1:10: `machine.hostname` is not set by the files before (remove it from `unset`)",
+        ],
+    );
+    check(
+        &["kernel.sysctls = {}", "unset = ['kernel.sysctls.\"a.b\"']"],
+        &[
+            "b.toml:1:10: `kernel.sysctls.a.b` is not set by the files before (remove it from `unset`)",
+        ],
+    );
+    check(
+        &["machine.hostname = \"x\"", "unset = [\"machine.hostname\", \"machine.hostname\"]"],
+        &[
+            "b.toml:1:30: `machine.hostname` is not set by the files before (remove it from `unset`)",
+        ],
+    );
+    check(
+        &["unset = [\"machine\"]"],
+        &["a.toml:2:1: nothing is below this `unset` (leave out the keys that are not to be set)"],
+    );
+    check(
+        &["", "unset = \"machine\""],
+        &["b.toml:1:9: expected a list of keys such as [\"network.interfaces\"], found a string"],
+    );
+    check(
+        &["machine.hostname = \"x\"", "unset = [5, \"a..b\"]"],
+        &[
+            "b.toml:1:10: expected the name of a key such as \"network.interfaces\", found an integer",
+            "b.toml:1:13: `a..b` is no name of a key (parts are joined by dots, and one that holds a dot is quoted: 'kernel.sysctls.\"net.ipv4.ip_forward\"')",
+        ],
+    );
+    check(
+        &["machine.hostname = \"x\"", "unset = [\"schema\"]"],
+        &["a.toml:1:1: missing key `schema`"],
+    );
+}
+
+#[test]
+fn what_a_later_file_hides_is_checked_too() {
+    let check = |configs: &[&str], expect: &[&str]| {
+        let report = lower(input(configs, None)).unwrap_err().to_string();
+        let lines: Vec<_> =
+            report.lines().map(|line| &line[..line.len().min(expect[0].len())]).collect();
+        assert_eq!(lines, expect, "{report}");
+    };
+    check(&["machine.hostname = \"B_\"", "machine.hostname = \"y\""], &["a.toml:2:20: "]);
+    check(&["machine.hostname = 5", "", "machine.hostname = \"y\""], &["a.toml:2:20: "]);
+    check(&["kernel.modules = [\"a\", \"../x\"]", "kernel.modules = [\"b\"]"], &["a.toml:2:24: "]);
+    check(&["storage.data.size = \"1GB\"", "unset = [\"storage.data.size\"]"], &["a.toml:2:21: "]);
+    check(
+        &["[[network.interfaces]]\nname = \"a\"\nmtu = \"x\"", "network.interfaces = []"],
+        &["a.toml:4:7: "],
+    );
+    check(
+        &["[kernel.sysctls]\n\"a b\" = 1", "kernel.sysctls.\"a b\" = 1\nkernel.sysctls.\"c\" = 1"],
+        &["a.toml:3:1", "b.toml:1:1"],
+    );
+    // What could only be judged together with the rest is not judged.
+    let fine = [
+        "[cluster]\nnode-name = \"{{ machine.hostname }}\"\n[[network.interfaces]]\nname = \"a\"\n[storage.data.disk]\nmin-size = \"2GiB\"",
+        "cluster.node-name = \"y\"\nstorage.data.disk.min-size = \"1GiB\"\n[[network.interfaces]]\nname = \"b\"",
+    ];
+    lower(input(&fine, None)).unwrap();
+}
+
+/// What has to be changed is the config's line; the unit is told beside it.
+#[test]
+fn a_value_that_does_not_fit_a_unit_is_told_where_it_was_written() {
+    let places = |configs: &[&str], unit: &str| {
+        let mut input = input(configs, None);
+        input.unit("units/x.toml", unit);
+        let report = lower(input).unwrap_err();
+        let [found] = report.diagnostics.as_slice() else { panic!("{report}") };
+        let all = std::iter::once(&found.label).chain(&found.others);
+        all.map(|label| report.sources.locate(label.span).to_string()).collect::<Vec<_>>()
+    };
+    let file =
+        |path: &str| format!("[file]\npath = \"{path}\"\ncontent = \"x\"\ntimeout = \"1s\"\n");
+    let layers = ["machine.hostname = \"x\"", "machine.hostname = \"y\""];
+    let alone = file("{{ machine.hostname }}");
+    assert_eq!(places(&layers, &alone), ["b.toml:1", "units/x.toml:2"]);
+    assert_eq!(
+        places(&layers, &file("etc/{{ machine.hostname }}")),
+        ["b.toml:1", "units/x.toml:2"]
+    );
+    // Nobody wrote a default, and of two nobody can say which.
+    assert_eq!(places(&[""], &file("{{ storage.data.filesystem }}")), ["units/x.toml:2"]);
+    let two = file("{{ machine.hostname }}{{ cluster.node-name }}");
+    assert_eq!(
+        places(&["machine.hostname = \"x\"\ncluster.node-name = \"y\""], &two),
+        ["units/x.toml:2"]
+    );
+    // A name that is not there is wrong in the unit.
+    assert_eq!(places(&layers, &file("{{ machine.host }}")), ["units/x.toml:2"]);
 }

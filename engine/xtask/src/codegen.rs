@@ -184,7 +184,7 @@ mod tests {
         let stale = Err("not current, run `cargo xtask codegen`: keel.v1.rs".to_owned());
         assert_eq!(
             check(root),
-            Err("not current, run `cargo xtask codegen`: keel.v1.rs, findings.md, machine-config.md, units.md, machine-config.json, unit.json"
+            Err("not current, run `cargo xtask codegen`: keel.v1.rs, findings.md, machine-config.md, units.md, inventory.json, machine-config.json, unit.json"
                 .to_owned()),
             "nothing is generated yet"
         );

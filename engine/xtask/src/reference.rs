@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use keel_image::Inventory;
 use keel_unit::KindName;
 use keel_unit::config::MachineConfig;
 use keel_unit::json_schema;
@@ -22,9 +23,12 @@ pub(crate) fn pages() -> BTreeMap<String, String> {
 
 /// The schemas for editors: file name -> text.
 pub(crate) fn schemas() -> BTreeMap<String, String> {
-    [("machine-config.json", json_schema::machine_config()), ("unit.json", json_schema::unit())]
-        .map(|(name, schema)| (name.to_owned(), format!("{schema:#}\n")))
-        .into()
+    let schemas = [
+        ("inventory.json", Inventory::json_schema()),
+        ("machine-config.json", json_schema::machine_config()),
+        ("unit.json", json_schema::unit()),
+    ];
+    schemas.map(|(name, schema)| (name.to_owned(), format!("{schema:#}\n"))).into()
 }
 
 fn units() -> String {

@@ -3,13 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use keel_image::{
-    BusName, Disk, Driver, INVENTORY_SCHEMA, Inventory, Link, Mac, Machine, Partition, Size,
-    TypeGuid,
+    Behind, BusName, Disk, Driver, INVENTORY_SCHEMA, Inventory, Link, Mac, Machine, Partition,
+    Size, TypeGuid,
 };
 use keel_proto::v1::{self, GetInventoryRequest};
 use keel_unit::keys::Text;
 use keel_unit::kinds::Bus;
-use keel_unit::value::{Guid, MacAddr};
+use keel_unit::value::{ByteSize, Guid, MacAddr};
 
 use crate::cli::NodeArgs;
 use crate::error::{Exit, Failure};
@@ -87,6 +87,7 @@ fn write(path: &Path, inventory: &Inventory) -> std::io::Result<()> {
 /// The node's words as the file has them. What this osctl does not know (a new bus) it leaves out.
 fn told(inventory: v1::Inventory) -> Inventory {
     Inventory {
+        for_editors: None,
         schema: INVENTORY_SCHEMA,
         machine: Machine {
             architecture: Some(inventory.architecture).filter(|text| !text.is_empty()),
@@ -124,7 +125,17 @@ fn disk(disk: v1::InventoryDisk) -> Disk {
         content: disk.unread.is_none().then_some(disk.content),
         unread: disk.unread,
         partitions: disk.partitions.into_iter().map(partition).collect(),
+        image: disk.image.map(behind),
         drivers: disk.drivers.into_iter().map(driver).collect(),
+    }
+}
+
+fn behind(image: v1::InventoryImage) -> Behind {
+    let known = image.unfit.is_none();
+    Behind {
+        room: known.then_some(Size(image.room_bytes)),
+        content: known.then_some(image.content),
+        unfit: image.unfit,
     }
 }
 
@@ -154,6 +165,7 @@ fn example() -> Inventory {
         built_in: false,
     };
     Inventory {
+        for_editors: None,
         schema: INVENTORY_SCHEMA,
         machine: Machine {
             architecture: Some("x86_64".to_owned()),
@@ -202,6 +214,7 @@ fn page(inventory: &Inventory, palette: Palette) -> String {
                 .iter()
                 .map(|p| format!("    part {:<4}{}", p.number, partition_line(p))),
         );
+        said.extend(disk.image.iter().map(|image| format!("    image    {}", behind_line(image))));
         said.extend(drivers(&disk.drivers).map(|drivers| format!("    drivers  {drivers}")));
         lines.extend(said.iter().map(|line| printable(line)));
     }
@@ -261,6 +274,19 @@ fn holds(disk: &Disk) -> String {
     }
 }
 
+/// What is behind the image of Keel on a disk.
+fn behind_line(image: &Behind) -> String {
+    if let Some(why) = &image.unfit {
+        return format!("of Keel; nothing can be added to it: {why}");
+    }
+    let room = image.room.map(|room| format!("; {} behind it", size(room))).unwrap_or_default();
+    match image.content.as_deref() {
+        None => format!("of Keel{room}"),
+        Some([]) => format!("of Keel{room}, blank"),
+        Some(marks) => format!("of Keel{room}, with {}", marks.join(", ")),
+    }
+}
+
 fn partition_line(partition: &Partition) -> String {
     let mut words = vec![partition.label.clone()];
     words.extend(partition.size.map(size));
@@ -284,13 +310,8 @@ fn table(rows: Vec<Vec<String>>) -> Vec<String> {
     rows.iter().map(line).collect()
 }
 
-/// A size for people.
 fn size(size: Size) -> String {
-    let units = [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    match units.into_iter().find(|(_, unit)| size.0 >= *unit) {
-        Some((name, unit)) => format!("{:.1} {name}", size.0 as f64 / unit as f64),
-        None => format!("{} B", size.0),
-    }
+    ByteSize(size.0).rounded()
 }
 
 #[cfg(test)]
@@ -351,6 +372,7 @@ mod tests {
         };
         let unread = Disk { unread: Some(evil()), ..Disk::default() };
         let inventory = Inventory {
+            for_editors: None,
             schema: INVENTORY_SCHEMA,
             machine: Machine {
                 architecture: Some(evil()),

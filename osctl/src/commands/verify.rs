@@ -4,11 +4,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use keel_image::{Image, Inventory, Question, Verdict};
+use keel_image::{Arguments, Image, Inventory, Question, Verdict};
 use keel_plan::{BOOT, BootGraph, PlanError, Transaction, compile};
-use keel_unit::config::merged_config;
-use keel_unit::source::Sources;
-use keel_unit::{Report, Unit};
+use keel_unit::config::{effective_config, merged_config};
+use keel_unit::source::{FileId, Sources, Span};
+use keel_unit::tree::{Node, Value};
+use keel_unit::{Input, Report, Unit};
 
 use crate::commands::inputs::{Fault, Inputs};
 use crate::commands::validate::without_secret;
@@ -53,12 +54,17 @@ impl Verify {
             return Err(failure.next("say where `osctl image build` wrote the image with --image"));
         }
         let inventory = self.inventory.as_deref().map(read_inventory).transpose()?;
-        let asked = (!self.inputs.config.is_empty()).then(|| self.inputs.planned(&self.goal));
-        let asked = match asked.transpose() {
-            Ok(asked) => asked,
-            Err(Fault::Findings(report)) => return invalid(&report, out),
-            Err(Fault::Other(failure)) => return Err(failure),
-        };
+        let mut arguments = None;
+        let mut asked = None;
+        if !self.inputs.config.is_empty() {
+            let input = self.inputs.load()?;
+            arguments = kernel_arguments(input.clone());
+            asked = match self.inputs.plan(input, &self.goal) {
+                Ok(asked) => Some(asked),
+                Err(Fault::Findings(report)) => return invalid(&report, out),
+                Err(Fault::Other(failure)) => return Err(failure),
+            };
+        }
         let image = Image::open(&self.image).map_err(|error| {
             let failure = Failure::new(error.to_string()).because(error.kind);
             failure.next("build it again with `osctl image build`")
@@ -85,6 +91,10 @@ impl Verify {
                 ));
             }
         }
+        let arguments = match &asked {
+            Some(_) => arguments,
+            None => kernel_arguments(image.input()),
+        };
         let (graph, plan) = asked.unwrap_or((own, own_plan));
         let units = started(&graph, &plan);
         let verdict = keel_image::verify(&Question {
@@ -93,6 +103,7 @@ impl Verify {
             units: &units,
             digests,
             differences,
+            arguments,
             inventory: inventory.as_ref(),
         });
         self.tell(&image, &graph, &verdict, out)?;
@@ -164,6 +175,18 @@ impl Verify {
         );
         out.text(&page)
     }
+}
+
+/// What a config tells the kernel. A config with a fault tells nothing; planning reports it.
+fn kernel_arguments(input: Input) -> Option<Arguments> {
+    let effective = effective_config(input).ok()?;
+    let kernel = effective.table.get("kernel").and_then(Node::as_table);
+    let Some(node) = kernel.and_then(|kernel| kernel.get("arguments")) else {
+        return Some(Arguments { values: Vec::new(), span: Span::whole(FileId::DEFAULT) });
+    };
+    let Value::Array(items) = &node.value else { return None };
+    let values = items.iter().filter_map(Node::as_str).map(str::to_owned).collect();
+    Some(Arguments { values, span: node.span })
 }
 
 /// The units that the plan starts.

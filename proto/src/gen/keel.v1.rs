@@ -596,6 +596,22 @@ pub struct InventoryDisk {
     /// Its drivers, nearest first.
     #[prost(message, repeated, tag = "12")]
     pub drivers: ::prost::alloc::vec::Vec<InventoryDriver>,
+    /// What is behind the image of Keel that it carries. Absent on a disk that carries none.
+    #[prost(message, optional, tag = "13")]
+    pub image: ::core::option::Option<InventoryImage>,
+}
+/// What is behind an image of Keel: the place of the data partition.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct InventoryImage {
+    /// Bytes that a partition can have there.
+    #[prost(uint64, tag = "1")]
+    pub room_bytes: u64,
+    /// The formats whose marks are there, the most telling first. None where it is blank.
+    #[prost(string, repeated, tag = "2")]
+    pub content: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Why no partition can be added. Then room_bytes and content say nothing.
+    #[prost(string, optional, tag = "3")]
+    pub unfit: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// A partition of a disk.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -11,6 +11,7 @@
 use std::io;
 
 use keel_unit::kinds::{IMAGE_DISK_MARK, Partition};
+use keel_unit::select::size_within;
 use uuid::Uuid;
 
 use super::block::{BlockFile, ReadBlocks, WriteBlocks};
@@ -25,7 +26,7 @@ use super::signature::{self, Content, Depth, Found};
 use crate::identity::random::random_uuid;
 
 /// Whether the disk with this table is an image of Keel.
-pub(super) fn is_image(table: &Table) -> bool {
+pub(crate) fn is_image(table: &Table) -> bool {
     table.disk_guid.as_bytes().starts_with(&IMAGE_DISK_MARK)
         && table.disk_guid.get_version_num() == 8
 }
@@ -74,10 +75,9 @@ impl Addition {
         guid: Uuid,
     ) -> Result<Self, Unfit> {
         let free = Free::of(disk, table, &raw);
-        let (number, _) =
-            (1..).zip(raw.slots()).find(|(_, slot)| is_free(slot)).ok_or(Unfit::Full)?;
+        let number = raw.free_number().ok_or(Unfit::Full)?;
         let usable = free.usable();
-        let size = wanted.size_within(usable).map_err(Unfit::TooSmall)?;
+        let size = size_within(wanted.size, usable).map_err(Unfit::TooSmall)?;
         let entry = Entry {
             number,
             type_guid: wanted.type_guid,
@@ -178,6 +178,13 @@ fn is_free(slot: &[u8]) -> bool {
     slot.iter().all(|byte| *byte == 0)
 }
 
+impl Raw {
+    /// The number of the first entry that is not in use.
+    fn free_number(&self) -> Option<u32> {
+        (1..).zip(self.slots()).find(|(_, slot)| is_free(slot)).map(|(number, _)| number)
+    }
+}
+
 /// The first sector with the size of the partition that stands for the whole disk (UEFI 2.10, 5.2.3), where it has one; the
 /// loader's code in it stays.
 fn protecting(mbr: &[u8], sectors: u64) -> Vec<u8> {
@@ -265,6 +272,66 @@ impl ReadBlocks for Region<'_> {
     }
 }
 
+/// An image's table that may take one more partition, as far as the table goes.
+struct Fit {
+    raw: Raw,
+    free: Free,
+    /// The addition that the record speaks of.
+    resumed: Option<Addition>,
+}
+
+impl Fit {
+    fn of(
+        medium: &dyn ReadBlocks,
+        table: &Table,
+        record: Option<&Layout>,
+    ) -> io::Result<Result<Self, Unfit>> {
+        if table.copy == Copy::Backup {
+            return Ok(Err(Unfit::Damaged));
+        }
+        let raw = gpt::read_raw(medium, table.copy)?;
+        if let Some(why) = objection(medium, table, &raw)? {
+            return Ok(Err(why));
+        }
+        let free = Free::of(medium, table, &raw);
+        let resumed = record.and_then(|layout| Addition::resumed(table, raw.clone(), free, layout));
+        if resumed.is_none() && !record_is_blank(medium)? {
+            return Ok(Err(Unfit::RecordTaken));
+        }
+        Ok(Ok(Self { raw, free, resumed }))
+    }
+}
+
+/// What there is behind an image, for a person who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Behind {
+    /// Bytes for a partition.
+    pub(crate) room: u64,
+    /// What is there.
+    pub(crate) content: Content,
+}
+
+/// Looks behind an image as one does who is about to add a partition, and writes nothing.
+///
+/// # Errors
+/// As the disk does.
+pub(crate) fn behind(medium: &dyn ReadBlocks, table: &Table) -> io::Result<Result<Behind, Unfit>> {
+    let record = intent::read_layout(medium)?;
+    let Fit { raw, free, resumed } = match Fit::of(medium, table, record.as_ref())? {
+        Ok(fit) => fit,
+        Err(why) => return Ok(Err(why)),
+    };
+    if resumed.is_none() && raw.free_number().is_none() {
+        return Ok(Err(Unfit::Full));
+    }
+    let mut known = gpt::backup_sectors(medium, table)?;
+    if let Some(addition) = resumed {
+        known.extend(addition.compose(&first_sector(medium)?)?.backup);
+    }
+    let content = content(medium, free, known)?;
+    Ok(Ok(Behind { room: free.usable(), content }))
+}
+
 /// What is to be written, and what is to be wiped before it.
 #[derive(Debug)]
 struct Work {
@@ -285,19 +352,12 @@ fn decide(
 ) -> Result<Work, PartitionErrorKind> {
     let read = failed(disk, DiskErrorKind::Read);
     let unfit = |why| PartitionErrorKind::Unfit { disk: disk.path.clone(), why };
-    if table.copy == Copy::Backup {
-        return Err(unfit(Unfit::Damaged));
-    }
-    let raw = gpt::read_raw(medium, table.copy).map_err(&read)?;
-    if let Some(why) = objection(medium, table, &raw).map_err(&read)? {
-        return Err(unfit(why));
-    }
-    let free = Free::of(medium, table, &raw);
-    let resumed = record.and_then(|layout| Addition::resumed(table, raw.clone(), free, layout));
+    let Fit { raw, free, resumed } =
+        Fit::of(medium, table, record).map_err(&read)?.map_err(unfit)?;
     let is_resumed = resumed.is_some();
     let addition = match resumed {
         Some(addition) => addition,
-        None if record_is_blank(medium).map_err(&read)? => {
+        None => {
             let random = |source| PartitionErrorKind::Kernel { what: "random bits", source };
             let wanted = Wanted {
                 type_guid: partition.type_guid.0,
@@ -307,7 +367,6 @@ fn decide(
             let guid = random_uuid().map_err(random)?;
             Addition::new(medium, table, raw, wanted, guid).map_err(unfit)?
         }
-        None => return Err(unfit(Unfit::RecordTaken)),
     };
     let mbr = first_sector(medium).map_err(&read)?;
     let composed = addition.compose(&mbr).map_err(&read)?;
@@ -616,6 +675,34 @@ mod tests {
                 assert_eq!(raw(Copy::Primary), raw(Copy::Backup), "{cut}");
             }
         }
+    }
+
+    #[test]
+    fn who_asks_is_told_what_a_boot_would_find() {
+        let check = |medium: &MemoryDisk, expect: Result<(u64, &str), Unfit>| {
+            let table = gpt::read(medium).unwrap().unwrap();
+            let told = behind(medium, &table).unwrap();
+            let told = told.map(|behind| (behind.room, behind.content.to_string()));
+            assert_eq!(told, expect.map(|(room, content)| (room, content.to_owned())));
+        };
+        let mut medium = written(image_guid());
+        check(&medium, Ok((159 * MIB, "nothing")));
+        medium.poke(45 * MIB + 65536 + 64, b"_BHRfS_M");
+        check(&medium, Ok((159 * MIB, "nothing")));
+        medium.poke(40 * MIB + 65536 + 64, b"_BHRfS_M");
+        check(&medium, Ok((159 * MIB, "btrfs filesystem at offset 42008640")));
+        medium.poke(intent::TABLE_OFFSET + 9, b"x");
+        check(&medium, Err(Unfit::RecordTaken));
+
+        // What a power cut left of an addition is nobody's data.
+        let mut whole = written(image_guid());
+        whole.record.clear();
+        boot(&mut whole);
+        let flushed = whole.record.iter().position(|op| *op == Op::Flush).unwrap();
+        let mut cut = written(image_guid());
+        cut.replay(&whole.record[..flushed + 5]);
+        assert!(intent::read_layout(&cut).unwrap().is_some());
+        check(&cut, Ok((159 * MIB, "nothing")));
     }
 
     #[test]

@@ -9,12 +9,12 @@ use std::io::{self, Cursor, Seek, SeekFrom, Write};
 use std::ops::Range;
 
 use gptman::{GPT, GPTHeader, GPTPartitionEntry};
+pub(super) use keel_unit::select::{ALIGNMENT, TooSmall};
+use keel_unit::select::{room_on, size_within};
 use uuid::Uuid;
 
 use super::block::ReadBlocks;
 
-/// Partitions start and end on this boundary, so that they suit every erase block and RAID stripe in use.
-pub(super) const ALIGNMENT: u64 = 1 << 20;
 /// The only entry size in use; UEFI allows larger ones.
 const ENTRY_SIZE: u32 = 128;
 /// More entries than any tool makes.
@@ -240,27 +240,6 @@ pub struct Wanted<'a> {
     pub size: Option<u64>,
 }
 
-impl Wanted<'_> {
-    /// Its size in bytes where there are that many, on whole alignments.
-    pub(super) fn size_within(&self, usable: u64) -> Result<u64, TooSmall> {
-        let size = self.size.map_or(usable, |size| size.next_multiple_of(ALIGNMENT)).max(SMALLEST);
-        if size > usable { Err(TooSmall { usable, wanted: size }) } else { Ok(size) }
-    }
-}
-
-/// A disk on which the wanted partition does not fit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the disk has {usable} bytes for partitions, {wanted} are wanted")]
-pub struct TooSmall {
-    /// What there is.
-    pub usable: u64,
-    /// What it takes.
-    pub wanted: u64,
-}
-
-/// The smallest partition that is made: below it no ext4 with a journal is worth its name.
-const SMALLEST: u64 = 16 << 20;
-
 impl Layout {
     /// Lays out a disk of this size: one partition from the first aligned sector.
     ///
@@ -274,11 +253,7 @@ impl Layout {
     ) -> Result<Self, TooSmall> {
         let sector = u64::from(disk.sector_size());
         let sectors = disk.size() / sector;
-        // At the end stand the backup array of 128 entries and, in the last sector, the backup header.
-        let tail = (128 * u64::from(ENTRY_SIZE)).div_ceil(sector) + 1;
-        let aligned_end = sectors.saturating_sub(tail) * sector / ALIGNMENT * ALIGNMENT;
-        let usable = aligned_end.saturating_sub(ALIGNMENT);
-        let size = wanted.size_within(usable)?;
+        let size = size_within(wanted.size, room_on(disk.size(), sector))?;
         let first = ALIGNMENT / sector;
         let entry = Entry {
             number: 1,

@@ -10,7 +10,7 @@
 //! if the partition that is sought exists; no failure is a reason to format. A disk that holds an image of Keel is written
 //! behind that image alone (`addition`).
 
-mod addition;
+pub(crate) mod addition;
 pub mod block;
 pub mod error;
 pub mod ext4;

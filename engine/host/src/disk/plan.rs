@@ -1,14 +1,15 @@
 //! Which partition is the one, or which disk may be written to have it. Pure: everything that was read comes in.
 //!
-//! Locate comes before provision: a partition with the right type and name is used, wherever it is and whatever the
-//! selector says. Two are an error. With none, the selector must mean exactly one disk, and that disk must be blank, or
-//! the config must say that it is to be wiped.
+//! The rule itself is keel-unit's (`select/partition.rs`), where `osctl verify` asks it too; here are this machine's facts and words
+//! for it.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use keel_unit::kinds::{Partition, Wipe};
-use keel_unit::select::matching_disks;
+use keel_unit::kinds::{Bus, Partition};
+pub use keel_unit::select::Permit;
+use keel_unit::select::{self, DiskFacts, EntryFacts, Refusal, TableFacts};
+use keel_unit::value::{ByteSize, Guid};
 
 use super::addition::Unfit;
 use super::error::{DiskError, error_of_kind};
@@ -27,6 +28,47 @@ pub struct View {
     pub unfinished: Option<Layout>,
 }
 
+impl DiskFacts for View {
+    fn path(&self) -> &Path {
+        DiskFacts::path(&self.disk)
+    }
+
+    fn ids(&self) -> Vec<String> {
+        self.disk.ids()
+    }
+
+    fn serial(&self) -> Option<&str> {
+        DiskFacts::serial(&self.disk)
+    }
+
+    fn model(&self) -> Option<&str> {
+        DiskFacts::model(&self.disk)
+    }
+
+    fn size(&self) -> u64 {
+        DiskFacts::size(&self.disk)
+    }
+
+    fn bus(&self) -> Option<Bus> {
+        DiskFacts::bus(&self.disk)
+    }
+}
+
+impl TableFacts for View {
+    fn is_read_only(&self) -> bool {
+        self.disk.read_only
+    }
+
+    fn entries(&self) -> Vec<EntryFacts<'_>> {
+        self.table.iter().flat_map(|table| &table.entries).map(facts).collect()
+    }
+}
+
+fn facts(entry: &Entry) -> EntryFacts<'_> {
+    let type_guid = Some(Guid(entry.type_guid));
+    EntryFacts { number: entry.number, label: &entry.label, type_guid }
+}
+
 /// What to do about the partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice<'a> {
@@ -41,7 +83,7 @@ pub enum Choice<'a> {
     Selected(&'a View),
 }
 
-/// Decides between locating and provisioning.
+/// Decides between locating and provisioning, by the rule that `osctl verify` foresees it with.
 ///
 /// # Errors
 /// When the answer would be a guess.
@@ -50,54 +92,38 @@ pub fn choose<'a>(
     views: &'a [View],
     unreadable: &mut Vec<DiskError>,
 ) -> Result<Choice<'a>, PartitionErrorKind> {
-    let located: Vec<_> = views
-        .iter()
-        .flat_map(|view| {
-            view.table.iter().flat_map(|table| &table.entries).map(move |entry| (view, entry))
-        })
-        .filter(|(_, entry)| is_wanted(wanted, entry))
-        .collect();
-    match located.as_slice() {
-        [] => {}
-        [(view, entry)] => return Ok(Choice::Located { view, entry }),
-        many => {
-            let places = many.iter().map(|(view, entry)| {
-                format!("{}, partition {}", view.disk.path.display(), entry.number)
-            });
-            return Err(PartitionErrorKind::FoundTwice(places.collect()));
+    let described = |views: &[&View]| views.iter().map(|view| describe(&view.disk)).collect();
+    match select::choose(wanted, views, !unreadable.is_empty()) {
+        Ok(select::Choice::Located { disk: view, number }) => {
+            let mut entries = view.table.iter().flat_map(|table| &table.entries);
+            let entry = entries.find(|entry| entry.number == number);
+            entry.map_or(Err(PartitionErrorKind::NotFound), |entry| {
+                Ok(Choice::Located { view, entry })
+            })
         }
-    }
-    let Some(selector) = &wanted.disk else { return Err(PartitionErrorKind::NotFound) };
-    // The partition may be on the disk that cannot be read: a fresh, empty one elsewhere would take its place unnoticed.
-    if let Some(error) = unreadable.pop() {
-        return Err(PartitionErrorKind::Disk(error));
-    }
-    let disks: Vec<_> = views.iter().map(|view| view.disk.clone()).collect();
-    match matching_disks(selector, &disks).as_slice() {
-        [] => Err(PartitionErrorKind::NoDisk(disks.iter().map(describe).collect())),
-        [disk] if disk.read_only => Err(PartitionErrorKind::ReadOnly(disk.path.clone())),
-        [disk] => match views.iter().find(|view| view.disk.path == disk.path) {
-            Some(view) => Ok(Choice::Selected(view)),
-            None => Err(PartitionErrorKind::NotFound),
-        },
-        many => {
-            Err(PartitionErrorKind::ManyDisks(many.iter().map(|disk| describe(disk)).collect()))
+        Ok(select::Choice::Selected(view)) => Ok(Choice::Selected(view)),
+        Err(Refusal::Twice(places)) => {
+            let places = places
+                .iter()
+                .map(|(view, number)| format!("{}, partition {number}", view.disk.path.display()));
+            Err(PartitionErrorKind::FoundTwice(places.collect()))
         }
+        Err(Refusal::NotSelected) => Err(PartitionErrorKind::NotFound),
+        Err(Refusal::Unread) => {
+            let error = unreadable.pop().map(PartitionErrorKind::Disk);
+            Err(error.unwrap_or(PartitionErrorKind::NotFound))
+        }
+        Err(Refusal::NoDisk) => {
+            Err(PartitionErrorKind::NoDisk(described(&views.iter().collect::<Vec<_>>())))
+        }
+        Err(Refusal::ReadOnly(view)) => Err(PartitionErrorKind::ReadOnly(view.disk.path.clone())),
+        Err(Refusal::ManyDisks(views)) => Err(PartitionErrorKind::ManyDisks(described(&views))),
     }
 }
 
-/// Whether this entry is the wanted one: by type and by name, because either alone may be somebody else's.
+/// Whether this entry is the wanted one.
 pub fn is_wanted(wanted: &Partition, entry: &Entry) -> bool {
-    entry.type_guid == wanted.type_guid.0 && entry.label == wanted.label.as_str()
-}
-
-/// Whether the selected disk may be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Permit {
-    /// It is blank.
-    Write,
-    /// It is not, and the config says to wipe it.
-    EraseFirst,
+    facts(entry).is_wanted(wanted)
 }
 
 /// Decides whether a disk with this content may be written.
@@ -109,13 +135,10 @@ pub fn permit(
     disk: &Disk,
     content: &Content,
 ) -> Result<Permit, PartitionErrorKind> {
-    match wanted.wipe {
-        _ if content.is_blank() => Ok(Permit::Write),
-        Wipe::Always => Ok(Permit::EraseFirst),
-        Wipe::Never => {
-            Err(PartitionErrorKind::NotBlank { disk: disk.path.clone(), content: content.clone() })
-        }
-    }
+    select::permit(wanted.wipe, content.is_blank()).ok_or_else(|| PartitionErrorKind::NotBlank {
+        disk: disk.path.clone(),
+        content: content.clone(),
+    })
 }
 
 /// Whether a located table, of which the record says that it is unfinished, may be written to its end: only while there is
@@ -139,18 +162,10 @@ pub fn may_finish(view: &View, content: &Content) -> Result<bool, PartitionError
 fn describe(disk: &Disk) -> String {
     let mut facts = Vec::new();
     facts.extend(disk.bus.map(|bus| bus.as_str().to_owned()));
-    facts.push(human(disk.size));
+    facts.push(ByteSize(disk.size).rounded());
     facts.extend(disk.model.as_ref().map(|model| format!("model {model}")));
     facts.extend(disk.serial.as_ref().map(|serial| format!("serial {serial}")));
     format!("{} ({})", disk.path.display(), facts.join(", "))
-}
-
-fn human(bytes: u64) -> String {
-    let units = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB")];
-    match units.iter().find(|(unit, _)| bytes >= *unit) {
-        Some((unit, name)) => format!("{}.{} {name}", bytes / unit, bytes % unit * 10 / unit),
-        None => format!("{bytes} bytes"),
-    }
 }
 
 /// What a person should know of a located partition, though it can be used.
@@ -267,7 +282,7 @@ fn list(items: &[String]) -> impl fmt::Display {
 #[cfg(test)]
 mod tests {
     use keel_unit::keys::Text;
-    use keel_unit::kinds::DiskSelector;
+    use keel_unit::kinds::{DiskSelector, Wipe};
     use uuid::Uuid;
 
     use super::super::signature::Found;

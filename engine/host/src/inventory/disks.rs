@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Disk, Inventories, MOST, Partition, clip, drivers};
+use super::{Behind, Disk, Inventories, MOST, Partition, clip, drivers};
+use crate::disk::addition;
 use crate::disk::block::{BlockFile, ReadBlocks};
 use crate::disk::gpt;
 use crate::disk::inventory::{self, KernelPartition};
@@ -113,11 +114,12 @@ impl Drop for Silent {
 struct Content {
     marks: Result<Vec<String>, String>,
     partitions: Vec<Partition>,
+    image: Option<Behind>,
 }
 
 impl Content {
     fn unknown(why: &str) -> Self {
-        Self { marks: Err(clip(why)), partitions: Vec::new() }
+        Self { marks: Err(clip(why)), partitions: Vec::new(), image: None }
     }
 }
 
@@ -133,6 +135,7 @@ fn told(disk: inventory::Disk, content: Content, drivers: Vec<super::Driver>) ->
         read_only: disk.read_only,
         content: content.marks,
         partitions: content.partitions,
+        image: content.image,
         drivers,
     }
 }
@@ -141,9 +144,12 @@ fn told(disk: inventory::Disk, content: Content, drivers: Vec<super::Driver>) ->
 fn look(path: &Path, kernel: &[KernelPartition]) -> io::Result<Content> {
     let file = BlockFile::open(path).map_err(io::Error::other)?;
     let sector = u64::from(file.sector_size());
-    let table = gpt::read(&file)?.map(|table| table.entries).unwrap_or_default();
+    let table = gpt::read(&file)?;
+    let image = table.as_ref().filter(|table| addition::is_image(table));
+    let image = image.map(|table| addition::behind(&file, table)).transpose()?.map(told_behind);
     let mut partitions: Vec<Partition> = table
         .iter()
+        .flat_map(|table| &table.entries)
         .map(|entry| Partition {
             number: entry.number,
             label: clip(&entry.label),
@@ -169,14 +175,23 @@ fn look(path: &Path, kernel: &[KernelPartition]) -> io::Result<Content> {
     // Only of a disk that might be blank is it worth to look between the marks.
     let marks = match partitions.is_empty() {
         false => names(signature::signatures(&file)?),
-        true => {
-            let content = signature::scan(&file, Depth::Disk)?;
-            let unknown = content.signatures.is_empty() && content.unknown.is_some();
-            let unknown = unknown.then(|| UNKNOWN.to_owned());
-            names(content.signatures).into_iter().chain(unknown).collect()
-        }
+        true => all_names(signature::scan(&file, Depth::Disk)?),
     };
-    Ok(Content { marks: Ok(marks), partitions })
+    Ok(Content { marks: Ok(marks), partitions, image })
+}
+
+fn told_behind(behind: Result<addition::Behind, addition::Unfit>) -> Behind {
+    match behind {
+        Ok(behind) => Behind { room: behind.room, content: all_names(behind.content), unfit: None },
+        Err(why) => Behind { unfit: Some(why.to_string()), ..Behind::default() },
+    }
+}
+
+/// The formats, or that there is something of no format.
+fn all_names(content: signature::Content) -> Vec<String> {
+    let unknown = content.signatures.is_empty() && content.unknown.is_some();
+    let unknown = unknown.then(|| UNKNOWN.to_owned());
+    names(content.signatures).into_iter().chain(unknown).collect()
 }
 
 /// Each format once, the most telling first.

@@ -92,8 +92,21 @@ pub struct Disk {
     pub content: Result<Vec<String>, String>,
     /// Its partitions.
     pub partitions: Vec<Partition>,
+    /// What is behind the image of Keel that it carries, if it carries one.
+    pub image: Option<Behind>,
     /// Its drivers, nearest first.
     pub drivers: Vec<Driver>,
+}
+
+/// What is behind an image: where the data partition goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Behind {
+    /// Bytes for a partition.
+    pub room: u64,
+    /// The formats whose marks are there.
+    pub content: Vec<String>,
+    /// Why no partition can be added; then the others say nothing.
+    pub unfit: Option<String>,
 }
 
 /// A partition.
@@ -221,7 +234,12 @@ fn disk_size(disk: &Disk) -> usize {
         + marks_size(&disk.ids)
         + marks
         + disk.partitions.iter().map(partition).sum::<usize>()
+        + disk.image.as_ref().map_or(0, behind_size)
         + drivers_size(&disk.drivers)
+}
+
+fn behind_size(behind: &Behind) -> usize {
+    FIXED + marks_size(&behind.content) + behind.unfit.as_ref().map_or(0, String::len)
 }
 
 fn marks_size(texts: &[String]) -> usize {

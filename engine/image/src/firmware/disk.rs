@@ -31,6 +31,9 @@ const ESP: u64 = 2 * MIB;
 /// Behind the last partition: the backup table, and alignment.
 const TAIL: u64 = MIB;
 
+/// The names of an image's partitions, by their numbers.
+pub(crate) const LABELS: [&str; 2] = ["keel-bios", "keel-esp"];
+
 /// Partition types (UEFI 2.10, table 5.7; GRUB's manual, "BIOS installation").
 const TYPE_BIOS: Uuid = uuid!("21686148-6449-6e6f-744e-656564454649");
 const TYPE_ESP: Uuid = uuid!("c12a7328-f81f-11d2-ba4b-00a0c93ec93b");
@@ -73,8 +76,8 @@ fn compose(
 
     let mut gpt =
         GPT::new_from(&mut file, SECTOR, id.disk().to_bytes_le()).map_err(io::Error::other)?;
-    gpt[1] = entry(id, TYPE_BIOS, "keel-bios", BIOS, ESP);
-    gpt[2] = entry(id, TYPE_ESP, "keel-esp", ESP, ESP + esp);
+    gpt[1] = entry(id, TYPE_BIOS, LABELS[0], BIOS, ESP);
+    gpt[2] = entry(id, TYPE_ESP, LABELS[1], ESP, ESP + esp);
     gpt.write_into(&mut file).map_err(io::Error::other)?;
     GPT::write_protective_mbr_into(&mut file, SECTOR).map_err(io::Error::other)?;
     if let Some(bios) = bios {

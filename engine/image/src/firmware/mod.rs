@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 use uuid::Uuid;
 
+pub(crate) use disk::LABELS as BOOT_LABELS;
 pub use grub::GRUB_MODULES;
 pub use tool::ToolError;
 

@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use super::content::Content;
+pub(super) use crate::manifest::hex;
 
 /// The largest file of an initramfs that is read, and the most that all of it may unpack to. A node holds it in memory.
 const LARGEST_FILE: u64 = 1 << 30;
@@ -320,11 +321,6 @@ impl<R: Read> Archive<R> {
         read.map_err(|source| ArchiveError::Read { at: self.at, source })?;
         Ok(taken)
     }
-}
-
-/// A digest as people write it.
-pub(super) fn hex(digest: &[u8]) -> String {
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

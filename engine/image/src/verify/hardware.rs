@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use keel_unit::kinds::{self, DiskSelector, Wipe};
-use keel_unit::select::{LinkSelector, matching_disks, matching_links, mismatches};
+use keel_unit::kinds;
+use keel_unit::select::{LinkSelector, matching_links};
 use keel_unit::source::Span;
-use keel_unit::value::{AbsPath, ByteSize, Glob, MacAddr, Source};
+use keel_unit::value::{MacAddr, Source};
 use keel_unit::{Diagnostic, Kind, Unit};
 
 use super::drivers::Place;
 use super::image::Listing;
+use super::partition::{self, about, describe_disk};
 use super::{Context, Findings, span_of};
-use crate::inventory::{Disk, Driver, Inventory, Link, Partition};
+use crate::inventory::{Disk, Driver, Inventory, Link};
 
 pub(super) fn check(
     context: &Context<'_>,
@@ -22,14 +23,13 @@ pub(super) fn check(
     machine(context, inventory, listing, found);
     let mut addresses = BTreeMap::new();
     for unit in context.units {
+        let before = found.mark();
         match &unit.kind {
             Kind::Link(link) => {
                 link_unit(context, unit, link, inventory, found);
                 twice(unit, link, &mut addresses, found);
             }
-            Kind::Partition(partition) => {
-                partition_unit(context, unit, partition, inventory, found)
-            }
+            Kind::Partition(wanted) => partition::check(context, unit, wanted, inventory, found),
             Kind::Device(device) => device_unit(context, unit, device, inventory, found),
             Kind::Mount(kinds::Mount { source: Some(source), .. }) => {
                 source_exists(context, source, span_of(unit, "source"), inventory, found);
@@ -45,6 +45,7 @@ pub(super) fn check(
             }
             _ => {}
         }
+        found.blame(unit, before);
     }
 }
 
@@ -90,17 +91,6 @@ fn architecture(uname: &str) -> &str {
         "aarch64" => "arm64",
         other => other,
     }
-}
-
-/// A size for people: exact where it has few digits.
-fn about(bytes: u64) -> String {
-    let exact = ByteSize(bytes).to_string();
-    if exact.len() <= 7 {
-        return exact;
-    }
-    let units = [("TiB", 1u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    let (unit, size) = units.into_iter().find(|(_, size)| bytes >= *size).unwrap_or(("B", 1));
-    format!("{:.1}{unit}", bytes as f64 / size as f64)
 }
 
 fn link_unit(
@@ -179,159 +169,7 @@ fn twice<'a>(
     }
 }
 
-/// Whether this partition is the wanted one: by type and by name, because either alone may be somebody else's.
-fn is_wanted(wanted: &kinds::Partition, partition: &Partition) -> bool {
-    partition.label == wanted.label.as_str()
-        && partition.type_guid.is_none_or(|guid| guid.0 == wanted.type_guid)
-}
-
-fn partition_unit(
-    context: &Context<'_>,
-    unit: &Unit,
-    wanted: &kinds::Partition,
-    inventory: &Inventory,
-    found: &mut Findings,
-) {
-    let holding: Vec<&Disk> = inventory
-        .disks
-        .iter()
-        .filter(|disk| disk.partitions.iter().any(|partition| is_wanted(wanted, partition)))
-        .collect();
-    let at = match wanted.disk {
-        Some(_) => span_of(unit, "disk"),
-        None => span_of(unit, "label"),
-    };
-    let label = &wanted.label;
-    match holding.as_slice() {
-        [] => {}
-        [disk] => return disk_drivers(context, disk, at, inventory, found),
-        several => {
-            let paths = several.iter().map(|disk| disk.path.display().to_string());
-            let message = format!(
-                "partition {label} is on more than one disk: {}",
-                paths.collect::<Vec<_>>().join(", ")
-            );
-            found.push(Diagnostic::new("partition-twice", span_of(unit, "label"), message));
-            return;
-        }
-    }
-    let Some(selector) = &wanted.disk else {
-        let message = format!("no disk of the machine has a partition {label}");
-        let finding = Diagnostic::new("no-partition", at, message);
-        found.push(
-            finding
-                .label("none is made: no disk is selected")
-                .help("select the disk that may be partitioned in storage.data.disk"),
-        );
-        return;
-    };
-    let meant = matching_disks(selector, &inventory.disks);
-    match meant.as_slice() {
-        [disk] => may_be_written(context, unit, wanted, disk, at, inventory, found),
-        [] => {
-            let finding = Diagnostic::new(
-                "no-disk",
-                at,
-                format!("no disk of the machine fits {}", describe(selector)),
-            );
-            let finding = finding.label(format!("{} would have no disk to be made on", unit.name));
-            let why = |disk: &Disk| {
-                let why: Vec<_> =
-                    mismatches(selector, disk).iter().map(ToString::to_string).collect();
-                format!("not {}: {}", disk.path.display(), why.join(", "))
-            };
-            found.push(match inventory.disks.as_slice() {
-                [] => finding.help("the inventory has no disks"),
-                disks => finding.help(disks.iter().map(why).collect::<Vec<_>>().join("\n")),
-            });
-        }
-        several => {
-            let message = format!(
-                "{} disks of the machine fit {}, and one has to",
-                several.len(),
-                describe(selector)
-            );
-            let finding = Diagnostic::new("many-disks", at, message);
-            let each = several.iter().map(|disk| describe_disk(disk));
-            found.push(finding.label("none of them is written").help(format!(
-                "{}\nselect one by its serial number or its by-id name",
-                each.collect::<Vec<_>>().join("\n")
-            )));
-        }
-    }
-}
-
-/// The keys of a selector as they are written: the place in the unit is often no more than a reference to them.
-fn describe(selector: &DiskSelector) -> String {
-    let DiskSelector { path, by_id, serial, model, min_size, max_size, bus } = selector;
-    let quoted =
-        |key: &str, value: Option<String>| value.map(|value| format!("{key} = \"{value}\""));
-    let text = |glob: &Option<Glob>| glob.as_ref().map(|glob| glob.as_str().to_owned());
-    let keys = [
-        quoted("path", path.as_ref().map(AbsPath::to_string)),
-        quoted("by-id", text(by_id)),
-        quoted("serial", text(serial)),
-        quoted("model", text(model)),
-        quoted("min-size", min_size.map(|size| size.to_string())),
-        quoted("max-size", max_size.map(|size| size.to_string())),
-        quoted("bus", bus.map(|bus| bus.to_string())),
-    ];
-    keys.into_iter().flatten().collect::<Vec<_>>().join(", ")
-}
-
-fn describe_disk(disk: &Disk) -> String {
-    let mut words = vec![about(disk.size.0)];
-    words.extend(disk.bus.map(|bus| bus.0.to_string()));
-    words.extend(disk.model.clone());
-    words.extend(disk.serial.as_ref().map(|serial| format!("serial number {serial}")));
-    words.extend(disk.by_id.first().cloned());
-    format!("{}: {}", disk.path.display(), words.join(", "))
-}
-
-/// A disk on which the partition has to be made.
-fn may_be_written(
-    context: &Context<'_>,
-    unit: &Unit,
-    wanted: &kinds::Partition,
-    disk: &Disk,
-    at: Span,
-    inventory: &Inventory,
-    found: &mut Findings,
-) {
-    let path = disk.path.display();
-    if disk.read_only {
-        let message = format!("{path}, which the selector fits, cannot be written");
-        found.push(Diagnostic::new("read-only", at, message));
-    }
-    let marks = disk.content.iter().flatten().cloned();
-    let partitions =
-        disk.partitions.iter().map(|partition| format!("partition {}", partition.number));
-    let on_it: Vec<String> = marks.chain(partitions).collect();
-    if !on_it.is_empty() {
-        let on_it = on_it.join(", ");
-        match wanted.wipe {
-            Wipe::Never => {
-                let message = format!("{path}, which the selector fits, is not blank");
-                let finding = Diagnostic::new("not-blank", at, message);
-                found.push(finding.label(format!("it is left alone, for it has {on_it}")).help(
-                    "take a blank disk, or write `wipe = \"always\"` if nothing on it is needed",
-                ));
-            }
-            Wipe::Always => {
-                let message = format!("the first boot erases {path}");
-                let note = Diagnostic::new("erases", span_of(unit, "wipe"), message);
-                found.note(note.label(format!("it has {on_it}")));
-            }
-        }
-    }
-    if let Some(size) = wanted.size.filter(|size| size.0 > disk.size.0) {
-        let message = format!("{path} has {}, less than {size}", about(disk.size.0));
-        found.push(Diagnostic::new("too-small", span_of(unit, "size"), message));
-    }
-    disk_drivers(context, disk, at, inventory, found);
-}
-
-fn disk_drivers(
+pub(super) fn disk_drivers(
     context: &Context<'_>,
     disk: &Disk,
     at: Span,

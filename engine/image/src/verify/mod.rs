@@ -15,6 +15,7 @@ mod drivers;
 mod hardware;
 mod image;
 mod kernel;
+mod partition;
 mod paths;
 mod programs;
 #[cfg(test)]
@@ -46,8 +47,19 @@ pub struct Question<'a> {
     pub digests: Option<(String, String)>,
     /// What the graphs' files differ in, as far as it has a name.
     pub differences: Vec<String>,
+    /// The kernel arguments of the machine config.
+    pub arguments: Option<Arguments>,
     /// The machine that the image is for.
     pub inventory: Option<&'a Inventory>,
+}
+
+/// The kernel arguments that a machine config says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arguments {
+    /// In their order.
+    pub values: Vec<String>,
+    /// Where they stand; the default's place where nobody wrote any.
+    pub span: Span,
 }
 
 /// What was found.
@@ -82,6 +94,7 @@ pub fn verify(question: &Question<'_>) -> Verdict {
         units: &running,
     };
     for unit in &running {
+        let before = found.mark();
         match &unit.kind {
             Kind::Oneshot(_) | Kind::Service(_) => programs::check(&context, unit, &mut found),
             Kind::Filesystem(_) => programs::filesystem(&context, unit, &mut found),
@@ -89,6 +102,7 @@ pub fn verify(question: &Question<'_>) -> Verdict {
             _ => {}
         }
         paths::check(&context, unit, &mut found);
+        found.blame(unit, before);
     }
     if let Some(inventory) = question.inventory {
         hardware::check(&context, inventory, &manifest, &mut found);
@@ -142,6 +156,17 @@ impl Findings {
 
     fn note(&mut self, note: Diagnostic) {
         self.notes.push(note);
+    }
+
+    /// How many findings and notes there are.
+    fn mark(&self) -> (usize, usize) {
+        (self.findings.len(), self.notes.len())
+    }
+
+    /// Lets what was found of a unit since the mark point to where the values came from.
+    fn blame(&mut self, unit: &Unit, (findings, notes): (usize, usize)) {
+        let new = self.findings.iter_mut().skip(findings).chain(self.notes.iter_mut().skip(notes));
+        new.for_each(|found| unit.origins.blame(found));
     }
 }
 

@@ -152,6 +152,7 @@ fn question<'a>(image: &'a Image, set: &'a UnitSet, units: &'a [&'a Unit]) -> Qu
         units,
         digests: None,
         differences: Vec::new(),
+        arguments: None,
         inventory: None,
     }
 }
@@ -178,6 +179,35 @@ fn check(change: impl FnOnce(&mut Parts), units: &[(&str, &str)], expect: &[&str
 }
 
 fn none(_: &mut Parts) {}
+
+#[test]
+fn the_kernel_is_told_what_the_config_says() {
+    let check = |values: &[&str], written: bool, expect: &[&str]| {
+        let (image, set) = (Parts::sound().image(), graph(&[]));
+        let config =
+            set.sources.files().find(|file| *set.sources.name(*file) == *"c.toml").unwrap();
+        let span = if written {
+            Span { file: config, start: 2, end: 8 }
+        } else {
+            Span::whole(keel_unit::source::FileId::DEFAULT)
+        };
+        let values = values.iter().map(|value| (*value).to_owned()).collect();
+        let arguments = Some(Arguments { values, span });
+        let verdict = verify(&Question { arguments, ..question(&image, &set, &[]) });
+        let all = verdict.findings.diagnostics.iter().flat_map(|d| {
+            let places = std::iter::once(&d.label).chain(&d.others);
+            places.map(|l| format!("{} {}", verdict.findings.sources.locate(l.span), l.text))
+        });
+        assert_eq!(all.collect::<Vec<_>>(), expect);
+    };
+    check(&["quiet"], true, &[]);
+    check(
+        &["quiet", "panic=1"],
+        true,
+        &["c.toml:1 the config says `quiet panic=1`", "m.json:4 the image has `quiet`"],
+    );
+    check(&[], false, &["m.json:4 the image has `quiet`, and the config says none"]);
+}
 
 #[test]
 fn a_sound_image_has_no_findings() {

@@ -13,6 +13,7 @@ pub(super) fn check(question: &Question<'_>, listing: &Listing<'_>, found: &mut 
     kernel(question, listing, found);
     init(question, listing, found);
     graph(question, listing, found);
+    arguments(question, listing, found);
 }
 
 /// The files beside the manifest.
@@ -126,6 +127,34 @@ fn init(question: &Question<'_>, listing: &Listing<'_>, found: &mut Findings) {
             found.push(Diagnostic::new("not-in-image", listing.span_of("files"), message));
         }
     }
+}
+
+/// What the loader of a firmware image, or `osctl image run`, tells the kernel: the manifest has it from the config of the build.
+fn arguments(question: &Question<'_>, listing: &Listing<'_>, found: &mut Findings) {
+    let Some(asked) = &question.arguments else { return };
+    let built = &question.image.manifest.arguments;
+    if asked.values == *built {
+        return;
+    }
+    let said = |arguments: &[String]| match arguments {
+        [] => "none".to_owned(),
+        arguments => format!("`{}`", arguments.join(" ")),
+    };
+    let message = "the image was built with other kernel arguments than the machine config says";
+    let (asks, has) = (
+        format!("the config says {}", said(&asked.values)),
+        format!("the image has {}", said(built)),
+    );
+    let listed = listing.span_of("arguments");
+    let finding = match asked.span.is_default() {
+        true => {
+            Diagnostic::new("other-arguments", listed, message).label(format!("{has}, and {asks}"))
+        }
+        false => {
+            Diagnostic::new("other-arguments", asked.span, message).label(asks).also(listed, has)
+        }
+    };
+    found.push(finding.help("build the image again with this machine config"));
 }
 
 /// How many differences are named.

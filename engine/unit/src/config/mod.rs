@@ -2,6 +2,7 @@
 
 mod read;
 mod text;
+mod unset;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -22,6 +23,8 @@ pub(crate) use self::read::Config;
 pub use self::read::{Effective, effective_config, merged_config};
 pub use self::text::Origin;
 pub(crate) use self::text::{key as toml_key, value as toml_value};
+pub(crate) use self::unset::UNSET;
+pub use self::unset::Unset;
 
 keys! {
     /// The machine config.

@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
+use super::unset::{self, Unset};
 use crate::config::MachineConfig;
 use crate::diagnostic::{Diagnostic, Report};
 use crate::keys::{Table as _, decode_table};
 use crate::lower::{Input, forgive, lower_partly};
-use crate::patch::{Known, lay, settle};
+use crate::patch::{Replaced, lay_config, settle};
 use crate::reference::{effective, resolve_config};
 use crate::secret;
 use crate::source::{FileId, Sources, Span};
@@ -27,6 +28,8 @@ pub(crate) struct Config {
     pub(crate) secrets: Vec<Span>,
     /// The files that were understood.
     pub(crate) understood: HashSet<FileId>,
+    /// What patches have unset, and nothing behind them has set again.
+    pub(crate) unset: Vec<Unset>,
 }
 
 impl Config {
@@ -39,7 +42,8 @@ impl Config {
     ) -> Self {
         let before = findings.len();
         let layers = Layers::read(sources, files, secrets, findings);
-        let Layers { node, parsed, secrets, understood } = layers;
+        let Layers { node, parsed, secrets, understood, replaced, mut unset } = layers;
+        unset::check_replaced(&replaced, findings);
         let mut node = node;
         let mut unresolved = Vec::new();
         if let Value::Table(table) = &mut node.value
@@ -58,7 +62,12 @@ impl Config {
         let table = if decoded.is_some() { written.clone() } else { Table::default() };
         let effective = effective(&table, MachineConfig::known());
         let drop_ins = written.get("units").and_then(Node::as_table).cloned().unwrap_or_default();
-        Config { decoded, written, effective, drop_ins, secrets, understood }
+        unset.retain(|unset| {
+            let (first, rest) = unset.path.split_at(1);
+            let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
+            written.get(&first[0]).and_then(|node| node.at(&rest)).is_none()
+        });
+        Config { decoded, written, effective, drop_ins, secrets, understood, unset }
     }
 }
 
@@ -69,6 +78,9 @@ struct Layers {
     parsed: bool,
     secrets: Vec<Span>,
     understood: HashSet<FileId>,
+    /// What a later layer has replaced or taken away.
+    replaced: Vec<Replaced>,
+    unset: Vec<Unset>,
 }
 
 impl Layers {
@@ -84,10 +96,17 @@ impl Layers {
             parsed: true,
             secrets: Vec::new(),
             understood: HashSet::new(),
+            replaced: Vec::new(),
+            unset: Vec::new(),
         };
         for (i, file) in files.iter().enumerate() {
-            let Some(table) = all.layer(sources, *file, findings) else { continue };
+            let Some(mut table) = all.layer(sources, *file, findings) else { continue };
             all.secrets.extend(secret::inline(&table, files.len() > 1));
+            match unset::take(&mut table, findings) {
+                Some((at, _)) if i == 0 => findings.push(unset::in_first(at)),
+                Some((_, unset)) => all.unset(unset, findings),
+                None => {}
+            }
             match i {
                 0 => all.node.value = Value::Table(table),
                 _ => all.lay(&table, findings),
@@ -128,7 +147,18 @@ impl Layers {
 
     fn lay(&mut self, over: &Table, findings: &mut Vec<Diagnostic>) {
         if let Value::Table(below) = &mut self.node.value {
-            lay(below, over, Known::Config(MachineConfig::known()), findings);
+            self.replaced.extend(lay_config(below, over, MachineConfig::known(), findings));
+        }
+    }
+
+    fn unset(&mut self, unset: Vec<Unset>, findings: &mut Vec<Diagnostic>) {
+        // With a file before that is no TOML nobody knows what is set.
+        if let Value::Table(below) = &mut self.node.value
+            && self.parsed
+        {
+            let taken = unset.iter().filter_map(|unset| unset::apply(below, unset, findings));
+            self.replaced.extend(taken);
+            self.unset.extend(unset);
         }
     }
 }
@@ -141,6 +171,8 @@ pub struct Effective {
     /// Every key that has a value, written or by default, in the order of the reference. References are replaced; secrets are shown as what
     /// they are shown as.
     pub table: Table,
+    /// The keys that patches have unset: their defaults hold, or they have no value.
+    pub unset: Vec<Unset>,
 }
 
 /// The config that holds, from the files of `input`. Its units matter only in what they say of secrets.
@@ -160,7 +192,7 @@ pub fn effective_config(mut input: Input) -> Result<Effective, Report> {
     let known: HashSet<&str> = lowered.units.iter().map(|unit| unit.name.as_str()).collect();
     let mut table = config.effective;
     secret::show_config(&mut table, &lowered.secrets, |unit| known.contains(unit));
-    Ok(Effective { sources: lowered.sources, table })
+    Ok(Effective { sources: lowered.sources, table, unset: config.unset })
 }
 
 /// All files of the config as one text for a machine, with its secrets; a single file as it is. The caller has validated it.

@@ -39,8 +39,19 @@ impl Effective {
     /// The config as TOML, which reads as the same config again; `origins` adds to each value who set it.
     pub fn toml(&self, origins: bool) -> String {
         let origin = |span| self.origin(span).to_string();
-        Writer { out: String::new(), origin: if origins { Some(&origin) } else { None } }
-            .document(&self.table)
+        let writer =
+            Writer { out: String::new(), origin: if origins { Some(&origin) } else { None } };
+        let mut text = writer.document(&self.table);
+        if origins && !self.unset.is_empty() {
+            text.push_str("\n# Unset by a patch: the default holds, or there is no value.\n");
+            for unset in &self.unset {
+                let path: Vec<_> = unset.path.iter().map(|part| key(part)).collect();
+                let line = format!("# {}  # {}", path.join("."), self.origin(unset.span));
+                text.extend(line.chars().filter(|c| !c.is_control()));
+                text.push('\n');
+            }
+        }
+        text
     }
 }
 

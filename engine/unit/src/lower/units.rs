@@ -8,6 +8,7 @@ use crate::diagnostic::{Diagnostic, Label, Nearest};
 use crate::keys::{Table as _, Text as _, clip};
 use crate::kinds::KindName;
 use crate::name::UnitName;
+use crate::origin::Origins;
 use crate::patch::{Known, lay};
 use crate::reference::{Context, Engine, Item, Outcome, resolve};
 use crate::secret;
@@ -240,7 +241,8 @@ impl<'a> Lowering<'a> {
         let mut node = Node { span, value: Value::Table(tree) };
         let context = self.context(item);
         resolve(&mut node, &context, &mut findings);
-        let Outcome { unknown, unset, secrets } = context.outcome();
+        let Outcome { unknown, unset, secrets, written } = context.outcome();
+        let origins = Origins::new(written);
         let Value::Table(mut tree) = node.value else {
             return Decoded { unit: None, findings, idle: Vec::new() };
         };
@@ -258,13 +260,19 @@ impl<'a> Lowering<'a> {
         for found in findings.iter_mut().filter(|d| d.code == "missing-key") {
             blame_reference(found, &unset);
         }
+        // What failed to be replaced is wrong where it stands.
+        let decoding = findings.iter_mut().filter(|d| !d.code.ends_with("-reference"));
+        decoding.for_each(|found| origins.blame(found));
         let sound = findings.is_empty() && unknown.is_empty();
         if self.config.decoded.is_none() {
             // It may be set in the config that could not be read.
             findings.retain(|d| d.code != "unset-reference");
         }
         match decoded {
-            Ok(unit) if sound => Decoded { unit: Some(unit), findings, idle: Vec::new() },
+            Ok(mut unit) if sound => {
+                unit.origins = origins;
+                Decoded { unit: Some(unit), findings, idle: Vec::new() }
+            }
             Ok(unit) => Decoded { unit: None, findings, idle: references(unit.tree()) },
             Err(tree) => Decoded { unit: None, findings, idle: references(&tree) },
         }

@@ -6,6 +6,11 @@
 pub mod alias;
 mod disk;
 mod link;
+mod partition;
 
 pub use disk::{DiskFacts, Mismatch, matching_disks, mismatches};
 pub use link::{LinkFacts, LinkSelector, matching_links};
+pub use partition::{
+    ALIGNMENT, Choice, EntryFacts, Permit, Refusal, TableFacts, TooSmall, choose, permit, room_on,
+    size_within,
+};

@@ -41,6 +41,18 @@ impl Text for ByteSize {
     }
 }
 
+impl ByteSize {
+    /// The size for people, rounded: `9.8 GiB`. Displayed as it is, a size is exact, and can be written in a file.
+    pub fn rounded(self) -> String {
+        match SIZES.iter().find(|(_, size)| self.0 >= *size) {
+            Some((unit, size)) if *size > 1 => {
+                format!("{:.1} {unit}", self.0 as f64 / *size as f64)
+            }
+            _ => format!("{} B", self.0),
+        }
+    }
+}
+
 impl fmt::Display for ByteSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unit = SIZES
@@ -186,6 +198,12 @@ mod tests {
 
     #[test]
     fn quantities() {
+        let rounded = |bytes: u64, expect: &str| assert_eq!(ByteSize(bytes).rounded(), expect);
+        rounded(0, "0 B");
+        rounded(1023, "1023 B");
+        rounded(1536, "1.5 KiB");
+        rounded(500_107_862_016, "465.8 GiB");
+        rounded(10 << 40, "10.0 TiB");
         check("512B", Some(ByteSize(512)));
         check("64KiB", Some(ByteSize(65_536)));
         check("1TiB", Some(ByteSize(1 << 40)));

@@ -12,6 +12,8 @@ mod end;
 #[cfg(test)]
 mod firmware;
 #[cfg(test)]
+mod layers;
+#[cfg(test)]
 mod services;
 #[cfg(test)]
 mod support;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use keel_plan::{Change, Comparison, compare, difference};
+use keel_plan::{Change, Comparison, compare, difference, micros};
 use keel_unit::value::people;
 use serde_json::json;
 
@@ -122,8 +122,4 @@ fn became(change: &Change) -> String {
         (Some(was), None) => format!("  was {was}, is gone"),
         (Some(was), Some(is)) => format!("  was {was}, is {is}"),
     }
-}
-
-fn micros(span: Duration) -> u64 {
-    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }

@@ -3,10 +3,9 @@
 use std::cmp::Reverse;
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use keel_plan::{Link, Trace, chart};
+use keel_plan::{Link, Trace, chart, micros};
 use keel_unit::diagnostic::nearest;
 use keel_unit::value::people;
 use serde_json::json;
@@ -237,8 +236,4 @@ fn deliver(file: Option<PathBuf>, text: &str, out: &mut Output) -> Result<Exit, 
         None => out.text(text)?,
     }
     Ok(Exit::Clean)
-}
-
-fn micros(span: Duration) -> u64 {
-    u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
 }

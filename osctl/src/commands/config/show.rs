@@ -41,13 +41,26 @@ impl Show {
             Format::Json => {
                 let config = table_as_json(&effective.table);
                 out.json(&match self.with_origin {
-                    true => json!({ "config": config, "origins": origins(&effective) }),
+                    true => json!({
+                        "config": config,
+                        "origins": origins(&effective),
+                        "unset": unset(&effective),
+                    }),
                     false => config,
                 })?;
             }
         }
         Ok(Exit::Clean)
     }
+}
+
+/// Who has unset what.
+fn unset(effective: &Effective) -> Vec<serde_json::Value> {
+    let each = effective.unset.iter().map(|unset| {
+        let at = effective.sources.locate(unset.span);
+        json!({ "path": unset.path, "file": *at.file, "line": at.line })
+    });
+    each.collect()
 }
 
 /// Who set each value, in the order of the config; a key is a path, for it may hold dots itself.

@@ -21,11 +21,11 @@ const LARGEST: u64 = 1 << 30;
 ///
 /// OLD and NEW are each a machine config (FILE.toml), a folder of unit files, or an exported graph (FILE.json, as `osctl graph render
 /// --format json` writes it). Machine configs are compared with the units of --units, and patch those of --config; folders are compared
-/// with the machine config of --config. With --node there is one of them, and OLD is the graph that the node of --endpoint runs.
+/// with the machine config of --config. What OLD has of its own is said with --old-units, --old-config and --old-secrets. With --node there is one of them, and OLD is the graph that the node of --endpoint runs.
 /// Exit code 0: the two are the same. 1: they differ. 2: one of them cannot be had.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  osctl graph diff machine-configs/qemu.toml machine-configs/static-network.toml\n  osctl graph diff ../main/units units --config machine-configs/qemu.toml --format markdown\n  osctl graph diff ../main/machine-configs/qemu.toml machine-configs/qemu.toml --old-units ../main/units\n  osctl graph diff node.json machine-configs/qemu.toml\n  osctl --endpoint 192.0.2.10 graph diff --node machine-configs/qemu.toml"
+    after_help = "Examples:\n  osctl graph diff machine-configs/qemu.toml machine-configs/static-network.toml\n  osctl graph diff ../main/units units --config machine-configs/qemu.toml --format markdown\n  osctl graph diff ../main/machine-configs/qemu.toml machine-configs/qemu.toml --old-units ../main/units\n  osctl graph diff rack-7.toml rack-7.toml --old-config main/site.toml --config site.toml\n  osctl graph diff node.json machine-configs/qemu.toml\n  osctl --endpoint 192.0.2.10 graph diff --node machine-configs/qemu.toml"
 )]
 pub(crate) struct Diff {
     /// The graph before: a machine config, a folder of units or an exported graph
@@ -46,6 +46,14 @@ pub(crate) struct Diff {
     /// Folder of unit files of OLD, where it is not that of NEW
     #[arg(long, value_name = "DIR")]
     old_units: Option<PathBuf>,
+
+    /// Machine config that OLD patches, where it is not that of --config; say it again for each further file
+    #[arg(long, value_name = "FILE")]
+    old_config: Vec<PathBuf>,
+
+    /// File with the secrets of OLD, where it is not that of --secrets
+    #[arg(long, value_name = "FILE")]
+    old_secrets: Option<PathBuf>,
 
     /// The goal of the boot
     #[arg(long, value_name = "UNIT", default_value = BOOT)]
@@ -73,9 +81,22 @@ impl Diff {
     }
 
     fn compare(self, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
+        if (self.new.is_none() || is_export(&self.old))
+            && let Some(option) = self.idle_option()
+        {
+            let failure =
+                Failure::usage(format!("OLD is an exported graph, and takes no {option}"));
+            return Err(failure.next(format!("leave {option} out")));
+        }
         let (old, new) = match &self.new {
-            Some(new) => (self.side(&self.old, self.old_units.as_deref()), self.side(new, None)),
-            None => (running(node, out).map_err(Fault::Other), self.side(&self.old, None)),
+            Some(new) => {
+                let old = self.side(&self.old, self.old_inputs());
+                (old, self.side(new, self.inputs.clone()))
+            }
+            None => (
+                running(node, out).map_err(Fault::Other),
+                self.side(&self.old, self.inputs.clone()),
+            ),
         };
         let (old, new) = match (old, new) {
             (Ok(old), Ok(new)) => (old, new),
@@ -117,19 +138,40 @@ impl Diff {
         out.findings(report);
     }
 
+    /// What OLD is read with.
+    fn old_inputs(&self) -> Inputs {
+        let mut inputs = self.inputs.clone();
+        if let Some(units) = &self.old_units {
+            inputs.units.clone_from(units);
+        }
+        if !self.old_config.is_empty() {
+            inputs.config.clone_from(&self.old_config);
+        }
+        if self.old_secrets.is_some() {
+            inputs.secrets.clone_from(&self.old_secrets);
+        }
+        inputs
+    }
+
+    /// An option that would be passed over: an exported graph has its units and its config in it.
+    fn idle_option(&self) -> Option<&'static str> {
+        let given = [
+            ("--old-units", self.old_units.is_some()),
+            ("--old-config", !self.old_config.is_empty()),
+            ("--old-secrets", self.old_secrets.is_some()),
+        ];
+        given.into_iter().find(|(_, given)| *given).map(|(option, _)| option)
+    }
+
     /// The graph that a path stands for.
-    fn side(&self, path: &Path, units: Option<&Path>) -> Result<Export, Fault> {
+    fn side(&self, path: &Path, mut inputs: Inputs) -> Result<Export, Fault> {
         if let Err(error) = path.symlink_metadata() {
             let failure = Failure::usage(format!("cannot read {}", path.display())).because(error);
             let next = "name a machine config, a folder of units or an exported graph";
             return Err(failure.next(next).into());
         }
-        if path.extension().is_some_and(|extension| extension == "json") {
+        if is_export(path) {
             return Ok(exported(path)?);
-        }
-        let mut inputs = self.inputs.clone();
-        if let Some(units) = units {
-            inputs.units = units.to_owned();
         }
         if path.is_dir() {
             inputs.units = path.to_owned();
@@ -139,6 +181,10 @@ impl Diff {
         let (graph, transaction) = inputs.planned(&self.goal)?;
         Ok(Export::new(&graph, &transaction))
     }
+}
+
+fn is_export(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "json")
 }
 
 fn exported(path: &Path) -> Result<Export, Failure> {

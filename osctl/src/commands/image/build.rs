@@ -10,6 +10,7 @@ use keel_image::{BuildError, Firmware, GRUB_MODULES, ImageSpec, Loader, Manifest
 use keel_plan::BOOT;
 use keel_unit::config::merged_config;
 use keel_unit::lower;
+use keel_unit::value::ByteSize;
 
 use super::payload;
 use super::progress::Progress;
@@ -231,16 +232,16 @@ fn page(manifest: &Manifest, dir: &Path, palette: Palette) -> String {
         let why = palette.paint(Ink::Faint, &file.why);
         page += &format!("{:<72} {size:>10}  {sum:<16}  {why}\n", file.path);
     }
-    let mib = |bytes: u64| format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20));
+    let size = |bytes: u64| ByteSize(bytes).rounded();
     page += "\n";
     let blobs = [&manifest.kernel, &manifest.initramfs].into_iter().chain(&manifest.firmware);
     for blob in blobs {
-        page += &format!("{:<14} {:>10}  sha256 {}\n", blob.file, mib(blob.size), blob.sha256);
+        page += &format!("{:<14} {:>10}  sha256 {}\n", blob.file, size(blob.size), blob.sha256);
     }
     page += &format!(
         "{} files, {} unpacked, kernel {}, in {}\n",
         manifest.files.len(),
-        mib(manifest.unpacked),
+        size(manifest.unpacked),
         manifest.kernel_release,
         dir.display()
     );

@@ -1,7 +1,6 @@
 //! `osctl image payload`: which programs go into an image, and the manifest that pins them.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -17,6 +16,9 @@ use crate::place;
 
 /// The manifest's name, where nothing else is said.
 const MANIFEST: &str = "payload.toml";
+
+/// The most bytes of a manifest: many thousand programs.
+const LARGEST: u64 = 4 << 20;
 
 /// The programs of an image.
 #[derive(Debug, Subcommand)]
@@ -173,7 +175,7 @@ fn page(locked: &[Locked], check: bool, out: &Output) -> String {
 
 /// Reads a manifest; what is wrong with it is shown with its place.
 fn read(path: &Path, out: &mut Output) -> Result<(PayloadManifest, String), Failure> {
-    let text = fs::read_to_string(path).map_err(|error| {
+    let text = place::read_text(path, LARGEST).map_err(|error| {
         Failure::usage(format!("cannot read the payload manifest {}", path.display()))
             .because(error)
     })?;

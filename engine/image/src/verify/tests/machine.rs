@@ -89,7 +89,7 @@ fn a_selector_means_one_blank_disk() {
     check(
         &same,
         "disk = { path = \"/dev/vda\" }\nsize = \"11GiB\"",
-        &["p.toml:6 too-small: /dev/vda has 10GiB, less than 11GiB"],
+        &["p.toml:6 too-small: /dev/vda has 10238MiB for partitions, less than 11GiB"],
     );
     check(
         &same,
@@ -97,6 +97,109 @@ fn a_selector_means_one_blank_disk() {
         &["p.toml:3 no-partition: no disk of the machine has a partition keel-data \
          [select the disk that may be partitioned in storage.data.disk]"],
     );
+}
+
+/// What the node does with each is in keel-host, `disk/addition.rs`; the rule is one and the same.
+#[test]
+fn behind_an_image_there_is_room_for_a_partition() {
+    let image = |behind: &'static str, partitions: bool| {
+        move |inventory: &mut Inventory| {
+            let disk = &mut inventory.disks[0];
+            disk.content = Some(vec!["GPT partition table".to_owned()]);
+            disk.image = serde_json::from_str(behind).unwrap();
+            let found = crate::inventory::Partition {
+                number: 2,
+                label: "keel-esp".to_owned(),
+                ..Default::default()
+            };
+            disk.partitions = if partitions { vec![found] } else { Vec::new() };
+        }
+    };
+    let check = |change: &dyn Fn(&mut Inventory), more: &str, expect: &[&str]| {
+        let unit = partition(&format!("disk = {{ path = \"/dev/vda\" }}\n{more}"));
+        check(change, &[("p", &unit)], expect);
+    };
+    let blank = image(r#"{"room": "9GiB", "content": []}"#, true);
+    check(&blank, "", &[]);
+    check(&blank, "wipe = \"always\"", &[]);
+    check(&blank, "size = \"9GiB\"", &[]);
+    check(
+        &blank,
+        "size = \"10GiB\"",
+        &["p.toml:6 too-small: /dev/vda has 9GiB for partitions behind its image, less than 10GiB"],
+    );
+    check(
+        &image(r#"{"room": "1MiB", "content": []}"#, true),
+        "",
+        &["p.toml:5 too-small: /dev/vda has 1MiB for partitions behind its image, less than 16MiB"],
+    );
+    let full = image(r#"{"room": "9GiB", "content": ["btrfs filesystem"]}"#, true);
+    check(
+        &full,
+        "",
+        &[
+            "p.toml:5 not-blank: /dev/vda, which the selector fits, is not blank behind the image that it carries \
+         [write `wipe = \"always\"` if nothing behind the image is needed; the image stays]",
+        ],
+    );
+    check(
+        &full,
+        "wipe = \"always\"",
+        &["~p.toml:6 erases: the first boot erases what is behind the image on /dev/vda"],
+    );
+    check(
+        &image(r#"{"unfit": "its partition table is full"}"#, true),
+        "wipe = \"always\"",
+        &[
+            "p.toml:5 unfit-image: /dev/vda, which the selector fits, carries an image of Keel, but its partition table is full \
+         [write the image to the disk again, or take a larger disk]",
+        ],
+    );
+    check(
+        &image("{}", true),
+        "",
+        &[
+            "~p.toml:5 not-looked-at: nobody has looked whether what is behind the image on /dev/vda is blank \
+         [write `\"content\": []` for it in the inventory if it is]",
+        ],
+    );
+    // An inventory that is older, or by hand.
+    check(
+        &image("null", true),
+        "",
+        &[
+            "p.toml:5 not-blank: /dev/vda, which the selector fits, is not blank, as far as the inventory tells \
+         [it looks as if it carried an image of Keel, and then the partition goes behind that: take the inventory again with \
+         this version of Keel, or write `image` for the disk]",
+        ],
+    );
+}
+
+#[test]
+fn what_nobody_looked_at_is_not_taken_for_blank() {
+    let unit = partition("disk = { path = \"/dev/vda\" }");
+    let check = |change: &dyn Fn(&mut Inventory), expect: &[&str]| {
+        check(change, &[("p", &unit)], expect);
+    };
+    check(
+        &|i| i.disks[0].content = None,
+        &["~p.toml:5 not-looked-at: nobody has looked whether /dev/vda is blank \
+         [write `\"content\": []` for it in the inventory if it is]"],
+    );
+    // The partition may be on a disk that could not be read, whichever is selected: the node then writes none.
+    for disk in [0, 1] {
+        let path = ["/dev/vda", "/dev/sda"][disk];
+        check(
+            &|i| {
+                i.disks[disk].content = None;
+                i.disks[disk].partitions.clear();
+                i.disks[disk].unread = Some("it did not answer in time".to_owned());
+            },
+            &[&format!(
+                "~p.toml:5 not-looked-at: {path} could not be looked at: it did not answer in time"
+            )],
+        );
+    }
 }
 
 #[test]
@@ -116,7 +219,7 @@ fn a_partition_that_is_there_needs_no_selector() {
         &with(&[0, 1]),
         &[("p", &partition(""))],
         &[
-            "p.toml:3 partition-twice: partition keel-data is on more than one disk: /dev/vda, /dev/sda",
+            "p.toml:3 partition-twice: partition keel-data is there more than once: /dev/vda, partition 1; /dev/sda, partition 1",
         ],
     );
     let mount = "[mount]\nsource = \"PARTLABEL=keel-data\"\ntarget = \"/mnt\"\nfstype = \"vfat\"";
