@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use keel_control::{
-    ConnectionError, ControlUnit, EventLog, GoalState, Inventory, Limits, Loss, PlannedJob,
-    Refusal, RefusalKind, Reset, ResetPlan, Service, Shutdown, Status, Unit, UnitDetail, UnitEdge,
-    UnitList, UnitPlan, UnitState, UnitVerb,
+    BootRecord, ConnectionError, ControlUnit, EventLog, GoalState, Inventory, Limits, LogQuery,
+    LogSource, Loss, PlannedJob, Refusal, RefusalKind, Reset, ResetPlan, Service, Shutdown, Status,
+    Unit, UnitDetail, UnitEdge, UnitList, UnitPlan, UnitState, UnitVerb,
 };
 use keel_plan::export::Export;
 use keel_plan::{BOOT, compile};
@@ -114,6 +114,18 @@ impl Service for Machine {
 
     fn events(&self) -> &EventLog {
         &self.log
+    }
+
+    fn logs(&self, _: &LogQuery) -> Result<Box<dyn LogSource>, Refusal> {
+        unreachable!("nobody asks")
+    }
+
+    async fn boot(&self) -> Result<BootRecord, Refusal> {
+        unreachable!("nobody asks")
+    }
+
+    async fn trace(&self) -> Result<Vec<u8>, Refusal> {
+        unreachable!("nobody asks")
     }
 
     async fn shutdown(&self, how: Shutdown) -> Result<(), Refusal> {
@@ -243,7 +255,9 @@ impl Node {
         fs::write(path("machine-id"), MACHINE_ID).unwrap();
         let authority = Authority::new();
         fs::write(path("ca.crt"), &authority.1).unwrap();
-        ["viewer", "operator", "admin"].map(|role| authority.client(folder.path(), role));
+        ["viewer", "operator", "admin"]
+            .iter()
+            .for_each(|role| authority.client(folder.path(), role));
 
         let machine = Arc::new(Machine::new(graph));
         let (stop, stopped) = oneshot::channel();

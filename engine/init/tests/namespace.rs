@@ -1050,6 +1050,13 @@ fn a_reset_machine_comes_back_as_another_one() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let disk = Loop::blank(directory.path(), 300 << 20);
     let label = format!("keel-reset-{}", std::process::id());
+    // There already: a partition is only made where every disk of the machine can be looked at, and here some are the host's.
+    let made = Command::new("sgdisk")
+        .args(["-n", "1", "-t", "1:7B1B6D1B-8E0A-4F5C-9C37-4B65656C4441", "-c"])
+        .args([&format!("1:{label}"), &disk.0])
+        .output()
+        .expect("sgdisk");
+    assert!(made.status.success(), "{made:?}");
     let units = data_units(&disk.0, &label);
     let units: Vec<(&str, &str)> =
         units.iter().map(|(file, text)| (*file, text.as_str())).collect();
@@ -1067,7 +1074,7 @@ fn a_reset_machine_comes_back_as_another_one() {
     };
     let plan = reset(true, None).expect("a plan");
     assert!(plan.losses[0].what.starts_with(&label), "{plan:?}");
-    assert_eq!(plan.losses[0].size.map(|size| size >> 20), Some(298), "{plan:?}");
+    assert!(plan.losses[0].size.is_some_and(|size| size > 290 << 20), "{plan:?}");
     let named = |folder: &str| plan.losses.iter().any(|loss| loss.what.ends_with(folder));
     assert!(named("/data/identity") && named("/data/containerd"), "{plan:?}");
     assert!(plan.stops.contains(&"mount.data".to_owned()), "{plan:?}");
