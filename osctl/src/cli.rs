@@ -16,7 +16,7 @@ use crate::commands::known_nodes::KnownNodesCommand;
 use crate::commands::man::Man;
 use crate::commands::validate::Validate;
 use crate::commands::verify::Verify;
-use crate::commands::{events, inventory, status, units};
+use crate::commands::{dashboard, events, inventory, status, units};
 use crate::output::Notation;
 
 /// Boot graphs, images and nodes of Keel, from your own machine.
@@ -117,6 +117,9 @@ pub(crate) enum Command {
 
     /// Print what happened to a node's units since boot
     Events(events::Args),
+
+    /// Watch a node in the terminal: its boot, units, logs, processes and events
+    Dashboard(dashboard::Args),
 
     /// Show what a node is made of, or record it for `osctl verify`
     Inventory(inventory::Args),

@@ -47,6 +47,7 @@ fn dispatch(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
         Command::Status(args) => commands::status::run(&args, &cli.node, out),
         Command::Units(args) => commands::units::run(&args, &cli.node, out),
         Command::Events(args) => commands::events::run(&args, &cli.node, out),
+        Command::Dashboard(args) => commands::dashboard::run(&args, &cli.node, out),
         Command::Context(command) => command.run(&cli.node, out),
         Command::KnownNodes(command) => command.run(out),
         Command::Completion(command) => command.run(out),

@@ -4,6 +4,7 @@ pub(crate) mod boot;
 pub(crate) mod completion;
 pub(crate) mod config;
 pub(crate) mod context;
+pub(crate) mod dashboard;
 pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod graph;

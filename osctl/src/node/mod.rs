@@ -17,6 +17,6 @@ pub(crate) mod target;
 mod verifier;
 mod words;
 
-pub(crate) use connect::{Connection, ask, connect, refused};
+pub(crate) use connect::{Connection, ask, connect, one, open, refused};
 pub(crate) use each::{Cell, each};
 pub(crate) use words::{age, goal_state, millis, short, timestamp, unit_state};

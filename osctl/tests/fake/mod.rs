@@ -1,7 +1,5 @@
 //! A node that the test makes up, behind the real services of the API.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
-
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
