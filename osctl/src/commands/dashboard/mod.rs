@@ -1,6 +1,7 @@
 //! `osctl dashboard`: a node in the terminal. `model.rs` is what it knows, `view.rs` how that looks, `source.rs` who asks the node; this
 //! file ties them to a terminal.
 
+mod lists;
 mod model;
 mod source;
 mod view;
