@@ -14,9 +14,12 @@ use crate::commands::graph::Graph;
 use crate::commands::image::ImageCommand;
 use crate::commands::known_nodes::KnownNodesCommand;
 use crate::commands::man::Man;
+use crate::commands::power::{Reboot, Shutdown};
+use crate::commands::processes::Processes;
+use crate::commands::reset::Reset;
 use crate::commands::validate::Validate;
 use crate::commands::verify::Verify;
-use crate::commands::{dashboard, events, inventory, status, units};
+use crate::commands::{audit, dashboard, dmesg, events, inventory, logs, status, units};
 use crate::output::Notation;
 
 /// Boot graphs, images and nodes of Keel, from your own machine.
@@ -112,8 +115,10 @@ pub(crate) enum Command {
     /// Show what a node is, how its boot went and what is wrong with it
     Status(status::Args),
 
-    /// List the units of a node and their states
+    /// List the units of a node and their states; show, start, stop and restart one
     Units(units::Args),
+
+    Processes(Processes),
 
     /// Print what happened to a node's units since boot
     Events(events::Args),
@@ -121,9 +126,23 @@ pub(crate) enum Command {
     /// Watch a node in the terminal: its boot, units, logs, processes and events
     Dashboard(dashboard::Args),
 
+    /// Print who called a node, and what came of it
+    Audit(audit::Args),
+
+    /// Print what a node's units wrote, and follow it
+    Logs(logs::Args),
+
+    /// Print what a node's kernel wrote, and follow it
+    Dmesg(dmesg::Args),
+
     /// Show what a node is made of, or record it for `osctl verify`
     Inventory(inventory::Args),
 
+    Reboot(Reboot),
+
+    Shutdown(Shutdown),
+
+    Reset(Reset),
     #[command(subcommand)]
     Context(ContextCommand),
 

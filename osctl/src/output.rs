@@ -19,6 +19,21 @@ pub(crate) fn printable(text: &str) -> String {
         .collect()
 }
 
+/// As [`printable`], of a line that was written: tabs stay, and what turns the direction of text does not.
+pub(crate) fn printable_line(text: &str) -> String {
+    let harms = |c: char| match c {
+        '\t' => false,
+        // Bidirectional formatting: Unicode, Annex 9.
+        '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' => true,
+        // Ends of lines for some, and for others not.
+        '\u{2028}' | '\u{2029}' => true,
+        c => c.is_control(),
+    };
+    text.chars()
+        .map(|c| if harms(c) { c.escape_default().to_string() } else { c.to_string() })
+        .collect()
+}
+
 /// What can be typed after `--output`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Notation {

@@ -6,22 +6,57 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, Output, Stdio};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use keel_control::{
-    Address, BootReport, ConnectionError, CriticalUnit, Degraded, EventLog, GoalState, Happened,
-    Inventory, InventoryDisk, InventoryDriver, InventoryLink, InventoryPartition, Limits, Link,
-    Refusal, Service, Shutdown, Status, Unit, UnitBoot, UnitList, UnitState,
+    Address, BootRecord, BootReport, ConnectionError, CriticalUnit, Degraded, EventLog, GoalState,
+    Happened, Inventory, InventoryDisk, InventoryDriver, InventoryLink, InventoryPartition, Limits,
+    Link, LogBatch, LogLine, LogQuery, LogSource, Refusal, RefusalKind, Service, Shutdown, Status,
+    Unit, UnitBoot, UnitList, UnitState,
 };
 use tempfile::TempDir;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 /// A machine with one unit, and the goal that waits for it.
 struct Machine {
     state: GoalState,
     log: EventLog,
+    /// How many lines containerd has written.
+    lines: watch::Sender<u64>,
+}
+
+impl Machine {
+    fn say(&self, text: &str) {
+        self.log.push(1_234, Happened::Fact { unit: None, text: text.to_owned() });
+    }
+}
+
+/// Lines of containerd, in their order.
+struct Lines {
+    next: u64,
+    written: watch::Receiver<u64>,
+}
+
+impl LogSource for Lines {
+    fn read(&mut self) -> LogBatch {
+        let end = (*self.written.borrow() + 1).clamp(self.next, self.next + 10);
+        let line = |seq| LogLine {
+            seq,
+            at_ms: 1_000 + seq,
+            unit: "containerd".to_owned(),
+            text: format!("line {seq}"),
+            cut: false,
+        };
+        let lines = (self.next..end).map(line).collect();
+        self.next = end;
+        LogBatch { now_ms: 61_000, dropped: 0, lines, next: end }
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.written.clone()
+    }
 }
 
 impl Service for Machine {
@@ -140,6 +175,39 @@ impl Service for Machine {
         &self.log
     }
 
+    fn logs(&self, query: &LogQuery) -> Result<Box<dyn LogSource>, Refusal> {
+        if query.units.iter().any(|unit| unit != "containerd") {
+            return Err(RefusalKind::NoLog(
+                "no unit of the running graph is called that".to_owned(),
+            )
+            .into());
+        }
+        let written = self.lines.subscribe();
+        let next = *written.borrow() + 1;
+        if query.from_seq > next {
+            return Err(RefusalKind::NoLine { asked: query.from_seq, next }.into());
+        }
+        let tail = if query.tail == 0 { 1 } else { next.saturating_sub(query.tail.into()) };
+        Ok(Box::new(Lines { next: query.from_seq.max(tail).max(1), written }))
+    }
+
+    async fn boot(&self) -> Result<BootRecord, Refusal> {
+        Ok(BootRecord {
+            id: BOOT_ID.to_owned(),
+            began_ms: 1_700_000_000_000,
+            recorded_ms: 1_700_000_061_000,
+            goal: "boot".to_owned(),
+            state: self.state,
+            total_us: Some(1_500_250),
+            digest: format!("sha256:{}", "0123abcd".repeat(8)),
+            ended: None,
+        })
+    }
+
+    async fn trace(&self) -> Result<Vec<u8>, Refusal> {
+        Ok(fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/traces/demo.json")).unwrap())
+    }
+
     async fn shutdown(&self, _: Shutdown) -> Result<(), Refusal> {
         unreachable!("no read-only call takes a machine down")
     }
@@ -149,6 +217,7 @@ impl Service for Machine {
     }
 }
 
+const BOOT_ID: &str = "9f3a5c7e91b24d4e8a6b0123456789ab";
 const MACHINE_ID: &str = "0f3a5c7e91b24d4e8a6b0123456789ab";
 
 /// The machine's control server on a thread of its own, until it is dropped.
@@ -159,8 +228,12 @@ struct Init {
 }
 
 impl Init {
-    fn start(socket: &Path, state: GoalState) -> Self {
-        let machine = Arc::new(Machine { state, log: EventLog::new(4) });
+    fn start(socket: &Path, state: GoalState, lines: u64, events: &[&str]) -> Self {
+        let log = EventLog::new(4);
+        let machine = Arc::new(Machine { state, log, lines: watch::Sender::new(lines) });
+        for text in events {
+            machine.say(text);
+        }
         let (stop, stopped) = oneshot::channel();
         let (listening, is_listening) = std::sync::mpsc::channel();
         let (socket, served) = (socket.to_owned(), machine.clone());
@@ -180,8 +253,13 @@ impl Init {
         Self { machine, stop: Some(stop), thread: Some(thread) }
     }
 
+    /// Has containerd write so many lines more.
+    fn write(&self, lines: u64) {
+        self.machine.lines.send_modify(|last| *last += lines);
+    }
+
     fn say(&self, text: &str) {
-        self.machine.log.push(1_234, Happened::Fact { unit: None, text: text.to_owned() });
+        self.machine.say(text);
     }
 }
 
@@ -216,6 +294,10 @@ impl Node {
             .arg(folder.path())
             .arg("--control")
             .arg(folder.path().join("control.sock"))
+            .arg("--cluster-ca")
+            .arg(folder.path().join("trust/cluster-ca.crt"))
+            .arg("--audit-dir")
+            .arg(folder.path().join("audit"))
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
@@ -231,7 +313,12 @@ impl Node {
     }
 
     fn init(&self, state: GoalState) -> Init {
-        Init::start(&self.folder.path().join("control.sock"), state)
+        self.init_with(state, 3, &[])
+    }
+
+    /// With so many lines of containerd, and these events.
+    fn init_with(&self, state: GoalState, lines: u64, events: &[&str]) -> Init {
+        Init::start(&self.folder.path().join("control.sock"), state, lines, events)
     }
 
     fn fingerprint(&self) -> String {
@@ -247,9 +334,51 @@ impl Node {
         osctl_at(&self.home(), &[&["--endpoint", &self.endpoint], args].concat())
     }
 
+    /// Starts an osctl that goes on.
+    fn follow(&self, args: &[&str]) -> Following {
+        let node = ["--endpoint", &self.endpoint, "--fingerprint", &self.fingerprint()];
+        let mut osctl = osctl_command(&[&node, args].concat());
+        let mut osctl = osctl.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let stdout = BufReader::new(osctl.stdout.take().unwrap());
+        let stderr = BufReader::new(osctl.stderr.take().unwrap());
+        Following { osctl, stdout, stderr }
+    }
+
     /// With the node's own fingerprint: nothing to remark on.
     fn pinned(&self, args: &[&str]) -> Ended {
         self.osctl(&[&["--fingerprint", &self.fingerprint()], args].concat())
+    }
+}
+
+/// An osctl that goes on until it is dropped.
+struct Following {
+    osctl: Child,
+    stdout: BufReader<ChildStdout>,
+    stderr: BufReader<ChildStderr>,
+}
+
+impl Following {
+    fn line(&mut self) -> String {
+        next_line(&mut self.stdout).trim_end().to_owned()
+    }
+
+    fn said(&mut self) -> String {
+        let mut line = String::new();
+        assert_ne!(self.stderr.read_line(&mut line).unwrap(), 0, "osctl has ended");
+        line.trim_end().to_owned()
+    }
+
+    /// Whether it says something with that word.
+    fn said_until(&mut self, word: &str) -> bool {
+        while !self.said().contains(word) {}
+        true
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let _ = self.osctl.kill();
+        let _ = self.osctl.wait();
     }
 }
 
@@ -390,13 +519,124 @@ fn a_nodes_boot_is_recorded() {
     let file = file.to_str().unwrap();
     assert_eq!(node.pinned(&["boot", "record", "-o", file]).code, Some(0));
     assert_eq!(fs::read_to_string(file).unwrap(), printed.stdout);
+    let demo = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/traces/demo.json");
+    assert_eq!(fs::read_to_string(demo).unwrap(), printed.stdout, "as the node told it");
 
-    let trace: serde_json::Value = serde_json::from_str(&printed.stdout).unwrap();
-    assert_eq!((&trace["origin"], &trace["outcome"]), (&"recorded".into(), &"reached".into()));
-    assert_eq!((&trace["total_us"], &trace["kernel_us"]), (&1_500_250.into(), &812_345.into()));
-    assert_eq!(trace["machine"]["cpus"], 2);
-    let shown = osctl(&["boot", "critical-chain", file]);
-    assert_eq!(shown.stdout, "boot @1.50 s\n└─containerd @1.50 s +1.40 s\n", "{shown:?}");
+    // Whatever takes a file takes a boot of the node.
+    for command in ["show", "blame", "critical-chain", "plot", "export"] {
+        let of_file = osctl(&["boot", command, file]);
+        let of_node = node.pinned(&["boot", command]);
+        assert_eq!((of_node.code, of_node.stderr.as_str()), (Some(0), ""), "{command}");
+        assert_eq!(of_node.stdout, of_file.stdout, "{command}");
+        let by_id = node.pinned(&["boot", command, "--boot", &BOOT_ID[..4]]);
+        assert_eq!(by_id.stdout, of_file.stdout, "{command}");
+    }
+    let from = node.pinned(&["boot", "critical-chain", "--unit", "containerd"]);
+    assert!(from.stdout.starts_with("containerd @"), "{from:?}");
+    let compared = node.pinned(&["boot", "compare", file, "--boot", BOOT_ID]);
+    assert!(compared.stdout.ends_with("no unit took another time\n"), "{compared:?}");
+    let alone = node.pinned(&["boot", "compare"]);
+    assert_eq!(alone.code, Some(2));
+    assert!(alone.stderr.contains("it takes two boots to compare"), "{}", alone.stderr);
+
+    let list = node.pinned(&["boot", "list"]);
+    let row = "9f3a5c7e91b2  2023-11-14T22:13:20Z  reached       1.50 s  runs\n";
+    assert!(list.stdout.ends_with(row), "{}", list.stdout);
+    let unknown = node.pinned(&["boot", "show", "--boot", "00"]);
+    assert_eq!((unknown.code, unknown.stdout.as_str()), (Some(1), ""));
+    assert!(unknown.stderr.contains("no boot that begins with 00"), "{}", unknown.stderr);
+    assert!(
+        unknown.stderr.contains(
+            "next: `osctl units` lists the node's units, and `osctl boot list` the boots"
+        ),
+        "{}",
+        unknown.stderr
+    );
+    let neither = osctl(&["boot", "show"]);
+    assert_eq!(neither.code, Some(2));
+    assert!(neither.stderr.contains("name a trace, or give --endpoint HOST"), "{neither:?}");
+}
+
+#[test]
+fn logs_are_read_and_followed() {
+    let node = Node::start();
+    let init = node.init(GoalState::Reached);
+    let read = node.pinned(&["logs", "containerd", "--tail", "2"]);
+    assert_eq!((read.code, read.stderr.as_str()), (Some(0), ""));
+    let texts: Vec<_> = read.stdout.lines().map(|line| line.split_once("Z ").unwrap().1).collect();
+    assert_eq!(texts, ["containerd line 2", "containerd line 3"]);
+    let json = node.pinned(&["logs", "--output", "json"]).stdout;
+    let json: serde_json::Value = serde_json::from_str(json.lines().next().unwrap()).unwrap();
+    assert_eq!((&json["seq"], &json["at_ms"]), (&1.into(), &1_001.into()));
+    assert_eq!((&json["unit"], &json["boot"]), (&"containerd".into(), &BOOT_ID.into()));
+    let of_boot = node.pinned(&["logs", "--boot", BOOT_ID]);
+    assert_eq!(of_boot.stdout.lines().count(), 3);
+    let wrong = node.pinned(&["logs", "contained"]);
+    assert_eq!(wrong.code, Some(1));
+    assert!(wrong.stderr.contains("no unit of the running graph is called that"), "{wrong:?}");
+    assert!(wrong.stderr.contains("next: `osctl units` lists"), "{wrong:?}");
+    check_usage(&["logs", "--since", "noon"], "write 5m, 1h30m or 2026-01-31T12:00:00Z");
+    check_usage(&["logs", "--tail", "0"], "0 is not in 1..");
+    check_usage(&["logs", "--boot", "9f", "--follow"], "cannot be used with");
+
+    let mut osctl = node.follow(&["logs", "--follow", "--tail", "1"]);
+    assert!(osctl.line().ends_with(" line 3"));
+    init.write(1);
+    assert!(osctl.line().ends_with(" line 4"));
+}
+
+/// Init goes and comes: for a follower it is the agent that breaks the stream off, and says why.
+#[test]
+fn a_follower_goes_on_where_it_was() {
+    let node = Node::start();
+    let init = node.init(GoalState::Reached);
+    init.say("event 1");
+    let mut logs = node.follow(&["logs", "--follow"]);
+    let mut events = node.follow(&["events", "--follow"]);
+    for n in 1..=3 {
+        assert!(logs.line().ends_with(&format!(" line {n}")));
+    }
+    assert!(events.line().ends_with("event 1"));
+    drop(init);
+    for osctl in [&mut logs, &mut events] {
+        let broken = osctl.said();
+        assert!(broken.starts_with("note: the node did not "), "{broken}");
+        assert!(broken.ends_with("; going on when it is back"), "{broken}");
+    }
+
+    let init = node.init_with(GoalState::Reached, 4, &["event 1 again", "event 2"]);
+    assert!(logs.line().ends_with(" line 4"), "nothing twice, and nothing left out");
+    assert!(events.line().ends_with("event 2"));
+    drop(init);
+
+    // A boot with fewer lines than were read is another one.
+    let _init = node.init_with(GoalState::Reached, 1, &["event 1 of the new boot"]);
+    assert!(logs.line().ends_with(" line 1"));
+    assert!(events.line().ends_with("event 1 of the new boot"));
+    assert!(logs.said_until("rebooted") && events.said_until("rebooted"));
+}
+
+#[test]
+fn the_kernels_log_is_read() {
+    let node = Node::start();
+    let _init = node.init(GoalState::Reached);
+    let text = format!("osctl test {}", std::process::id());
+    fs::write("/dev/kmsg", format!("<12>{text} caf\u{e9} \u{1b}[2J")).unwrap();
+    let read = node.pinned(&["dmesg"]);
+    assert_eq!(read.code, Some(0), "{read:?}");
+    let shown = format!("{text} caf\u{e9} \\u{{1b}}[2J\n");
+    assert!(read.stdout.contains(&shown), "{shown} is not in {}", read.stdout);
+    let json = node.pinned(&["dmesg", "--output", "json"]).stdout;
+    let line = json.lines().find(|line| line.contains(&text)).unwrap();
+    let json: serde_json::Value = serde_json::from_str(line).unwrap();
+    assert_eq!((&json["severity"], &json["facility"]), (&4.into(), &1.into()));
+    let tail = node.pinned(&["dmesg", "--tail", "1"]);
+    assert_eq!(tail.stdout.lines().count(), 1);
+
+    let mut osctl = node.follow(&["dmesg", "--follow", "--tail", "1"]);
+    osctl.line();
+    fs::write("/dev/kmsg", format!("<12>{text} again")).unwrap();
+    while !osctl.line().ends_with(&format!("{text} again")) {}
 }
 
 #[test]

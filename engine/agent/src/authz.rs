@@ -1,17 +1,11 @@
-//! Who may call what: one table, and a gate in front of every service that lets nothing through which is not in it.
+//! Who may call what: one table, asked anew for each call.
 
-use std::convert::Infallible;
-use std::task::{Context, Poll};
+use std::fmt;
 
-use http::{Request, Response};
 use tonic::Status;
-use tonic::body::Body;
-use tonic::codegen::BoxFuture;
-use tonic::server::NamedService;
-use tower_service::Service;
 
-use crate::log::say;
-use crate::tls::Peer;
+use crate::peer::Peer;
+use crate::trust::{ORGANIZATIONS, State, expired};
 
 /// What a caller is to this node. Each role may do what those before it may; maintenance stands by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -26,6 +20,24 @@ pub(crate) enum Role {
     Maintenance,
 }
 
+impl Role {
+    /// As the API and the log write it.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+            Self::Maintenance => "maintenance",
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
 /// Whether anyone may call a method while no cluster CA is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Maintenance {
@@ -37,6 +49,10 @@ use Maintenance::{Closed, Open};
 
 /// Every method there is, the least role that may call it, and whether it is open in maintenance.
 const METHODS: &[(&str, Role, Maintenance)] = &[
+    ("/grpc.health.v1.Health/Check", Role::Viewer, Open),
+    ("/grpc.health.v1.Health/Watch", Role::Viewer, Open),
+    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Role::Viewer, Open),
+    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Role::Viewer, Open),
     ("/keel.v1.Journal/GetBoot", Role::Viewer, Open),
     ("/keel.v1.Journal/ListBoots", Role::Viewer, Open),
     ("/keel.v1.Journal/ReadAudit", Role::Admin, Closed),
@@ -55,66 +71,66 @@ const METHODS: &[(&str, Role, Maintenance)] = &[
     ("/keel.v1.Operation/Reset", Role::Admin, Closed),
 ];
 
-/// Whether a role may call a method.
-fn check(role: Role, method: &str) -> Result<(), Box<Status>> {
+/// Whether a method may change the machine.
+pub(crate) fn changes(method: &str) -> bool {
+    method.starts_with("/keel.v1.Operation/")
+}
+
+/// Whether it is a method at all.
+pub(crate) fn known(method: &str) -> Option<&'static str> {
+    METHODS.iter().find(|(name, ..)| *name == method).map(|(name, ..)| *name)
+}
+
+/// Whether a role may call a method; `subject` is who has it.
+fn check(role: Role, subject: &str, method: &str) -> Result<(), Box<Status>> {
     let Some((_, least, maintenance)) = METHODS.iter().find(|(name, ..)| *name == method) else {
         return Err(Box::new(Status::unimplemented(format!("this node has no method {method}"))));
     };
-    let allowed = match role {
-        Role::Maintenance => *maintenance == Open,
-        role => role >= *least,
+    let why = match role {
+        Role::Maintenance if *maintenance == Open => return Ok(()),
+        Role::Maintenance => format!("{method} is closed while the node is in maintenance"),
+        role if role >= *least => return Ok(()),
+        role => format!("{subject} is {role} here; {method} is for {}", organizations(*least)),
     };
-    if allowed {
-        return Ok(());
+    Err(Box::new(Status::permission_denied(why)))
+}
+
+/// The roles from one on, and the Organizations that give them.
+fn organizations(least: Role) -> String {
+    let enough = ORGANIZATIONS.iter().filter(|(_, role)| *role >= least);
+    let names: Vec<_> = enough.map(|(name, _)| *name).collect();
+    format!("{least} and above: a certificate with the Organization {}", names.join(" or "))
+}
+
+/// What a caller is to this node at this moment, and whether it may call a method.
+pub(crate) fn decide(state: &State, peer: &Peer, method: &str) -> Result<Role, Box<Status>> {
+    let Some(client) = &peer.client else {
+        state.readmit(None).map_err(|why| Box::new(Status::unauthenticated(why)))?;
+        check(Role::Maintenance, "", method)?;
+        return Ok(Role::Maintenance);
+    };
+    // By the clock alone while the trust is the one under which it was verified: that costs a call nothing.
+    let now = std::time::SystemTime::now();
+    if now > client.not_after {
+        let why = expired(&client.subject, client.not_after, now);
+        return Err(Box::new(Status::unauthenticated(why)));
     }
-    Err(Box::new(Status::permission_denied(format!("{role:?} may not call {method}"))))
-}
-
-/// A service behind the table.
-#[derive(Debug, Clone)]
-pub(crate) struct Gate<S> {
-    inner: S,
-}
-
-impl<S> Gate<S> {
-    pub(crate) fn before(inner: S) -> Self {
-        Self { inner }
+    if !peer.verified_under(state) {
+        state.readmit(Some(client)).map_err(|why| Box::new(Status::unauthenticated(why)))?;
+        peer.now_verified_under(state);
     }
+    let subject = match client.subject.as_str() {
+        "" => "a certificate without a subject",
+        subject => subject,
+    };
+    let Some(role) = client.role() else {
+        let why =
+            format!("{subject} has no role on this node; for {}", organizations(Role::Viewer));
+        return Err(Box::new(Status::permission_denied(why)));
+    };
+    check(role, subject, method)?;
+    Ok(role)
 }
-
-impl<S: NamedService> NamedService for Gate<S> {
-    const NAME: &'static str = S::NAME;
-}
-
-impl<S> Service<Request<Body>> for Gate<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future = Answer>,
-{
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Answer;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Answer {
-        match check(Role::Maintenance, request.uri().path()) {
-            Ok(()) => self.inner.call(request),
-            Err(status) => {
-                match request.extensions().get::<Peer>() {
-                    Some(peer) => {
-                        say(format_args!("{}: refused: {}", peer.address, status.message()))
-                    }
-                    None => say(format_args!("refused: {}", status.message())),
-                }
-                Box::pin(std::future::ready(Ok(status.into_http())))
-            }
-        }
-    }
-}
-
-type Answer = BoxFuture<Response<Body>, Infallible>;
 
 #[cfg(test)]
 mod tests {
@@ -126,7 +142,7 @@ mod tests {
 
     #[test]
     fn only_what_is_in_the_table() {
-        let refused = |method| check(Role::Maintenance, method).map_err(|status| status.code());
+        let refused = |method| check(Role::Maintenance, "", method).map_err(|status| status.code());
         assert_eq!(refused("/keel.v1.Node/GetStatus"), Ok(()));
         assert_eq!(refused("/keel.v1.Node/getstatus"), Err(Code::Unimplemented));
         assert_eq!(refused("/keel.v1.Node/GetStatus/"), Err(Code::Unimplemented));
@@ -158,6 +174,32 @@ mod tests {
     fn the_table_holds_the_methods_that_the_api_declares() {
         let table: BTreeSet<_> = METHODS.iter().map(|(method, ..)| (*method).to_owned()).collect();
         assert_eq!(table.len(), METHODS.len(), "a method stands there twice");
-        assert_eq!(table, declared());
+        let ours = table.into_iter().filter(|method| !method.starts_with("/grpc."));
+        assert_eq!(ours.collect::<BTreeSet<_>>(), declared());
+    }
+
+    /// What a refusal says.
+    fn refusal(role: Role, method: &str, expect: &str) {
+        let status = check(role, "CN=ada,O=x", method).unwrap_err();
+        assert_eq!((status.code(), status.message()), (Code::PermissionDenied, expect));
+    }
+
+    #[test]
+    fn a_refusal_says_who_may() {
+        refusal(
+            Role::Viewer,
+            "/keel.v1.Operation/Reboot",
+            "CN=ada,O=x is viewer here; /keel.v1.Operation/Reboot is for operator and above: a certificate with the Organization keel:admin or kubeadm:cluster-admins or system:masters or keel:operator",
+        );
+        refusal(
+            Role::Operator,
+            "/keel.v1.Operation/Reset",
+            "CN=ada,O=x is operator here; /keel.v1.Operation/Reset is for admin and above: a certificate with the Organization keel:admin or kubeadm:cluster-admins or system:masters",
+        );
+        refusal(
+            Role::Maintenance,
+            "/keel.v1.Operation/Reboot",
+            "/keel.v1.Operation/Reboot is closed while the node is in maintenance",
+        );
     }
 }

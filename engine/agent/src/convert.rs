@@ -1,6 +1,6 @@
 //! The edge between init's words and the API's: every type on one side has one function here.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use keel_control as control;
 use keel_proto::v1;
@@ -8,14 +8,13 @@ use tonic::Status;
 
 use crate::log::chain;
 
-/// Init's status, and the fingerprint of the certificate that it is told under.
-pub(crate) fn status(status: control::Status, fingerprint: String) -> v1::NodeStatus {
+/// Init's status. What the agent knows is not in it yet.
+pub(crate) fn status(status: control::Status) -> v1::NodeStatus {
     v1::NodeStatus {
         version: status.version,
         kernel: status.kernel,
         hostname: status.hostname,
         machine_id: status.machine_id,
-        fingerprint,
         uptime: Some(duration(status.uptime_ms)),
         goal: status.goal,
         state: goal_state(status.state).into(),
@@ -23,11 +22,7 @@ pub(crate) fn status(status: control::Status, fingerprint: String) -> v1::NodeSt
         digest: status.digest,
         links: status.links.into_iter().map(link).collect(),
         boot: status.boot.map(boot_report),
-        mode: v1::Mode::Maintenance.into(),
-        time: Some(std::time::SystemTime::now().into()),
-        certificate: None,
-        authorities: Vec::new(),
-        agent_uptime: None,
+        ..v1::NodeStatus::default()
     }
 }
 
@@ -73,7 +68,7 @@ pub(crate) fn units(list: control::UnitList) -> v1::ListUnitsResponse {
     }
 }
 
-fn unit(unit: control::Unit) -> v1::Unit {
+pub(crate) fn unit(unit: control::Unit) -> v1::Unit {
     v1::Unit {
         name: unit.name,
         kind: unit.kind,
@@ -102,7 +97,7 @@ fn unit_boot(boot: control::UnitBoot) -> v1::UnitBoot {
     }
 }
 
-fn unit_state(state: control::UnitState) -> v1::UnitState {
+pub(crate) fn unit_state(state: control::UnitState) -> v1::UnitState {
     match state {
         control::UnitState::Inactive => v1::UnitState::Inactive,
         control::UnitState::Waiting => v1::UnitState::Waiting,
@@ -172,13 +167,70 @@ fn inventory_driver(driver: control::InventoryDriver) -> v1::InventoryDriver {
     v1::InventoryDriver { name, modalias, built_in }
 }
 
-/// Some of init's events.
-pub(crate) fn events(batch: control::Batch) -> v1::WatchEventsResponse {
+/// Some of the events of the boot `boot`.
+pub(crate) fn events(batch: control::Batch, boot: String) -> v1::WatchEventsResponse {
     v1::WatchEventsResponse {
         dropped: batch.dropped,
         events: batch.events.into_iter().map(event).collect(),
         next_seq: batch.next,
+        boot,
     }
+}
+
+/// Some lines of the boot `boot`, which runs: init's clock counts from its start, and `now` is this moment by the machine's clock.
+pub(crate) fn lines(
+    batch: control::LogBatch,
+    boot: String,
+    now: SystemTime,
+) -> v1::ReadLogsResponse {
+    let written = |line: &control::LogLine| {
+        now.checked_sub(Duration::from_millis(batch.now_ms.saturating_sub(line.at_ms)))
+    };
+    let lines = batch.lines.into_iter().map(|line| {
+        let time = written(&line);
+        log_line(line, time)
+    });
+    v1::ReadLogsResponse { dropped: batch.dropped, lines: lines.collect(), boot }
+}
+
+/// A line, and when it was written.
+pub(crate) fn log_line(line: control::LogLine, time: Option<SystemTime>) -> v1::LogLine {
+    v1::LogLine {
+        unit: line.unit,
+        seq: line.seq,
+        at: Some(duration(line.at_ms)),
+        time: time.map(Into::into),
+        text: line.text,
+        cut: line.cut,
+    }
+}
+
+/// A boot, and what its record takes on the disk; 0 if there is none.
+pub(crate) fn boot(boot: control::BootRecord, current: bool, size_bytes: u64) -> v1::Boot {
+    let ended = boot.ended.map(|how| match how {
+        control::Shutdown::Reboot => "reboot",
+        control::Shutdown::PowerOff => "power-off",
+        control::Shutdown::Halt => "halt",
+    });
+    v1::Boot {
+        id: boot.id,
+        current,
+        began: Some(moment(boot.began_ms).into()),
+        recorded: (size_bytes > 0).then(|| moment(boot.recorded_ms).into()),
+        goal: boot.goal,
+        state: goal_state(boot.state).into(),
+        total: boot.total_us.map(micros),
+        digest: boot.digest,
+        ended: ended.map(str::to_owned),
+        size_bytes,
+    }
+}
+
+/// A moment from milliseconds since 1970; what no clock can say is 1970.
+pub(crate) fn moment(ms: u64) -> SystemTime {
+    // Beyond the year 9999 protobuf has no timestamps.
+    const LAST: u64 = 253_402_300_799_999;
+    SystemTime::UNIX_EPOCH + Duration::from_millis(if ms > LAST { 0 } else { ms })
 }
 
 fn event(event: control::Event) -> v1::Event {
@@ -209,14 +261,22 @@ pub(crate) fn error(error: &control::ControlError) -> Status {
         }
         Kind::Stranger | Kind::Version { .. } | Kind::Unexpected => Status::internal(text),
         Kind::Refused(refusal) => match &refusal.kind {
-            RefusalKind::NotYet { .. } => Status::out_of_range(refusal.kind.to_string()),
+            RefusalKind::NotYet { .. } | RefusalKind::NoLine { .. } => {
+                Status::out_of_range(refusal.kind.to_string())
+            }
+            RefusalKind::NoLog(_) => Status::not_found(refusal.kind.to_string()),
             RefusalKind::Stopping => Status::failed_precondition(refusal.kind.to_string()),
             RefusalKind::TooLarge | RefusalKind::Internal(_) => Status::internal(text),
+            RefusalKind::UnknownUnit { .. } => Status::not_found(refusal.kind.to_string()),
+            RefusalKind::OtherGraph { .. } | RefusalKind::Impossible(_) => {
+                Status::failed_precondition(refusal.kind.to_string())
+            }
+            RefusalKind::Unconfirmed => Status::invalid_argument(refusal.kind.to_string()),
         },
     }
 }
 
-fn duration(ms: u64) -> prost_types::Duration {
+pub(crate) fn duration(ms: u64) -> prost_types::Duration {
     on_the_wire(Duration::from_millis(ms))
 }
 
@@ -224,7 +284,7 @@ fn micros(us: u64) -> prost_types::Duration {
     on_the_wire(Duration::from_micros(us))
 }
 
-fn on_the_wire(duration: Duration) -> prost_types::Duration {
+pub(crate) fn on_the_wire(duration: Duration) -> prost_types::Duration {
     // Fails only beyond what the protocol can say: 10,000 years.
     duration.try_into().unwrap_or(prost_types::Duration { seconds: i64::MAX, nanos: 0 })
 }
@@ -257,10 +317,21 @@ mod tests {
             Code::OutOfRange,
             "event 9 has not happened, the next one is 3; has the node rebooted since?",
         );
+        let near = vec!["service.time".to_owned()];
         check(
-            ControlErrorKind::Version { theirs: 3, software: "keel 0.2.0".to_owned() },
+            ControlErrorKind::Refused(RefusalKind::UnknownUnit { name: "tme".into(), near }.into()),
+            Code::NotFound,
+            "there is no unit `tme`; did you mean service.time?",
+        );
+        check(
+            ControlErrorKind::Refused(RefusalKind::Unconfirmed.into()),
+            Code::InvalidArgument,
+            "this machine's id was not given as confirmation",
+        );
+        check(
+            ControlErrorKind::Version { theirs: 2, software: "keel 0.2.0".to_owned() },
             Code::Internal,
-            "cannot talk to init at /run/keel/control.sock: init is keel 0.2.0 and speaks version 3, not 2",
+            "cannot talk to init at /run/keel/control.sock: init is keel 0.2.0 and speaks version 2, not 3",
         );
     }
 

@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections that the kernel holds until we accept them.
-const BACKLOG: i32 = 128;
+const BACKLOG: i32 = 1024;
 
 /// Listens on an address. `[::]` takes IPv4 too, whatever net.ipv6.bindv6only says; on a kernel without IPv6 it is
 /// 0.0.0.0.

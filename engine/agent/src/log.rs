@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::time::SystemTime;
 
 /// Writes one line. A log that nobody takes any more must not stop the agent.
 pub(crate) fn say(line: impl Display) {
@@ -23,4 +24,9 @@ pub(crate) fn chain(error: &dyn Error) -> String {
         source = cause.source();
     }
     text
+}
+
+/// A moment as RFC 3339 writes it, in UTC.
+pub(crate) fn utc(time: SystemTime) -> String {
+    prost_types::Timestamp::from(time).to_string()
 }

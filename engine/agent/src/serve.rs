@@ -4,133 +4,215 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use keel_proto::v1::journal_server::JournalServer;
 use keel_proto::v1::node_server::NodeServer;
 use keel_proto::v1::operation_server::OperationServer;
-use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Server;
+use tokio::sync::watch;
+use tonic::service::Routes;
+use tonic_health::pb::health_server::{Health, HealthServer};
 
-use crate::authz::Gate;
-use crate::identity::{Identity, IdentityError, Lasts};
+use crate::about::About;
+use crate::audit::Audit;
+use crate::calls::Shared;
+use crate::identity::{Current, Given, Identity, IdentityError, Lasts, keep_current};
 use crate::listen;
 use crate::log::{chain, say};
+use crate::metrics::{self, Metrics};
 use crate::notify::{State, notify};
+use crate::places::{Limits, Places};
+use crate::server::{Server, raise_file_limit};
 use crate::service::{Journal, Node, Operation};
-use crate::tls;
+use crate::tls::Shown;
+use crate::trust::{self, Trust};
 
-/// How long callers get to finish when the agent stops.
-const GRACE: Duration = Duration::from_secs(2);
+/// The most bytes of one message, in either direction; a client takes no more without being told to.
+const MESSAGE: usize = 4 * 1024 * 1024;
 
-/// Calls at one time on one connection.
-const STREAMS: u32 = 32;
-
-/// The most bytes of headers, and of a request. The questions are small.
-const HEADERS: u32 = 16 * 1024;
-const REQUEST: usize = 64 * 1024;
-
-/// A peer that vanished without a word is found out by an HTTP/2 ping after this long, if it does not answer in time.
-const PING_EVERY: Duration = Duration::from_secs(30);
-const PING_ANSWER: Duration = Duration::from_secs(10);
+/// What the agent needs to serve.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// The identity that the machine config carries.
+    pub(crate) given: Option<Given>,
+    /// Where metrics are served.
+    pub(crate) metrics: Option<metrics::Where>,
+    /// The folder of the identity.
+    pub(crate) identity: PathBuf,
+    /// Where an identity lies that ends with this boot.
+    pub(crate) spare: Option<PathBuf>,
+    pub(crate) address: SocketAddr,
+    /// Init's socket.
+    pub(crate) control: PathBuf,
+    pub(crate) trust: trust::Places,
+    /// The folder of the audit log, and the one for a machine without a data partition.
+    pub(crate) audit: PathBuf,
+    pub(crate) spare_audit: PathBuf,
+}
 
 /// Why the agent cannot serve.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ServeError {
     #[error(transparent)]
     Identity(#[from] IdentityError),
-    #[error("cannot use the identity for TLS")]
-    Tls(#[source] rustls::Error),
     #[error("cannot listen on {address}")]
     Listen { address: SocketAddr, source: io::Error },
+    #[error("the API's own description cannot be read")]
+    Descriptor(#[source] tonic_reflection::server::Error),
     #[error("cannot start the agent's event loop")]
     Runtime(#[source] io::Error),
-    #[error("the API ended by itself")]
-    Server(#[source] tonic::transport::Error),
 }
 
 /// Serves the API until SIGTERM or SIGINT.
-pub(crate) fn run(
-    identity: &Path,
-    spare: Option<&Path>,
-    address: SocketAddr,
-    control: PathBuf,
-) -> Result<(), ServeError> {
-    let (identity, lasts) = match spare {
-        Some(spare) => Identity::load_or_spare(identity, spare)?,
-        None => (Identity::load(identity)?, Lasts::ForGood),
-    };
-    if lasts == Lasts::ThisBoot {
+pub(crate) fn run(settings: Settings) -> Result<(), ServeError> {
+    let (identity, lasts) = locate(&settings)?;
+    if lasts == Lasts::ThisBoot && settings.given.is_none() {
         say("there is nowhere to keep an identity: this one ends with this boot");
     }
-    let Identity { certified, fingerprint } = identity;
-    let config = tls::server_config(certified).map_err(ServeError::Tls)?;
+    if let Err(error) = raise_file_limit() {
+        say(format_args!("cannot raise the limit of open files: {error}"));
+    }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.map_err(ServeError::Runtime)?.block_on(serve(address, config, control, fingerprint))
+    runtime.map_err(ServeError::Runtime)?.block_on(serve(settings, identity, lasts))
 }
 
-async fn serve(
-    address: SocketAddr,
-    config: ServerConfig,
-    control: PathBuf,
-    fingerprint: String,
-) -> Result<(), ServeError> {
+fn locate(settings: &Settings) -> Result<(Identity, Lasts), IdentityError> {
+    let folder = &settings.identity;
+    match (&settings.given, &settings.spare) {
+        (Some(given), _) => {
+            let lasts = match folder.symlink_metadata() {
+                Ok(_) => Lasts::ForGood,
+                Err(_) => Lasts::ThisBoot,
+            };
+            Ok((Identity::given(given)?, lasts))
+        }
+        (None, Some(spare)) => Identity::load_or_spare(folder, spare),
+        (None, None) => Ok((Identity::load(folder)?, Lasts::ForGood)),
+    }
+}
+
+async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(), ServeError> {
     // Before READY=1, so that a signal sent on it finds us listening.
     let mut stop = Stop::new().map_err(ServeError::Runtime)?;
+    let address = settings.address;
     let listener = listen::bind(address).and_then(TcpListener::from_std);
     let listener = listener.map_err(|source| ServeError::Listen { address, source })?;
     let bound = listener.local_addr().map_err(|source| ServeError::Listen { address, source })?;
 
-    let (connections_in, connections) = mpsc::channel(1);
-    let accepting = tokio::spawn(tls::accept(listener, Arc::new(config), connections_in));
+    let trust = Trust::load(settings.trust);
+    let state = trust.subscribe();
+    let audit = match lasts {
+        Lasts::ForGood => settings.audit,
+        Lasts::ThisBoot => settings.spare_audit,
+    };
+    let shared = Arc::new(Shared {
+        audit: Audit::start(&audit).map_err(ServeError::Runtime)?,
+        metrics: Arc::new(Metrics::default()),
+        control: settings.control.clone(),
+    });
+    let places = Places::new(Limits::default());
+    let fingerprint = identity.fingerprint.clone();
+    let about = Arc::new(About::new(&identity, state.clone()));
+    let shown = Arc::new(Shown::new(identity.certified));
     say(format_args!("serving on {bound}, fingerprint {fingerprint}"));
-    tell(State::Ready);
+    trust::tell(&state.borrow());
 
-    let (stopping_in, stopping) = watch::channel(false);
-    let node = Node::new(control, fingerprint, stopping.clone());
-    let node = Gate::before(NodeServer::new(node).max_decoding_message_size(REQUEST));
-    let journal = JournalServer::new(Journal {}).max_decoding_message_size(REQUEST);
-    let operation = OperationServer::new(Operation {}).max_decoding_message_size(REQUEST);
-    let server = Server::builder()
-        .max_concurrent_streams(STREAMS)
-        .http2_max_header_list_size(HEADERS)
-        .http2_keepalive_interval(Some(PING_EVERY))
-        .http2_keepalive_timeout(Some(PING_ANSWER))
-        .add_service(node)
-        .add_service(Gate::before(journal))
-        .add_service(Gate::before(operation))
-        .serve_with_incoming_shutdown(
-            ReceiverStream::new(connections).map(Ok::<_, io::Error>),
-            turned(stopping),
-        );
-    tokio::pin!(server);
-
-    tokio::select! {
-        ended = &mut server => return ended.map_err(ServeError::Server),
-        () = stop.wait() => {}
+    // One that was given is renewed by whoever gave it.
+    let folder = match lasts {
+        Lasts::ForGood => Some(settings.identity),
+        Lasts::ThisBoot => settings.spare,
+    };
+    if let (Some(folder), None) = (folder, &settings.given) {
+        let control = settings.control.clone();
+        let current = Current { folder, control, shown: shown.clone(), about: about.clone() };
+        tokio::spawn(keep_current(current));
     }
-    tell(State::Stopping);
-    accepting.abort();
-    stopping_in.send_replace(true);
-    match timeout(GRACE, server).await {
-        Ok(ended) => ended.map_err(ServeError::Server),
-        Err(_) => {
-            say("stopping although callers are not done");
-            Ok(())
+
+    if let Some(place) = settings.metrics {
+        let page = metrics::Page {
+            metrics: shared.metrics.clone(),
+            places: places.clone(),
+            control: settings.control.clone(),
+        };
+        match metrics::listen(&place).await {
+            Ok(listener) => {
+                say(format_args!("metrics are served on {place}"));
+                tokio::spawn(metrics::serve(listener, Arc::new(page)));
+            }
+            // Nobody who measures a node should keep it from being reached.
+            Err(error) => say(format_args!("cannot serve metrics on {place}: {error}")),
         }
     }
+
+    let (stopping_in, stopping) = watch::channel(false);
+    let server = Server {
+        routes: routes(&settings.control, about, &shared, &stopping).await?,
+        shown,
+        trust: state,
+        places,
+        shared: shared.clone(),
+    };
+    let following = tokio::spawn(async move {
+        if let Err(error) = trust::follow(trust).await {
+            say(format_args!("the trusted CAs are not watched any more: {error}"));
+        }
+    });
+    let serving = tokio::spawn(server.run(listener, stopping));
+    tell(State::Ready);
+    stop.wait().await;
+    tell(State::Stopping);
+    following.abort();
+    stopping_in.send_replace(true);
+    // It can only end by itself.
+    let _ = serving.await;
+    shared.audit.flush().await;
+    Ok(())
 }
 
-/// Waits until the agent is stopping.
-async fn turned(mut stopping: watch::Receiver<bool>) {
-    // The sender is gone only when the server is.
-    let _ = stopping.wait_for(|stopping| *stopping).await;
+async fn routes(
+    control: &Path,
+    about: Arc<About>,
+    shared: &Arc<Shared>,
+    stopping: &watch::Receiver<bool>,
+) -> Result<Routes, ServeError> {
+    let services = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(keel_proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let reflection = services().build_v1().map_err(ServeError::Descriptor)?;
+    // What clients asked for before it was called v1, and many still do.
+    let reflection_alpha = services().build_v1alpha().map_err(ServeError::Descriptor)?;
+    let node = Node::new(control.to_owned(), about, stopping.clone());
+    let records = keel_control::RECORDS.into();
+    let journal = Journal::new(control.to_owned(), records, shared.clone(), stopping.clone());
+    Ok(Routes::new(
+        NodeServer::new(node).max_decoding_message_size(MESSAGE).max_encoding_message_size(MESSAGE),
+    )
+    .add_service(
+        JournalServer::new(journal)
+            .max_decoding_message_size(MESSAGE)
+            .max_encoding_message_size(MESSAGE),
+    )
+    .add_service(
+        OperationServer::new(Operation::new(control.to_owned()))
+            .max_decoding_message_size(MESSAGE)
+            .max_encoding_message_size(MESSAGE),
+    )
+    .add_service(health().await)
+    .add_service(reflection)
+    .add_service(reflection_alpha)
+    .prepare())
+}
+
+/// The standard health service: an agent that answers at all serves everything.
+async fn health() -> HealthServer<impl Health> {
+    let (reporter, health) = tonic_health::server::health_reporter();
+    reporter.set_serving::<NodeServer<Node>>().await;
+    reporter.set_serving::<JournalServer<Journal>>().await;
+    reporter.set_serving::<OperationServer<Operation>>().await;
+    health
 }
 
 fn tell(state: State) {

@@ -12,9 +12,11 @@ use tokio::time::timeout;
 use crate::event_log::Batch;
 use crate::frame::{self, FrameError};
 use crate::inventory::Inventory;
+use crate::journal::{BootRecord, LogBatch, LogQuery};
 use crate::message::{
     Greeting, Hello, MAGIC, Refusal, Reply, Request, Shutdown, Status, UnitList, VERSION,
 };
+use crate::operation::{ControlUnit, Reset, ResetPlan, UnitDetail, UnitPlan};
 
 /// How long init may take to answer. It decides on one thread, but does nothing slow there.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -157,6 +159,141 @@ impl Control {
             .map_err(|kind| self.error(kind))
     }
 
+    /// Asks for the boot that runs, as it would be recorded now.
+    ///
+    /// # Errors
+    ///
+    /// Init is gone, silent, or refuses.
+    pub async fn boot(&mut self) -> Result<BootRecord, ControlError> {
+        let reply = self.ask(&Request::Boot).await;
+        reply
+            .and_then(|reply| match reply {
+                Reply::Boot(boot) => Ok(boot),
+                _ => Err(ControlErrorKind::Unexpected),
+            })
+            .map_err(|kind| self.error(kind))
+    }
+
+    /// Asks for the trace of the boot that runs, as JSON.
+    ///
+    /// # Errors
+    ///
+    /// Init is gone, silent, or refuses.
+    pub async fn trace(&mut self) -> Result<Vec<u8>, ControlError> {
+        self.collect_trace().await.map_err(|kind| self.error(kind))
+    }
+
+    async fn collect_trace(&mut self) -> Result<Vec<u8>, ControlErrorKind> {
+        let mut reply = self.ask(&Request::Trace).await?;
+        let mut all = Vec::new();
+        loop {
+            let Reply::Trace { piece, more } = reply else {
+                return Err(ControlErrorKind::Unexpected);
+            };
+            all.extend(piece);
+            if !more {
+                return Ok(all);
+            }
+            reply = self.answer().await?;
+        }
+    }
+
+    /// Reads lines that units wrote.
+    ///
+    /// # Errors
+    ///
+    /// Init is gone.
+    pub async fn read_logs(mut self, query: LogQuery) -> Result<LogStream, ControlError> {
+        match self.send(&Request::ReadLogs(query)).await {
+            Ok(()) => Ok(LogStream { control: self }),
+            Err(kind) => Err(self.error(kind)),
+        }
+    }
+
+    /// Asks for the running graph, as the JSON that `osctl graph render --format json` prints.
+    ///
+    /// # Errors
+    ///
+    /// Init is gone, silent, or refuses.
+    pub async fn export_graph(&mut self) -> Result<Vec<u8>, ControlError> {
+        self.collect_graph().await.map_err(|kind| self.error(kind))
+    }
+
+    async fn collect_graph(&mut self) -> Result<Vec<u8>, ControlErrorKind> {
+        let mut reply = self.ask(&Request::ExportGraph).await?;
+        let mut graph = Vec::new();
+        loop {
+            let Reply::Graph { piece, more } = reply else {
+                return Err(ControlErrorKind::Unexpected);
+            };
+            graph.extend(piece);
+            if !more {
+                return Ok(graph);
+            }
+            reply = self.answer().await?;
+        }
+    }
+
+    /// Asks all that there is to say of one unit.
+    ///
+    /// # Errors
+    ///
+    /// Init is gone, silent, or has no such unit.
+    pub async fn unit(&mut self, name: String) -> Result<UnitDetail, ControlError> {
+        let reply = self.ask(&Request::Unit(name)).await;
+        reply
+            .and_then(|reply| match reply {
+                Reply::Unit(detail) => Ok(*detail),
+                _ => Err(ControlErrorKind::Unexpected),
+            })
+            .map_err(|kind| self.error(kind))
+    }
+
+    /// Starts, stops or restarts a unit, or asks what that would do.
+    ///
+    /// # Errors
+    ///
+    /// Init is gone, silent, or refuses.
+    pub async fn control_unit(&mut self, ask: ControlUnit) -> Result<UnitPlan, ControlError> {
+        let reply = self.ask(&Request::ControlUnit(ask)).await;
+        reply
+            .and_then(|reply| match reply {
+                Reply::Planned(plan) => Ok(plan),
+                _ => Err(ControlErrorKind::Unexpected),
+            })
+            .map_err(|kind| self.error(kind))
+    }
+
+    /// Asks what a shutdown would stop, in that order.
+    ///
+    /// # Errors
+    ///
+    /// Init is gone, silent, or the machine goes down already.
+    pub async fn rehearse_shutdown(&mut self) -> Result<Vec<String>, ControlError> {
+        let reply = self.ask(&Request::RehearseShutdown).await;
+        reply
+            .and_then(|reply| match reply {
+                Reply::Stops(stops) => Ok(stops),
+                _ => Err(ControlErrorKind::Unexpected),
+            })
+            .map_err(|kind| self.error(kind))
+    }
+
+    /// Wipes the machine's data and reboots it, or asks what would go.
+    ///
+    /// # Errors
+    ///
+    /// Init is gone, silent, or refuses.
+    pub async fn reset(&mut self, ask: Reset) -> Result<ResetPlan, ControlError> {
+        let reply = self.ask(&Request::Reset(ask)).await;
+        reply
+            .and_then(|reply| match reply {
+                Reply::Reset(plan) => Ok(plan),
+                _ => Err(ControlErrorKind::Unexpected),
+            })
+            .map_err(|kind| self.error(kind))
+    }
+
     async fn collect_units(&mut self) -> Result<UnitList, ControlErrorKind> {
         let mut reply = self.ask(&Request::ListUnits).await?;
         let mut all = Vec::new();
@@ -254,6 +391,37 @@ impl Watch {
                 Ok(Some(Batch { dropped, events, next: self.next }))
             }
             Reply::EventsEnd => Ok(None),
+            Reply::Refused(refusal) => Err(refusal.into()),
+            _ => Err(ControlErrorKind::Unexpected),
+        }
+    }
+}
+
+/// A stream of lines that units wrote.
+#[derive(Debug)]
+pub struct LogStream {
+    control: Control,
+}
+
+impl LogStream {
+    /// The next lines; `None` after the newest, if the stream does not follow. Waits as long as nobody writes.
+    ///
+    /// Not to be cancelled and called again: half a frame would be lost.
+    ///
+    /// # Errors
+    ///
+    /// Init is gone, or does not have such lines.
+    pub async fn next(&mut self) -> Result<Option<LogBatch>, ControlError> {
+        self.receive().await.map_err(|kind| self.control.error(kind))
+    }
+
+    async fn receive(&mut self) -> Result<Option<LogBatch>, ControlErrorKind> {
+        // No timeout, as for events.
+        match frame::read(&mut self.control.stream).await?.ok_or(ControlErrorKind::Closed)? {
+            Reply::Logs { now_ms, dropped, lines, next } => {
+                Ok(Some(LogBatch { now_ms, dropped, lines, next }))
+            }
+            Reply::LogsEnd => Ok(None),
             Reply::Refused(refusal) => Err(refusal.into()),
             _ => Err(ControlErrorKind::Unexpected),
         }

@@ -6,7 +6,7 @@
 //! ```text
 //! init  -> Greeting { version, software, room }     closes at once when it has no room
 //! agent -> Hello { version, software }
-//! agent -> Request                                  again and again, or once WatchEvents
+//! agent -> Request                                  again and again, or once one that follows
 //! init  -> Reply                                    one or several frames per request
 //! ```
 //!
@@ -17,16 +17,25 @@ mod client;
 mod event_log;
 mod frame;
 mod inventory;
+mod journal;
 mod message;
+mod operation;
 mod server;
 
-pub use client::{Control, ControlError, ControlErrorKind, Watch};
+pub use client::{Control, ControlError, ControlErrorKind, LogStream, Watch};
 pub use event_log::{Batch, EventLog};
 pub use frame::{FrameError, FrameErrorKind, MAX_FRAME};
 pub use inventory::{Inventory, InventoryDisk, InventoryDriver, InventoryLink, InventoryPartition};
+pub use journal::{
+    BootRecord, LogBatch, LogLine, LogQuery, LogSource, MAX_RECORD, RECORD_SUFFIX, RECORDS,
+    RecordHead, is_boot_id, record_number,
+};
 pub use message::{
     Address, BootReport, CriticalUnit, Degraded, Event, GoalState, Happened, Link, Refusal,
     RefusalKind, Shutdown, Status, Unit, UnitBoot, UnitList, UnitState, VERSION,
+};
+pub use operation::{
+    ControlUnit, Loss, PlannedJob, Reset, ResetPlan, UnitDetail, UnitEdge, UnitPlan, UnitVerb,
 };
 pub use server::{ConnectionError, ConnectionErrorKind, Limits, Service, bind, serve};
 

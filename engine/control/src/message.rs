@@ -8,9 +8,11 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::inventory::Inventory;
+use crate::journal::{BootRecord, LogLine, LogQuery};
+use crate::operation::{ControlUnit, Reset, ResetPlan, UnitDetail, UnitPlan};
 
 /// The version of this protocol.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// The first bytes of either side's first frame, so that a stranger on the socket is named as one.
 pub(crate) const MAGIC: [u8; 4] = *b"keel";
@@ -47,6 +49,22 @@ pub(crate) enum Request {
     Shutdown(Shutdown),
     /// Answered by one [`Reply::Inventory`].
     Inventory,
+    /// Answered by [`Reply::Logs`]. If it follows, until either side hangs up; else until [`Reply::LogsEnd`].
+    ReadLogs(LogQuery),
+    /// Answered by one [`Reply::Boot`].
+    Boot,
+    /// Answered by [`Reply::Trace`] until one says that no more follow.
+    Trace,
+    /// Answered by [`Reply::Graph`] until one says that no more follows.
+    ExportGraph,
+    /// Answered by one [`Reply::Unit`].
+    Unit(String),
+    /// Answered by one [`Reply::Planned`].
+    ControlUnit(ControlUnit),
+    /// What a shutdown would stop. Answered by one [`Reply::Stops`].
+    RehearseShutdown,
+    /// Answered by one [`Reply::Reset`].
+    Reset(Reset),
 }
 
 /// What init answers.
@@ -68,6 +86,28 @@ pub(crate) enum Reply {
     ShuttingDown,
     Refused(Refusal),
     Inventory(Box<Inventory>),
+    Logs {
+        now_ms: u64,
+        dropped: u64,
+        lines: Vec<LogLine>,
+        next: u64,
+    },
+    LogsEnd,
+    Boot(BootRecord),
+    /// A part of the JSON text that fits in a frame.
+    Trace {
+        piece: Vec<u8>,
+        more: bool,
+    },
+    /// A part of the graph, as JSON.
+    Graph {
+        piece: Vec<u8>,
+        more: bool,
+    },
+    Unit(Box<UnitDetail>),
+    Planned(UnitPlan),
+    Stops(Vec<String>),
+    Reset(ResetPlan),
 }
 
 /// Why a request was not carried out. The connection stays usable.
@@ -98,6 +138,49 @@ pub enum RefusalKind {
     /// Init could not answer; a defect, in its own words.
     #[error("{0}")]
     Internal(String),
+    /// Lines were asked for from a number that has not been given out; numbers start at 1 with each boot.
+    #[error(
+        "line {asked} has not been written, the next one is {next}; has the node rebooted since?"
+    )]
+    NoLine {
+        /// The number asked for.
+        asked: u64,
+        /// The number that the next line will have.
+        next: u64,
+    },
+    /// Lines were asked for of a unit that has none, and this is why.
+    #[error("{0}")]
+    NoLog(String),
+    /// The graph has no unit of that name.
+    #[error("there is no unit `{}`{}", .name.escape_debug(), meant(.near))]
+    UnknownUnit {
+        /// What was asked for.
+        name: String,
+        /// What was probably meant.
+        near: Vec<String>,
+    },
+    /// The graph is another one than the caller has looked at.
+    #[error("the graph is {running} and no longer {asked}")]
+    OtherGraph {
+        /// The digest that the caller gave.
+        asked: String,
+        /// The digest of the graph that runs.
+        running: String,
+    },
+    /// The unit, or the machine, cannot be asked for that.
+    #[error("{0}")]
+    Impossible(String),
+    /// The caller named another machine than this one.
+    #[error("this machine's id was not given as confirmation")]
+    Unconfirmed,
+}
+
+/// What somebody probably meant, as the end of a sentence.
+fn meant(near: &[String]) -> String {
+    match near {
+        [] => String::new(),
+        near => format!("; did you mean {}?", near.join(", ")),
+    }
 }
 
 impl From<RefusalKind> for Refusal {
@@ -108,6 +191,7 @@ impl From<RefusalKind> for Refusal {
 
 /// How the machine is to go down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Shutdown {
     /// Stop everything, then start the machine again.
     Reboot,
@@ -146,6 +230,7 @@ pub struct Status {
 
 /// How far a machine's goal is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum GoalState {
     /// Units of the goal still have work to do.
     Booting,

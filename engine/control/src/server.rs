@@ -19,10 +19,12 @@ use tokio::time::timeout;
 use crate::event_log::EventLog;
 use crate::frame::{self, FrameError, FrameErrorKind, MAX_FRAME};
 use crate::inventory::Inventory;
+use crate::journal::{BootRecord, LogBatch, LogQuery, LogSource};
 use crate::message::{
     Greeting, Hello, MAGIC, Refusal, RefusalKind, Reply, Request, Shutdown, Status, Unit, UnitList,
     VERSION,
 };
+use crate::operation::{ControlUnit, Reset, ResetPlan, UnitDetail, UnitPlan};
 
 /// What init answers with. Every call runs in a connection's own tokio task, so an implementation passes it on to the one
 /// owner of the state and awaits its answer.
@@ -39,11 +41,57 @@ pub trait Service: Send + Sync + 'static {
     /// Where events are read from.
     fn events(&self) -> &EventLog;
 
+    /// Where the lines that units wrote are read from.
+    ///
+    /// # Errors
+    ///
+    /// There are no such lines.
+    fn logs(&self, query: &LogQuery) -> Result<Box<dyn LogSource>, Refusal>;
+
+    /// The boot that runs, as it would be recorded now.
+    fn boot(&self) -> impl Future<Output = Result<BootRecord, Refusal>> + Send;
+
+    /// The trace of the boot that runs, as JSON.
+    fn trace(&self) -> impl Future<Output = Result<Vec<u8>, Refusal>> + Send;
+
     /// Takes the machine down. Returns as soon as that is decided: the caller still gets an answer.
     fn shutdown(&self, how: Shutdown) -> impl Future<Output = Result<(), Refusal>> + Send;
 
+    /// The running graph, as the JSON that `osctl graph render --format json` prints.
+    fn export_graph(&self) -> impl Future<Output = Result<Vec<u8>, Refusal>> + Send {
+        async { Err(not_here()) }
+    }
+
+    /// All that there is to say of one unit.
+    fn unit(&self, _name: String) -> impl Future<Output = Result<UnitDetail, Refusal>> + Send {
+        async { Err(not_here()) }
+    }
+
+    /// Starts, stops or restarts a unit, or says what that would do.
+    fn control_unit(
+        &self,
+        _ask: ControlUnit,
+    ) -> impl Future<Output = Result<UnitPlan, Refusal>> + Send {
+        async { Err(not_here()) }
+    }
+
+    /// What a shutdown would stop, in that order.
+    fn rehearse_shutdown(&self) -> impl Future<Output = Result<Vec<String>, Refusal>> + Send {
+        async { Err(not_here()) }
+    }
+
+    /// Wipes the machine's data and reboots it, or says what would go. It may take seconds, but not as long as a client waits.
+    fn reset(&self, _ask: Reset) -> impl Future<Output = Result<ResetPlan, Refusal>> + Send {
+        async { Err(not_here()) }
+    }
+
     /// A connection was refused or broke off; init's log is the place for it.
     fn connection_failed(&self, error: &ConnectionError);
+}
+
+/// What a service that is made for something else says.
+fn not_here() -> Refusal {
+    RefusalKind::Impossible("this machine does not do that".to_owned()).into()
 }
 
 /// How much a server puts up with.
@@ -129,7 +177,7 @@ pub enum ConnectionErrorKind {
     /// The peer was silent, or did not read what it asked for.
     #[error("it was given up while {0}")]
     Slow(&'static str),
-    /// The peer spoke while it was watching events.
+    /// The peer spoke while it was following.
     #[error("it spoke out of turn")]
     OutOfTurn,
     /// A frame was broken.
@@ -264,12 +312,40 @@ async fn converse<S: Service>(
                 let inventory = service.inventory().await.map(Box::new);
                 writer.answer(inventory.map(Reply::Inventory)).await?;
             }
+            Some(Request::ExportGraph) => match service.export_graph().await {
+                Ok(graph) => writer.graph(&graph).await?,
+                Err(refusal) => writer.answer(Err(refusal)).await?,
+            },
+            Some(Request::Unit(name)) => {
+                writer.answer(service.unit(name).await.map(Box::new).map(Reply::Unit)).await?;
+            }
+            Some(Request::ControlUnit(ask)) => {
+                writer.answer(service.control_unit(ask).await.map(Reply::Planned)).await?;
+            }
+            Some(Request::RehearseShutdown) => {
+                writer.answer(service.rehearse_shutdown().await.map(Reply::Stops)).await?;
+            }
+            Some(Request::Reset(ask)) => {
+                writer.answer(service.reset(ask).await.map(Reply::Reset)).await?;
+            }
             Some(Request::WatchEvents { from_seq, follow }) => {
                 tokio::select! {
                     done = writer.events(service.events(), from_seq, follow) => done?,
                     gone = hung_up(&mut reader) => return gone,
                 }
             }
+            Some(Request::ReadLogs(query)) => match service.logs(&query) {
+                Ok(source) => tokio::select! {
+                    done = writer.logs(source, query.follow) => done?,
+                    gone = hung_up(&mut reader) => return gone,
+                },
+                Err(refusal) => writer.answer(Err(refusal)).await?,
+            },
+            Some(Request::Boot) => writer.answer(service.boot().await.map(Reply::Boot)).await?,
+            Some(Request::Trace) => match service.trace().await {
+                Ok(trace) => writer.trace(&trace).await?,
+                Err(refusal) => writer.answer(Err(refusal)).await?,
+            },
             Some(Request::Shutdown(how)) => {
                 writer.answer(service.shutdown(how).await.map(|()| Reply::ShuttingDown)).await?;
             }
@@ -277,7 +353,7 @@ async fn converse<S: Service>(
     }
 }
 
-/// Waits until the peer hangs up. A watcher has nothing to say.
+/// Waits until the peer hangs up. Whoever follows has nothing to say.
 async fn hung_up(reader: &mut (impl AsyncRead + Unpin)) -> Result<(), ConnectionErrorKind> {
     match reader.read(&mut [0]).await {
         Ok(0) => Ok(()),
@@ -323,6 +399,20 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
         Ok(())
     }
 
+    /// Writes a graph in as many frames as it takes; an empty one is an answer too.
+    async fn graph(&mut self, graph: &[u8]) -> Result<(), ConnectionErrorKind> {
+        let mut rest = graph;
+        loop {
+            let (piece, after) = rest.split_at(rest.len().min(MAX_FRAME / 2));
+            let more = !after.is_empty();
+            self.answer(Ok(Reply::Graph { piece: piece.to_vec(), more })).await?;
+            if !more {
+                return Ok(());
+            }
+            rest = after;
+        }
+    }
+
     async fn events(
         &mut self,
         log: &EventLog,
@@ -339,6 +429,42 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
                         .await?;
                 }
                 Err(refusal) => return self.answer(Err(refusal)).await,
+            }
+        }
+    }
+}
+
+impl<W: AsyncWrite + Unpin> Writer<W> {
+    async fn logs(
+        &mut self,
+        mut source: Box<dyn LogSource>,
+        follow: bool,
+    ) -> Result<(), ConnectionErrorKind> {
+        // Made before the first reading, so that a line between the two is not slept through.
+        let mut changes = source.changes();
+        loop {
+            changes.mark_unchanged();
+            let LogBatch { now_ms, dropped, lines, next } = source.read();
+            if !lines.is_empty() {
+                self.write(&Reply::Logs { now_ms, dropped, lines, next }).await?;
+            } else if !follow || changes.changed().await.is_err() {
+                return self.write(&Reply::LogsEnd).await;
+            }
+        }
+    }
+
+    /// Writes a trace in as many frames as it takes.
+    async fn trace(&mut self, trace: &[u8]) -> Result<(), ConnectionErrorKind> {
+        /// Half of what a frame may carry.
+        const PIECE: usize = MAX_FRAME / 2;
+
+        let mut pieces = trace.chunks(PIECE).peekable();
+        loop {
+            let piece = pieces.next().unwrap_or_default().to_vec();
+            let more = pieces.peek().is_some();
+            self.write(&Reply::Trace { piece, more }).await?;
+            if !more {
+                return Ok(());
             }
         }
     }

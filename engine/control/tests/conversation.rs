@@ -10,16 +10,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keel_control::{
-    Address, BootReport, Control, ControlError, ControlErrorKind, CriticalUnit, Degraded, EventLog,
-    GoalState, Happened, Inventory, InventoryDisk, InventoryDriver, InventoryLink,
-    InventoryPartition, Limits, Link, MAX_FRAME, Refusal, RefusalKind, Service, Shutdown, Status,
-    Unit, UnitList, UnitState,
+    Address, BootRecord, BootReport, Control, ControlError, ControlErrorKind, CriticalUnit,
+    Degraded, EventLog, GoalState, Happened, Inventory, InventoryDisk, InventoryDriver,
+    InventoryLink, InventoryPartition, Limits, Link, LogBatch, LogLine, LogQuery, LogSource,
+    MAX_FRAME, Refusal, RefusalKind, Service, Shutdown, Status, Unit, UnitList, UnitState,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 /// A machine that is always the same, and tells the test which connections failed.
@@ -27,6 +27,8 @@ struct Machine {
     units: usize,
     description: String,
     log: EventLog,
+    /// The number of the last line.
+    lines: watch::Sender<u64>,
     failures: mpsc::UnboundedSender<String>,
     shutdowns: mpsc::UnboundedSender<Shutdown>,
 }
@@ -49,6 +51,21 @@ impl Service for Machine {
         &self.log
     }
 
+    fn logs(&self, query: &LogQuery) -> Result<Box<dyn LogSource>, Refusal> {
+        if query.from_seq > 1000 {
+            return Err(RefusalKind::NoLine { asked: query.from_seq, next: 1 }.into());
+        }
+        Ok(Box::new(Count { next: query.from_seq.max(1), last: self.lines.subscribe() }))
+    }
+
+    async fn boot(&self) -> Result<BootRecord, Refusal> {
+        Ok(boot())
+    }
+
+    async fn trace(&self) -> Result<Vec<u8>, Refusal> {
+        Ok(self.description.clone().into_bytes())
+    }
+
     async fn shutdown(&self, how: Shutdown) -> Result<(), Refusal> {
         if how == Shutdown::Halt {
             return Err(RefusalKind::Stopping.into());
@@ -61,6 +78,43 @@ impl Service for Machine {
     fn connection_failed(&self, error: &keel_control::ConnectionError) {
         // A test that does not look at failures may be over by now.
         let _ = self.failures.send(error.kind.to_string());
+    }
+}
+
+/// Lines up to the number that the test sets, ten at a time.
+struct Count {
+    next: u64,
+    last: watch::Receiver<u64>,
+}
+
+impl LogSource for Count {
+    fn read(&mut self) -> LogBatch {
+        let end = (*self.last.borrow() + 1).clamp(self.next, self.next + 10);
+        let lines = (self.next..end).map(line).collect();
+        self.next = end;
+        LogBatch { now_ms: 9000, dropped: 3, lines, next: end }
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.last.clone()
+    }
+}
+
+fn line(seq: u64) -> LogLine {
+    let (unit, text) = ("web".to_owned(), format!("line {seq}"));
+    LogLine { seq, at_ms: seq, unit, text, cut: false }
+}
+
+fn boot() -> BootRecord {
+    BootRecord {
+        id: "0f".repeat(16),
+        began_ms: 1_700_000_000_000,
+        recorded_ms: 1_700_000_001_000,
+        goal: "boot".to_owned(),
+        state: GoalState::Reached,
+        total_us: Some(2_100_000),
+        digest: "ab".repeat(32),
+        ended: Some(Shutdown::Reboot),
     }
 }
 
@@ -176,6 +230,7 @@ impl Server {
             units,
             description: description.to_owned(),
             log: EventLog::new(4),
+            lines: watch::Sender::new(0),
             failures: failures_in,
             shutdowns: shutdowns_in,
         });
@@ -230,7 +285,7 @@ fn impatient() -> Limits {
 
 /// A good hello as it goes over the wire.
 fn hello() -> Vec<u8> {
-    hello_of_version(2)
+    hello_of_version(3)
 }
 
 fn hello_of_version(version: u8) -> Vec<u8> {
@@ -312,6 +367,42 @@ async fn events_come_in_order_and_losses_are_counted() {
     let mut other_boot = server.connect().await.unwrap().watch(500, true).await.unwrap();
     let error = other_boot.next().await.unwrap_err();
     assert!(error.to_string().contains("event 500 has not happened, the next one is 8"), "{error}");
+}
+
+#[tokio::test]
+async fn lines_come_in_order_and_a_reader_that_follows_waits_for_more() {
+    let server = Server::start(Limits::default());
+    server.machine.lines.send_replace(15);
+    let read = async |from_seq, follow| {
+        let query = LogQuery { from_seq, follow, ..LogQuery::default() };
+        server.connect().await.unwrap().read_logs(query).await.unwrap()
+    };
+    let mut past = read(0, false).await;
+    let first = past.next().await.unwrap().unwrap();
+    assert_eq!((first.now_ms, first.dropped, first.next), (9000, 3, 11));
+    assert_eq!(first.lines, (1..=10).map(line).collect::<Vec<_>>());
+    assert_eq!(past.next().await.unwrap().unwrap().lines.len(), 5);
+    assert_eq!(past.next().await.unwrap(), None, "without follow it ends with the newest");
+
+    let mut follows = read(16, true).await;
+    // Whether it reads before or after this, it misses nothing.
+    server.machine.lines.send_replace(16);
+    assert_eq!(follows.next().await.unwrap().unwrap().lines, [line(16)]);
+    server.machine.lines.send_replace(18);
+    assert_eq!(follows.next().await.unwrap().unwrap().lines, [line(17), line(18)]);
+
+    let error = read(2000, true).await.next().await.unwrap_err();
+    assert!(error.to_string().contains("line 2000 has not been written"), "{error}");
+}
+
+#[tokio::test]
+async fn a_boot_and_its_trace() {
+    for length in [0, 10, MAX_FRAME / 2, MAX_FRAME * 3 + 1] {
+        let server = Server::with_units(Limits::default(), 1, &"x".repeat(length));
+        let mut control = server.connect().await.unwrap();
+        assert_eq!(control.trace().await.unwrap().len(), length);
+        assert_eq!(control.boot().await.unwrap(), boot());
+    }
 }
 
 #[tokio::test]
@@ -405,7 +496,7 @@ async fn broken_speech_ends_that_connection_alone() {
             "cannot read a frame: 1195725856 bytes are more than the 1048576 allowed",
         ),
         (&[&frame(b"ssh!\x01\x00")], "it does not speak this protocol"),
-        (&[&hello_of_version(9)], "it speaks version 9, not 2"),
+        (&[&hello_of_version(9)], "it speaks version 9, not 3"),
         (
             &[b"\xff\xff\xff\xff"],
             "cannot read a frame: 4294967295 bytes are more than the 1048576 allowed",
@@ -442,7 +533,7 @@ async fn a_client_names_what_is_wrong_with_the_other_side() {
         (b"", "init closed the connection"),
         (&frame(b"ssh!\x01\x00\x01"), "the other side does not speak this protocol"),
         (b"\0\0\0\x02\0", "cannot read a frame: the stream ended after 1 of 2 bytes"),
-        (&greeting, "init is other 0.9\0 and speaks version 7, not 2"),
+        (&greeting, "init is other 0.9\0 and speaks version 7, not 3"),
     ];
     for (answer, expect) in answers {
         let (connected, ()) = tokio::join!(Control::connect(&path), async {

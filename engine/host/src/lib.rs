@@ -14,5 +14,6 @@ pub mod namespace;
 pub mod net;
 pub mod power;
 pub mod process;
+pub mod record;
 pub mod sysctl;
 pub mod tool;

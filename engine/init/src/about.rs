@@ -1,11 +1,12 @@
 //! What this machine is called, and where it can be reached. Read when it is asked for: it changes while the machine runs.
 
 use std::fs;
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use keel_control::{Address, Link};
+use keel_control::{Address, Link, is_boot_id};
 use nix::ifaddrs::getifaddrs;
 use nix::net::if_::InterfaceFlags;
 use nix::sys::socket::SockaddrStorage;
@@ -36,6 +37,19 @@ pub(crate) fn since_kernel() -> Option<Duration> {
     nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).ok().map(Duration::from)
 }
 
+/// The id of this boot: the kernel's, 32 hexadecimal digits. A PID namespace is no boot of the kernel, and has one of its own.
+pub(crate) fn boot_id(machine: bool) -> String {
+    let _look = crate::rootfs::ProcPeek::new();
+    let kernels = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    let kernels = kernels.trim().replace('-', "");
+    if machine && is_boot_id(&kernels) {
+        return kernels;
+    }
+    // The keys of a `RandomState` are random.
+    let [one, two] = [0; 2].map(|_: u8| RandomState::new().hash_one(()));
+    format!("{one:016x}{two:016x}")
+}
+
 /// How many processors there are.
 pub(crate) fn processors() -> Option<u32> {
     let processors = std::thread::available_parallelism().ok()?;
@@ -54,7 +68,8 @@ pub(crate) async fn fingerprint(patience: Duration) -> Option<String> {
     tokio::time::timeout(patience, tokio::task::spawn_blocking(read)).await.ok()?.ok()?
 }
 
-fn one_line(path: &Path) -> Option<String> {
+/// What a file says that holds one line.
+pub(crate) fn one_line(path: &Path) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     let line = text.trim();
     (!line.is_empty() && !line.contains('\n')).then(|| line.to_owned())
@@ -118,6 +133,13 @@ mod tests {
         check("fe80::1", false);
         check("::1", false);
         check("fd00::5", true);
+    }
+
+    #[test]
+    fn every_boot_has_an_id() {
+        assert!(is_boot_id(&boot_id(true)) && is_boot_id(&boot_id(false)));
+        assert_eq!(boot_id(true), boot_id(true));
+        assert_ne!(boot_id(false), boot_id(false));
     }
 
     #[test]

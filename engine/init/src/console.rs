@@ -4,6 +4,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use keel_control::GoalState;
 use keel_plan::{Blame, Class, Ending, State, Transaction, Transition, Why};
 
 /// How wide the column of unit names is. A longer name pushes its own line only.
@@ -185,12 +186,21 @@ impl Summary {
     }
 
     /// How the boot ended, in the word that traces have for it.
-    fn outcome(&self) -> Ending {
+    pub(crate) fn outcome(&self) -> Ending {
         match (self.reached, self.degraded.is_empty()) {
             _ if self.emergency => Ending::Emergency,
             (true, true) => Ending::Reached,
             (true, false) => Ending::Degraded,
             (false, _) => Ending::Missed,
+        }
+    }
+
+    /// How the goal stands with that.
+    pub(crate) fn state(&self) -> GoalState {
+        match self.outcome() {
+            Ending::Emergency => GoalState::Emergency,
+            Ending::Reached => GoalState::Reached,
+            _ => GoalState::Degraded,
         }
     }
 

@@ -6,22 +6,42 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keel_control::{
-    ConnectionError, EventLog, Inventory, Limits, Refusal, RefusalKind, Service, Shutdown, Status,
-    UnitList, bind, serve,
+    BootRecord, ConnectionError, ControlUnit, EventLog, Inventory, Limits, LogQuery, LogSource,
+    Refusal, RefusalKind, Reset, ResetPlan, Service, Shutdown, Status, UnitDetail, UnitList,
+    UnitPlan, bind, serve,
 };
 use keel_host::disk::inventory::Roots;
+use keel_host::disk::wipe::{self, Condemned};
 use keel_host::inventory::Inventories;
-use keel_plan::ShutdownKind;
-use tokio::sync::{mpsc, oneshot};
+use keel_plan::export::Export;
+use keel_plan::{BootGraph, ShutdownKind, State, Trace, Transaction};
+use tokio::sync::{Mutex, mpsc, oneshot};
 
-use crate::inventory;
+use crate::logs::Logs;
+use crate::operate::Data;
 use crate::screen::Screen;
+use crate::{inventory, losses, recorder};
 
 /// A question to the owner of the state.
 pub(crate) enum Question {
     Status(oneshot::Sender<Status>),
     Units(oneshot::Sender<UnitList>),
     Shutdown(ShutdownKind, oneshot::Sender<Result<(), Refusal>>),
+    Boot(oneshot::Sender<BootRecord>),
+    Trace(oneshot::Sender<Trace>),
+    Graph(oneshot::Sender<Snapshot>),
+    Unit(String, oneshot::Sender<Result<UnitDetail, Refusal>>),
+    ControlUnit(ControlUnit, oneshot::Sender<Result<UnitPlan, Refusal>>),
+    RehearseShutdown(oneshot::Sender<Result<Vec<String>, Refusal>>),
+    Data(oneshot::Sender<Result<Data, Refusal>>),
+    Reset(Condemned, oneshot::Sender<Result<(), Refusal>>),
+}
+
+/// The graph and how its units stand at one moment.
+pub(crate) struct Snapshot {
+    pub(crate) graph: Arc<BootGraph>,
+    pub(crate) transaction: Arc<Transaction>,
+    pub(crate) states: Vec<State>,
 }
 
 /// Questions that wait for the owner. He answers each in microseconds.
@@ -34,18 +54,23 @@ const LOOK: Duration = Duration::from_secs(5);
 pub(crate) struct Answers {
     questions: mpsc::Sender<Question>,
     inventories: Inventories,
+    /// What takes a thread and some time, one at a time: PID 1 is not there to compute.
+    slow: Mutex<()>,
     events: Arc<EventLog>,
+    logs: Logs,
     screen: Screen,
 }
 
 /// The two ends: one answers connections, the other is the owner's.
 pub(crate) fn channel(
     events: Arc<EventLog>,
+    logs: Logs,
     screen: Screen,
 ) -> (Arc<Answers>, mpsc::Receiver<Question>) {
     let (questions, asked) = mpsc::channel(WAITING);
     let inventories = Inventories::new(Roots::default());
-    (Arc::new(Answers { questions, inventories, events, screen }), asked)
+    let slow = Mutex::default();
+    (Arc::new(Answers { questions, inventories, slow, events, logs, screen }), asked)
 }
 
 impl Answers {
@@ -86,6 +111,19 @@ impl Service for Answers {
         &self.events
     }
 
+    /// Lines are no state of the owner either: units write into buffers of their own.
+    fn logs(&self, query: &LogQuery) -> Result<Box<dyn LogSource>, Refusal> {
+        self.logs.read(query)
+    }
+
+    async fn boot(&self) -> Result<BootRecord, Refusal> {
+        self.ask(Question::Boot).await
+    }
+
+    async fn trace(&self) -> Result<Vec<u8>, Refusal> {
+        Ok(recorder::trace_json(self.ask(Question::Trace).await?).into_bytes())
+    }
+
     async fn shutdown(&self, how: Shutdown) -> Result<(), Refusal> {
         let kind = match how {
             Shutdown::Reboot => ShutdownKind::Reboot,
@@ -95,7 +133,63 @@ impl Service for Answers {
         self.ask(|tell| Question::Shutdown(kind, tell)).await?
     }
 
+    async fn export_graph(&self) -> Result<Vec<u8>, Refusal> {
+        let _turn = self.slow.lock().await;
+        let Snapshot { graph, transaction, states } = self.ask(Question::Graph).await?;
+        off_thread(move || {
+            let mut export = Export::new(&graph, &transaction);
+            for (unit, state) in export.units.iter_mut().zip(states) {
+                unit.state = Some(state.to_string());
+            }
+            serde_json::to_vec(&export)
+                .map_err(|error| RefusalKind::Internal(error.to_string()).into())
+        })
+        .await
+    }
+
+    async fn unit(&self, name: String) -> Result<UnitDetail, Refusal> {
+        self.ask(|tell| Question::Unit(name, tell)).await?
+    }
+
+    async fn control_unit(&self, ask: ControlUnit) -> Result<UnitPlan, Refusal> {
+        self.ask(|tell| Question::ControlUnit(ask, tell)).await?
+    }
+
+    async fn rehearse_shutdown(&self) -> Result<Vec<String>, Refusal> {
+        self.ask(Question::RehearseShutdown).await?
+    }
+
+    async fn reset(&self, ask: Reset) -> Result<ResetPlan, Refusal> {
+        let _turn = self.slow.lock().await;
+        let Data { stops, label, target, machine_id, roots } = self.ask(Question::Data).await??;
+        let confirm = ask.confirm.filter(|_| !ask.dry_run);
+        let confirmed = confirm.is_some() && confirm == machine_id;
+        if !ask.dry_run && !confirmed {
+            return Err(RefusalKind::Unconfirmed.into());
+        }
+        let found = off_thread(move || {
+            let condemned = wipe::condemn(&label, &roots).map_err(|error| {
+                RefusalKind::Impossible(format!("there is nothing to wipe: {error}"))
+            })?;
+            let losses = losses::losses(&condemned, &target);
+            Ok((condemned, losses))
+        });
+        let (condemned, losses) = found.await?;
+        if !ask.dry_run {
+            self.ask(|tell| Question::Reset(condemned, tell)).await??;
+        }
+        Ok(ResetPlan { stops, losses })
+    }
+
     fn connection_failed(&self, error: &ConnectionError) {
         self.screen.line(error.to_string());
     }
+}
+
+/// Does what takes time on a thread of its own.
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| Err(RefusalKind::Internal(error.to_string()).into()))
 }

@@ -55,7 +55,7 @@ fn whole_life(started: Instant, screen: &Screen) -> Result<Infallible, String> {
         let mut requests = signals::listen(rootfs::is_machine())
             .map_err(|error| format!("cannot listen for signals: {error}"))?;
         let run = |boot| Run::new(boot, arguments.clone(), reaper.clone(), screen.clone(), started);
-        let how = match boot::load(&arguments) {
+        let (how, condemned) = match boot::load(&arguments) {
             Loaded::Whole(boot) => run(boot).until_down(requests).await,
             Loaded::Rescue(boot, why) => {
                 emergency(&why, screen);
@@ -69,10 +69,10 @@ fn whole_life(started: Instant, screen: &Screen) -> Result<Infallible, String> {
             Loaded::Nothing(why) => {
                 emergency(&why, screen);
                 // The senders live as long as the runtime.
-                requests.recv().await.unwrap_or(ShutdownKind::Halt)
+                (requests.recv().await.unwrap_or(ShutdownKind::Halt), None)
             }
         };
-        let errno = teardown::end(how, &reaper, inherited, screen).await;
+        let errno = teardown::end(how, condemned, &reaper, inherited, screen).await;
         Err(format!("the kernel refuses to end the machine: {}", errno.desc()))
     })
 }

@@ -7,21 +7,24 @@ use std::time::{Duration, Instant};
 
 use keel_control::{EventLog, GoalState, Happened, Refusal, RefusalKind, SOCKET};
 use keel_exec::{Executor, Happening};
+use keel_host::disk::wipe::Condemned;
 use keel_host::machine::{Machine, Places};
 use keel_host::module::Options;
 use keel_host::process::Reaper;
 use keel_plan::{
-    BootGraph, MOST_SPANS, Outcome, REPORT, SPAN, Shortfall, ShutdownKind, State, Transaction,
-    Transition, UnitId, UnitTrace, Why,
+    Blame, BootGraph, MOST_SPANS, Outcome, REPORT, SPAN, Shortfall, ShutdownKind, State,
+    Transaction, Transition, UnitId, Why,
 };
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 
 use crate::arguments::Arguments;
 use crate::boot::Boot;
 use crate::console::{self, Line, Summary, Verdict};
-use crate::control::{self, Answers, Question};
+use crate::control::{self, Answers, Question, Snapshot};
+use crate::logs::Logs;
+use crate::recorder::Recorder;
 use crate::screen::Screen;
-use crate::{about, rootfs, status};
+use crate::{about, operate, record, rootfs, status};
 
 /// How many lines of its output a failed unit is shown with.
 const LAST_WORDS: usize = 8;
@@ -34,12 +37,20 @@ const FINGERPRINT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A machine from its first unit to its last.
 pub(crate) struct Run {
-    pub(crate) graph: BootGraph,
+    pub(crate) graph: Arc<BootGraph>,
     pub(crate) transaction: Arc<Transaction>,
     pub(crate) executor: Executor<Machine>,
     pub(crate) goal_state: GoalState,
     /// How the boot went, once it is over.
     pub(crate) summary: Option<Summary>,
+    /// The partition that is wiped once everything is down.
+    condemned: Option<Condemned>,
+    /// The boot's id.
+    pub(crate) id: String,
+    /// How the machine goes down, once that is decided.
+    pub(crate) ending: Option<ShutdownKind>,
+    recorder: Recorder,
+    recorder_says: UnboundedReceiver<String>,
     /// When the newest activation of each unit began.
     began: HashMap<UnitId, Duration>,
     questions: Receiver<Question>,
@@ -65,13 +76,23 @@ impl Run {
         let places = Places { modules: modules.unwrap_or_default(), ..Places::default() };
         let machine = Machine::new(units, places, reaper);
         let events = Arc::new(EventLog::new(EVENTS));
-        let (answers, questions) = control::channel(events.clone(), screen.clone());
+        let journal = machine.journal().clone();
+        let names = graph.ids().map(|id| graph.unit(id).name.to_string()).collect();
+        let logs = Logs::new(journal.clone(), started, names);
+        let (answers, questions) = control::channel(events.clone(), logs, screen.clone());
+        let (recorder, recorder_says) = Recorder::start(journal, started);
+        machine.before_unmount(recorder.storage().to_owned(), recorder.last_words());
         Self {
             executor: Executor::new(transaction.clone(), machine, seed(), started.into()),
-            graph,
+            graph: Arc::new(graph),
             transaction,
             goal_state: GoalState::Booting,
             summary: None,
+            condemned: None,
+            id: about::boot_id(rootfs::is_machine()),
+            ending: None,
+            recorder,
+            recorder_says,
             began: HashMap::new(),
             questions,
             answers: Some(answers),
@@ -87,17 +108,21 @@ impl Run {
         self
     }
 
-    /// Runs the machine until everything is down, and says how it is to end.
+    /// Runs the machine until everything is down, and says how it is to end, and what is to be wiped before.
     pub(crate) async fn until_down(
         mut self,
         mut requests: UnboundedReceiver<ShutdownKind>,
-    ) -> ShutdownKind {
+    ) -> (ShutdownKind, Option<Condemned>) {
         loop {
             tokio::select! {
                 happening = self.executor.next() => match happening {
-                    Happening::Down(kind) => return kind,
+                    Happening::Down(kind) => {
+                        self.last_words();
+                        return (kind, self.condemned);
+                    }
                     happening => self.hear(happening).await,
                 },
+                Some(text) = self.recorder_says.recv() => self.fact(None, text),
                 Some(question) = self.questions.recv() => self.answer(question),
                 Some(kind) = requests.recv() => self.shut_down(kind),
             }
@@ -122,8 +147,7 @@ impl Run {
             Happening::Reboot { unit, why } => {
                 let text = format!("rebooting, as its failure policy says: {}", sentence(&why));
                 self.fact(Some(unit), text);
-                self.executor.host().going_down();
-                self.goal(GoalState::Stopping, None);
+                self.going_down(ShutdownKind::Reboot);
             }
             Happening::Finished(outcome) => self.finish(&outcome).await,
             // The loop has seen to it.
@@ -153,10 +177,25 @@ impl Run {
                 why: Some(why),
             },
         );
+        self.remember(transition);
         if transition.to == State::Activating || self.answers.is_none() {
             return;
         }
         self.listen_when_possible();
+    }
+
+    /// A failure is worth a record, and so is what could not be recorded before there was storage.
+    fn remember(&mut self, transition: &Transition) {
+        match transition.to {
+            State::Failed(Blame::Own) => self.recorder.record(record::snapshot(self)),
+            State::Active(_) => {
+                let storage = self.executor.host().mount_at(self.recorder.storage());
+                if storage == Some(transition.unit) {
+                    self.recorder.storage_is_there();
+                }
+            }
+            _ => {}
+        }
     }
 
     /// When the activation that this change is about began.
@@ -186,21 +225,71 @@ impl Run {
         match question {
             Question::Status(tell) => drop(tell.send(status::status(self))),
             Question::Units(tell) => drop(tell.send(status::units(self))),
+            Question::Boot(tell) => drop(tell.send(record::boot(self))),
+            Question::Trace(tell) => drop(tell.send(record::trace(self))),
             Question::Shutdown(kind, tell) => {
-                let stopping = self.goal_state == GoalState::Stopping;
-                let answer =
-                    if stopping { Err(Refusal::from(RefusalKind::Stopping)) } else { Ok(()) };
-                drop(tell.send(answer));
+                drop(tell.send(self.goes_on()));
                 self.shut_down(kind);
+            }
+            Question::Graph(tell) => drop(tell.send(self.snapshot())),
+            Question::Unit(name, tell) => drop(tell.send(operate::unit(self, &name))),
+            Question::ControlUnit(ask, tell) => {
+                drop(tell.send(operate::control_unit(self, &ask)));
+            }
+            Question::RehearseShutdown(tell) => drop(tell.send(operate::stops(self))),
+            Question::Data(tell) => drop(tell.send(operate::data(self))),
+            Question::Reset(condemned, tell) => {
+                let answer = self.goes_on();
+                if answer.is_ok() {
+                    self.fact(None, format!("resetting: {} will be wiped", condemned.label));
+                    self.condemned = Some(condemned);
+                }
+                drop(tell.send(answer));
+                self.shut_down(ShutdownKind::Reboot);
             }
         }
     }
 
+    /// Whether the machine is not on its way down already.
+    fn goes_on(&self) -> Result<(), Refusal> {
+        if self.is_stopping() { Err(RefusalKind::Stopping.into()) } else { Ok(()) }
+    }
+
+    /// Whether the machine goes down.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.goal_state == GoalState::Stopping
+    }
+
+    /// The graph, and how its units stand.
+    fn snapshot(&self) -> Snapshot {
+        let scheduler = self.executor.scheduler();
+        Snapshot {
+            graph: self.graph.clone(),
+            transaction: self.transaction.clone(),
+            states: self.graph.ids().map(|id| scheduler.state(id)).collect(),
+        }
+    }
+
     fn shut_down(&mut self, kind: ShutdownKind) {
-        if self.goal_state != GoalState::Stopping {
-            self.goal(GoalState::Stopping, None);
-            self.executor.host().going_down();
+        if !self.is_stopping() {
+            self.going_down(kind);
             self.executor.shut_down(kind);
+        }
+    }
+
+    fn going_down(&mut self, kind: ShutdownKind) {
+        self.goal(GoalState::Stopping, None);
+        self.ending = Some(kind);
+        self.recorder.record(record::snapshot(self));
+        self.executor.host().going_down();
+    }
+
+    /// What is not on a disk by now is lost, and the console is where that is read.
+    fn last_words(&self) {
+        if self.recorder.had_no_storage() {
+            let storage = self.recorder.storage().display();
+            let text = format!("there is no record of this boot: nothing was mounted at {storage}");
+            self.screen.line(console::note(self.now(), &text));
         }
     }
 
@@ -218,31 +307,15 @@ impl Run {
             self.show_spans();
             self.screen.line(format!("{REPORT}{}", summary.json()));
         }
-        let state = match (self.goal_state, outcome.reached && summary.degraded.is_empty()) {
-            (GoalState::Emergency, _) => GoalState::Emergency,
-            (_, true) => GoalState::Reached,
-            (_, false) => GoalState::Degraded,
-        };
+        let state = summary.state();
         self.summary = Some(summary);
         self.goal(state, None);
+        self.recorder.record(record::snapshot(self));
     }
 
     /// How each unit came up, one line each, ahead of the report: what `osctl boot` makes a trace of.
     fn show_spans(&self) {
-        let scheduler = self.executor.scheduler();
-        let spans = self.executor.timeline().spans();
-        // The goal first: without it nothing can be made of the others, and its job is the last.
-        let goal = self.transaction.goal();
-        let others = self.transaction.jobs().iter().map(|job| job.unit).filter(|id| *id != goal);
-        let spans = std::iter::once(goal).chain(others).filter_map(|id| {
-            let span = &spans[id.index()];
-            let status = scheduler.status(span.unit);
-            let skipped = (span.state == State::Skipped).then_some(&status.why);
-            let failed = status.trouble.as_ref().filter(|_| !span.state.is_active());
-            let why = failed.or(skipped).map(|why| why.describe(&self.transaction).to_string());
-            UnitTrace::new(&self.graph, span, why)
-        });
-        for span in spans.take(MOST_SPANS) {
+        for span in record::units(self).take(MOST_SPANS) {
             self.screen.line(format!("{SPAN}{}", span.json()));
         }
     }

@@ -16,7 +16,7 @@ pub(crate) fn millis(duration: Duration) -> u64 {
 }
 
 /// Microseconds, as they travel.
-fn micros(duration: Duration) -> u64 {
+pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
@@ -75,7 +75,8 @@ pub(crate) fn units(run: &Run) -> UnitList {
     }
 }
 
-fn unit(run: &Run, id: UnitId) -> Unit {
+/// One unit.
+pub(crate) fn unit(run: &Run, id: UnitId) -> Unit {
     let unit = run.graph.unit(id);
     let status = run.executor.scheduler().status(id);
     let span = &run.executor.timeline().spans()[id.index()];

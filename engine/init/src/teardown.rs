@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use keel_host::disk::wipe::Condemned;
 use keel_host::mount::table::{self, Mounted};
 use keel_host::process::Reaper;
 use keel_plan::ShutdownKind;
@@ -43,6 +44,7 @@ impl Inherited {
 /// Ends everything. Comes back only when the kernel refuses.
 pub(crate) async fn end(
     kind: ShutdownKind,
+    condemned: Option<Condemned>,
     reaper: &Reaper,
     inherited: Inherited,
     screen: &Screen,
@@ -53,6 +55,12 @@ pub(crate) async fn end(
         sync();
         unmount_all(&inherited, &telling);
         sync();
+        if let Some(condemned) = condemned {
+            telling.line(match condemned.wipe() {
+                Ok(()) => format!("{} is wiped.", condemned.label),
+                Err(error) => format!("NOT WIPED: {}", told(&error)),
+            });
+        }
     };
     if !is_done_within(DISK_PATIENCE, write_out).await {
         screen.line("A disk does not answer; going on without it.");
@@ -70,6 +78,12 @@ pub(crate) async fn end(
         ShutdownKind::Halt => RebootMode::RB_HALT_SYSTEM,
     });
     errno
+}
+
+/// An error with all that lies below it.
+fn told(error: &dyn std::error::Error) -> String {
+    let below = std::iter::successors(error.source(), |error| error.source());
+    below.fold(error.to_string(), |told, cause| format!("{told}: {cause}"))
 }
 
 /// Asks every process but ourselves to end, waits, and kills those that did not.

@@ -9,6 +9,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
+use keel_control::{
+    Control, ControlError, ControlErrorKind, ControlUnit, Reset, UnitPlan, UnitState, UnitVerb,
+};
+
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -141,6 +145,12 @@ impl Machine {
 
     fn shared(&self, file: &str) -> PathBuf {
         self.directory.path().join(file)
+    }
+
+    /// A shared file as the machine sees it, with what it has mounted there.
+    fn in_namespace(&self, file: &str) -> PathBuf {
+        let root = format!("/proc/{}/root{}", self.init, self.directory.path().display());
+        PathBuf::from(root).join(file)
     }
 
     fn read(&self, file: &str) -> String {
@@ -617,6 +627,18 @@ impl Loop {
         Self(String::from_utf8_lossy(&attached.stdout).trim().to_owned())
     }
 
+    /// A disk with nothing on it.
+    fn blank(directory: &std::path::Path, size: u64) -> Self {
+        let file = directory.join("disk");
+        fs::File::create(&file).and_then(|file| file.set_len(size)).expect("a file");
+        let attached = Command::new("losetup")
+            .args(["--find", "--show"])
+            .arg(&file)
+            .output()
+            .expect("losetup");
+        Self(String::from_utf8_lossy(&attached.stdout).trim().to_owned())
+    }
+
     /// What the superblock says of it.
     fn superblock(&self) -> String {
         let output = Command::new("dumpe2fs").args(["-h", &self.0]).output().expect("dumpe2fs");
@@ -626,6 +648,7 @@ impl Loop {
 
 impl Drop for Loop {
     fn drop(&mut self) {
+        let _ = Command::new("delpart").args([&self.0, "1"]).stderr(Stdio::null()).status();
         let _ = Command::new("losetup").args(["--detach", &self.0]).status();
     }
 }
@@ -670,4 +693,225 @@ fn it_is_nothing_but_pid_1() {
     let output = Command::new(env!("CARGO_BIN_EXE_keel-init")).output().expect("the binary");
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stdout).contains("PID 1"));
+}
+
+/// Asks init over its control socket, as the agent does.
+fn ask<T>(
+    machine: &Machine,
+    question: impl AsyncFnOnce(&mut Control) -> Result<T, ControlError>,
+) -> Result<T, String> {
+    let socket = PathBuf::from(format!("/proc/{}/root/run/keel/control.sock", machine.init));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        let mut control = Control::connect(&socket).await.expect("init's socket");
+        question(&mut control).await.map_err(|error| match error.kind {
+            ControlErrorKind::Refused(refusal) => refusal.kind.to_string(),
+            kind => panic!("{kind}"),
+        })
+    })
+}
+
+fn steer(machine: &Machine, unit: &str, verb: UnitVerb, dry_run: bool) -> Result<UnitPlan, String> {
+    let ask_for = ControlUnit { unit: unit.to_owned(), verb, dry_run, digest: None };
+    ask(machine, async |init| init.control_unit(ask_for).await)
+}
+
+/// A plan as `stop web! requires base`; `!` where something that runs is interrupted.
+fn told(plan: &UnitPlan) -> Vec<String> {
+    let line = |job: &keel_control::PlannedJob| {
+        let mark = if job.interrupts { "!" } else { "" };
+        // Where the unit files lie differs from run to run.
+        let why = job.why.split(": ").next().unwrap_or_default();
+        format!("{:?} {}{mark} {why}", job.verb, job.unit)
+    };
+    plan.jobs.iter().map(line).collect()
+}
+
+fn state(machine: &Machine, unit: &str) -> UnitState {
+    let detail = ask(machine, async |init| init.unit(unit.to_owned()).await);
+    detail.expect("there is such a unit").unit.state
+}
+
+fn until_state(machine: &Machine, unit: &str, wanted: UnitState) {
+    let deadline = Instant::now() + PATIENCE;
+    while state(machine, unit) != wanted {
+        assert!(Instant::now() < deadline, "{unit} does not become {wanted:?}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn units_are_explained_and_steered_as_planned() {
+    let mut machine = Machine::boot(
+        "steer",
+        &[
+            BOOT,
+            (
+                "base.toml",
+                "part-of = \"boot\"\n[service]\nexec = [\"/bin/sleep\", \"1000\"]\ntimeout = \"20s\"\n",
+            ),
+            (
+                "web.toml",
+                "part-of = \"boot\"\nrequires = [\"base\"]\nafter = [\"base\"]\n[service]\nexec = [\"/bin/sleep\", \"1000\"]\ntimeout = \"20s\"\n",
+            ),
+            (
+                "broken.toml",
+                "part-of = \"boot\"\n[oneshot]\nexec = [\"/bin/sh\", \"-c\", \"echo no such disk; exit 3\"]\ntimeout = \"20s\"\n",
+            ),
+            (
+                "lacking.toml",
+                "part-of = \"boot\"\nrequires = [\"broken\"]\nafter = [\"broken\"]\n[oneshot]\nexec = [\"/bin/true\"]\ntimeout = \"20s\"\n",
+            ),
+            (
+                "mount.proc.toml",
+                "part-of = \"boot\"\n[mount]\nsource = \"proc\"\ntarget = \"/proc\"\nfstype = \"proc\"\ntimeout = \"5s\"\n",
+            ),
+            (
+                "file.secret.toml",
+                "part-of = \"boot\"\n[file]\npath = \"{dir}/secret\"\nsecret = true\ncontent = \"hunter2\"\ntimeout = \"5s\"\n",
+            ),
+        ],
+    );
+    let report = machine.report();
+
+    let graph = ask(&machine, async |init| init.export_graph().await).expect("a graph");
+    let text = String::from_utf8(graph).expect("JSON");
+    assert!(!text.contains("hunter2"), "a secret in an exported graph");
+    let graph: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(graph["digest"], report["digest"]);
+    let of = |name: &str| {
+        let units = graph["units"].as_array().expect("units");
+        units.iter().find(|unit| unit["name"] == name).expect("the unit").clone()
+    };
+    assert_eq!(of("web")["state"], "active(running)");
+    assert_eq!(of("lacking")["state"], "failed(dependency)");
+
+    let lacking = ask(&machine, async |init| init.unit("lacking".to_owned()).await).expect("it");
+    assert_eq!(lacking.blocked_by, ["lacking", "broken"]);
+    assert_eq!(
+        lacking.last_lines.iter().map(|line| &*line.text).collect::<Vec<_>>(),
+        ["no such disk"]
+    );
+    assert!(lacking.file.ends_with("lacking.toml"), "{}", lacking.file);
+    let holds: Vec<_> = lacking.dependencies.iter().filter(|edge| edge.holds_up).collect();
+    assert!(
+        holds.iter().all(|edge| edge.unit == "broken" && edge.provenance.contains("lacking.toml:"))
+    );
+    assert!(holds.iter().any(|edge| edge.word == "requires"), "{lacking:?}");
+    let unknown = ask(&machine, async |init| init.unit("lackin".to_owned()).await);
+    assert_eq!(unknown, Err("there is no unit `lackin`; did you mean lacking?".to_owned()));
+
+    let planned = steer(&machine, "base", UnitVerb::Stop, true).expect("a plan");
+    assert_eq!(told(&planned), ["Stop web! requires base", "Stop base! asked for"]);
+    assert_eq!(state(&machine, "web"), UnitState::Running, "that was only a question");
+    assert_eq!(steer(&machine, "base", UnitVerb::Stop, false).as_ref(), Ok(&planned));
+    until_state(&machine, "base", UnitState::Inactive);
+    assert_eq!(state(&machine, "web"), UnitState::Inactive);
+    let started = steer(&machine, "web", UnitVerb::Start, false).expect("a plan");
+    assert_eq!(told(&started), ["Start base web requires it", "Start web asked for"]);
+    until_state(&machine, "web", UnitState::Running);
+    assert_eq!(told(&steer(&machine, "web", UnitVerb::Start, false).expect("a plan")), [""; 0]);
+
+    let kept = steer(&machine, "mount.proc", UnitVerb::Stop, false).expect_err("it is kept");
+    assert!(kept.starts_with("mount.proc is a filesystem of the kernel's"), "{kept}");
+    let elsewhere = ControlUnit {
+        unit: "web".to_owned(),
+        verb: UnitVerb::Stop,
+        dry_run: false,
+        digest: Some("sha256:00".to_owned()),
+    };
+    let other =
+        ask(&machine, async |init| init.control_unit(elsewhere).await).expect_err("a digest");
+    assert!(other.ends_with("and no longer sha256:00"), "{other}");
+    let nothing = Reset { dry_run: true, confirm: None };
+    let nothing = ask(&machine, async |init| init.reset(nothing).await);
+    assert_eq!(nothing, Err("this machine has no data partition".to_owned()));
+
+    let stops = ask(&machine, async |init| init.rehearse_shutdown().await).expect("an order");
+    let place = |unit: &str| stops.iter().position(|stop| stop == unit).expect("it is stopped");
+    assert!(place("web") < place("base"), "{stops:?}");
+    machine.signal("TERM");
+    assert_eq!(machine.end(), Some(SIGINT));
+}
+
+/// A data partition on a loop device, and the identity that lies on it.
+fn data_units(disk: &str, label: &str) -> Vec<(&'static str, String)> {
+    let source = format!("PARTLABEL={label}");
+    vec![
+        ("boot.toml", "description = \"goal\"\n[target]\n".to_owned()),
+        (
+            "disk.toml",
+            format!(
+                "part-of = \"boot\"\n[partition]\nlabel = \"{label}\"\ntype = \"7B1B6D1B-8E0A-4F5C-9C37-4B65656C4441\"\n\
+                 disk = {{ path = \"{disk}\" }}\ntimeout = \"20s\"\n"
+            ),
+        ),
+        (
+            "fs.toml",
+            format!(
+                "part-of = \"boot\"\nrequires = [\"partition.disk\"]\nafter = [\"partition.disk\"]\n\
+                 [filesystem]\ndevice = \"{source}\"\ntype = \"ext4\"\ntimeout = \"60s\"\n"
+            ),
+        ),
+        (
+            "data.toml",
+            format!(
+                "part-of = \"boot\"\nrequires = [\"filesystem.fs\"]\nafter = [\"filesystem.fs\"]\n\
+                 [mount]\nsource = \"{source}\"\ntarget = \"{{dir}}/data\"\nfstype = \"ext4\"\ntimeout = \"20s\"\n"
+            ),
+        ),
+        (
+            "me.toml",
+            "part-of = \"boot\"\nrequires = [\"mount.data\"]\nafter = [\"mount.data\"]\n\
+             [identity]\ndirectory = \"{dir}/data/identity\"\npublish = \"{dir}/machine-id\"\ntimeout = \"20s\"\n"
+                .to_owned(),
+        ),
+    ]
+}
+
+/// A machine that is reset stops, wipes its data partition, reboots, and comes up as another machine.
+#[test]
+fn a_reset_machine_comes_back_as_another_one() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let disk = Loop::blank(directory.path(), 300 << 20);
+    let label = format!("keel-reset-{}", std::process::id());
+    let units = data_units(&disk.0, &label);
+    let units: Vec<(&str, &str)> =
+        units.iter().map(|(file, text)| (*file, text.as_str())).collect();
+    let mut machine = Machine::boot("reset", &units);
+    let report = machine.report();
+    assert_eq!(report["degraded"], serde_json::json!([]), "{report}");
+    let id = machine.read("machine-id").trim().to_owned();
+    assert_eq!(id.len(), 32, "{id}");
+    fs::create_dir(machine.in_namespace("data/containerd"))
+        .expect("a folder on the data partition");
+
+    let reset = |dry_run, confirm: Option<&str>| {
+        let reset = Reset { dry_run, confirm: confirm.map(str::to_owned) };
+        ask(&machine, async |init| init.reset(reset).await)
+    };
+    let plan = reset(true, None).expect("a plan");
+    assert!(plan.losses[0].what.starts_with(&label), "{plan:?}");
+    assert_eq!(plan.losses[0].size.map(|size| size >> 20), Some(298), "{plan:?}");
+    let named = |folder: &str| plan.losses.iter().any(|loss| loss.what.ends_with(folder));
+    assert!(named("/data/identity") && named("/data/containerd"), "{plan:?}");
+    assert!(plan.stops.contains(&"mount.data".to_owned()), "{plan:?}");
+    for other in [None, Some(""), Some("0f3a5c7e91b24d4e8a6b0123456789ab")] {
+        let refused = reset(false, other);
+        assert_eq!(refused, Err("this machine's id was not given as confirmation".to_owned()));
+    }
+    assert_eq!(reset(false, Some(&id)).as_ref(), Ok(&plan));
+    assert_eq!(machine.end(), Some(SIGHUP), "it reboots");
+    assert!(machine.position(&["stopped", "mount.data"]) < machine.position(&["is wiped."]));
+    assert!(machine.position(&["is wiped."]) < machine.position(&["Rebooting."]));
+    drop(machine);
+
+    let mut machine = Machine::boot("reset-again", &units);
+    let report = machine.report();
+    assert_eq!(report["degraded"], serde_json::json!([]), "{report}");
+    let new = machine.read("machine-id").trim().to_owned();
+    assert!(new.len() == 32 && new != id, "{new}");
+    assert!(!machine.in_namespace("data/containerd").exists());
+    machine.signal("TERM");
+    assert_eq!(machine.end(), Some(SIGINT));
 }

@@ -39,6 +39,9 @@ pub struct Predicted {
     pub total_ms: u64,
     /// The units that decide how long it takes, in order.
     pub critical_path: Vec<String>,
+    /// The most units that are activating at one moment.
+    #[serde(default)]
+    pub side_by_side: usize,
 }
 
 /// A unit.
@@ -86,6 +89,12 @@ pub struct Unit {
     /// Whether it is on the critical path.
     #[serde(default)]
     pub critical: bool,
+    /// Whether its condition is known to be unmet: it is not begun.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub skipped: bool,
+    /// How it stands on the node that exported the graph.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
     /// Every key that is written of it, as a path: `service.stop-timeout`.
     #[serde(default)]
     pub keys: BTreeMap<String, Setting>,
@@ -153,6 +162,8 @@ impl Export {
                 up_ms: forecast.spans[id.index()].ended.filter(|_| in_boot).map(millis),
                 slack_ms: forecast.slack[id.index()].filter(|_| in_boot).map(millis),
                 critical: forecast.critical(id),
+                skipped: in_boot && forecast.spans[id.index()].began.is_none() && !is_target(unit),
+                state: None,
                 keys: settings(graph, unit),
             }
         });
@@ -176,6 +187,7 @@ impl Export {
             predicted: Predicted {
                 total_ms: millis(forecast.path.total),
                 critical_path: forecast.path.steps.iter().map(|step| name(step.unit)).collect(),
+                side_by_side: forecast.path.side_by_side,
             },
             units: units.collect(),
             edges: edges.collect(),

@@ -44,8 +44,8 @@ pub use plan::{BOOT, PlanError, compile, order, plan, pulled_in};
 pub use predict::{Basis, Prediction, UnitPrediction, difference, predict, predictions};
 pub use resolve::resolve;
 pub use scheduler::{
-    Action, Effect, Event, ExitStatus, JobResult, KILL_GRACE, Outcome, Refusal, Report, Scheduler,
-    Shortfall, ShutdownKind, Token, Transition, UnitStatus, Why,
+    Action, Because, Effect, Event, ExitStatus, JobResult, KILL_GRACE, Outcome, Planned, Refusal,
+    Report, Scheduler, Shortfall, ShutdownKind, Token, Transition, UnitStatus, Why,
 };
 pub use simulate::{Script, Simulation, drive, simulate};
 pub use slack::slack;

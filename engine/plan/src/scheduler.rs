@@ -51,6 +51,7 @@
 mod jobs;
 mod links;
 mod messages;
+mod rehearsal;
 mod reports;
 mod settle;
 mod supervise;
@@ -65,6 +66,7 @@ pub use messages::{
     Action, Effect, Event, ExitStatus, JobResult, Outcome, Refusal, Report, Shortfall,
     ShutdownKind, Token, Transition,
 };
+pub use rehearsal::{Because, Planned};
 pub use why::Why;
 
 use crate::state::{self, Desired, Illegal, State, UnitEvent};
@@ -76,6 +78,7 @@ use timers::Timers;
 pub const KILL_GRACE: Duration = Duration::from_secs(5);
 
 /// The scheduler of one machine, from boot to power-off.
+#[derive(Clone)]
 pub struct Scheduler {
     transaction: Arc<Transaction>,
     links: Arc<Links>,
@@ -109,6 +112,7 @@ enum Run {
     Finished,
 }
 
+#[derive(Clone)]
 struct Shutdown {
     kind: ShutdownKind,
     /// Asked for, while another event is being settled; or begun; or over.
@@ -123,7 +127,7 @@ enum Progress {
 }
 
 /// The two queues of the two passes. Both are empty between events.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Agenda {
     settle: VecDeque<UnitId>,
     settling: Vec<bool>,
@@ -158,6 +162,7 @@ impl Agenda {
 }
 
 /// What the scheduler knows about one unit.
+#[derive(Clone)]
 struct Row {
     state: State,
     desired: Desired,
@@ -241,6 +246,10 @@ pub struct UnitStatus {
     pub restarts: u32,
     /// The unit that holds its start or its stop.
     pub waiting_for: Option<UnitId>,
+    /// When its patience, its pause or its deadline ends, since boot: the state says which.
+    pub until: Option<Duration>,
+    /// It waits for that instant, and for no unit: the pause before its next start.
+    pub paused: bool,
 }
 
 impl Scheduler {
@@ -335,6 +344,53 @@ impl Scheduler {
             attempt: row.attempt,
             restarts: row.restarts,
             waiting_for: self.waiting_for[id.index()].filter(|_| held),
+            until: self.timers.get(id),
+            paused: row.paused,
+        }
+    }
+
+    /// The chain of units that keeps this one from being up: each waits for the next, or failed for lack of it. The last one
+    /// waits for no unit, so it is what has to be looked at. Empty for a unit that waits for no other.
+    pub fn blockers(&self, unit: UnitId) -> Vec<UnitId> {
+        let mut chain = vec![unit];
+        let mut last = unit;
+        // What waits never waits in a circle, but blame follows requirements, which may.
+        while let Some(next) = self.blocked_by(last).filter(|next| !chain.contains(next)) {
+            chain.push(next);
+            last = next;
+        }
+        if chain.len() == 1 { Vec::new() } else { chain }
+    }
+
+    /// Every unit that keeps this one from being up, or from going down, at this moment: those whose edges hold it, and those that
+    /// it lacked when it failed.
+    pub fn held_by(&self, id: UnitId) -> Vec<UnitId> {
+        let status = self.status(id);
+        let spec = self.transaction.spec(id);
+        let mut held: Vec<UnitId> = self.blocked_by(id).into_iter().collect();
+        if status.state == State::Waiting && status.waiting_for.is_some() {
+            let edges =
+                spec.after.iter().filter(|&&(other, awaits)| self.holds(other, awaits).is_some());
+            held.extend(edges.map(|(other, _)| *other));
+        }
+        held.sort_unstable();
+        held.dedup();
+        held
+    }
+
+    /// The unit that this one waits for, or lacked when it failed.
+    fn blocked_by(&self, id: UnitId) -> Option<UnitId> {
+        let status = self.status(id);
+        let lacked = || status.trouble.as_ref().and_then(Why::blames);
+        match status.state {
+            State::Waiting if status.paused => None,
+            State::Waiting | State::Active(_) | State::Activating => status.waiting_for,
+            State::Failed(_) => lacked(),
+            // What went down because another did, and is wanted all the same.
+            State::Inactive if status.desired == Desired::Up || status.trouble.is_some() => {
+                lacked()
+            }
+            State::Inactive | State::Deactivating | State::Skipped => None,
         }
     }
 

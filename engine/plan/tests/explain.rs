@@ -4,7 +4,8 @@
 
 use std::sync::Arc;
 
-use keel_plan::explain::{Chain, chains, explain};
+use keel_plan::explain::{Chain, Exported, chains, explain};
+use keel_plan::export::Export;
 use keel_plan::{BOOT, BootGraph, Ending, Transaction, compile};
 use keel_unit::Input;
 
@@ -90,7 +91,7 @@ fn a_unit_leads_up_to_the_goal() {
 
 /// Chains as `needs, waits for: c b a`.
 fn check_chains(units: &str, one: &str, two: &str, expect: &[&str]) {
-    let (graph, _) = planned(units);
+    let (graph, transaction) = planned(units);
     let line = |chain: &Chain| {
         let means: Vec<&str> = chain.means.iter().map(|means| means.as_str()).collect();
         let units = chain.hops.iter().map(|hop| hop.to.as_str());
@@ -99,6 +100,10 @@ fn check_chains(units: &str, one: &str, two: &str, expect: &[&str]) {
     };
     let (one, two) = (graph.find(one).unwrap(), graph.find(two).unwrap());
     let got: Vec<String> = chains(&graph, one, two).iter().map(line).collect();
+    // One that was exported says the same.
+    let export = Export::new(&graph, &transaction);
+    let exported = chains(&Exported::new(&export), one, two);
+    assert_eq!(format!("{exported:?}"), format!("{:?}", chains(&graph, one, two)));
     assert_eq!(got, expect, "{units}");
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use keel_plan::export::Export;
 use keel_plan::{
     BOOT, BootGraph, Fault, FaultKind, Machine, PlanError, Script, plan, render, resolve, simulate,
 };
@@ -326,10 +327,10 @@ fn the_digest_is_of_what_holds_and_not_of_how_it_is_written() {
             format!("a.toml\n[file]\npath = \"/a\"\nsecret = true\ncontent = \"{content}\"\n");
         (
             digest(&text),
-            render::json(
+            render::json(&Export::new(
                 &graph(&format!("{text}---\n{BOOT_UNIT}")),
                 &plan(&graph(&format!("{text}---\n{BOOT_UNIT}")), BOOT).unwrap(),
-            ),
+            )),
         )
     };
     assert_ne!(secret("one").0, secret("two").0);
@@ -362,7 +363,8 @@ fn the_shipped_boot_in_words() {
     let graph = shipped("qemu.toml");
     let transaction = plan(&graph, BOOT).unwrap_or_else(|e| panic!("{e}"));
     // The digest is what it is; a reviewer reads the change below it.
-    let text = render::text(&graph, &transaction).replace(&graph.digest().to_string(), "sha256:…");
+    let text = render::text(&Export::new(&graph, &transaction))
+        .replace(&graph.digest().to_string(), "sha256:…");
     insta::assert_snapshot!("shipped-qemu", text);
 }
 
@@ -372,11 +374,11 @@ fn the_same_inputs_give_the_same_bytes() {
         let graph = shipped("qemu.toml");
         let transaction = plan(&graph, BOOT).unwrap();
         (
-            render::text(&graph, &transaction),
-            render::dot(&graph, &transaction),
-            render::mermaid(&graph, &transaction),
-            render::svg(&graph, &transaction),
-            render::json(&graph, &transaction),
+            render::text(&Export::new(&graph, &transaction)),
+            render::dot(&Export::new(&graph, &transaction)),
+            render::mermaid(&Export::new(&graph, &transaction)),
+            render::svg(&Export::new(&graph, &transaction)),
+            render::json(&Export::new(&graph, &transaction)),
         )
     };
     assert_eq!(once(), once());

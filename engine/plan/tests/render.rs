@@ -4,12 +4,13 @@
 
 use std::collections::HashSet;
 
+use keel_plan::export::Export;
 use keel_plan::{BOOT, BootGraph, Transaction, compile, render};
 use keel_unit::Input;
 use proptest::prelude::*;
 use roxmltree::Document;
 
-type Render = fn(&BootGraph, &Transaction) -> String;
+type Render = fn(&Export) -> String;
 
 const FORMATS: [(&str, Render); 5] = [
     ("text", render::text),
@@ -55,11 +56,66 @@ fn every_look() -> Vec<(String, String)> {
     ]
 }
 
+/// A graph as a node exports it.
+fn with_states() -> Export {
+    let (graph, transaction) = planned(&every_look());
+    let mut export = Export::new(&graph, &transaction);
+    let states = [
+        ("a", "active(exited)"),
+        ("b", "failed"),
+        ("c", "failed(dependency)"),
+        ("d", "waiting"),
+        ("e", "skipped"),
+        ("idle", "inactive"),
+    ];
+    for unit in &mut export.units {
+        let state = states.iter().find(|(name, _)| *name == unit.name);
+        unit.state = Some(state.map_or("active(running)", |(_, state)| state).to_owned());
+    }
+    export
+}
+
+#[test]
+fn the_states_of_a_node_are_drawn_in() {
+    let export = with_states();
+    insta::assert_snapshot!("live-text", render::text(&export));
+    insta::assert_snapshot!("live-dot", render::dot(&export));
+    insta::assert_snapshot!("live-mermaid", render::mermaid(&export));
+    let svg = render::svg(&export);
+    for standing in ["up", "moving", "failed", "down"] {
+        // In the legend, and on a unit but for the one that is not drawn.
+        assert!(svg.contains(&format!("class=\"state {standing}\"")), "{standing}");
+    }
+    let back: Export = serde_json::from_str(&render::json(&export)).unwrap();
+    assert_eq!(back, export);
+    assert_eq!(render::text(&back), render::text(&export));
+}
+
+/// What another machine says is drawn as far as it makes sense, and never a reason to panic.
+#[test]
+fn a_graph_that_makes_no_sense_is_drawn_all_the_same() {
+    let mut export = with_states();
+    export.goal = "nobody".to_owned();
+    export.predicted.critical_path.push("nobody".to_owned());
+    for (from, to) in [("a", "b"), ("b", "a"), ("a", "nobody"), ("nobody", "a")] {
+        let mut edge = export.edges[0].clone();
+        (edge.from, edge.to, edge.kind) = (from.to_owned(), to.to_owned(), "after".to_owned());
+        export.edges.push(edge);
+    }
+    export.edges[0].kind = "adores".to_owned();
+    for (_, render) in FORMATS {
+        assert!(!render(&export).is_empty());
+    }
+}
+
 #[test]
 fn every_look_in_every_format() {
     let (graph, transaction) = planned(&every_look());
     for (name, render) in FORMATS {
-        insta::assert_snapshot!(format!("every-look-{name}"), render(&graph, &transaction));
+        insta::assert_snapshot!(
+            format!("every-look-{name}"),
+            render(&Export::new(&graph, &transaction))
+        );
     }
 }
 
@@ -68,7 +124,7 @@ fn the_order_of_files_makes_no_difference() {
     let mut units = every_look();
     let draw = |units: &[(String, String)]| {
         let (graph, transaction) = planned(units);
-        FORMATS.map(|(_, render)| render(&graph, &transaction))
+        FORMATS.map(|(_, render)| render(&Export::new(&graph, &transaction)))
     };
     let first = draw(&units);
     for _ in 0..units.len() {
@@ -176,7 +232,7 @@ fn check(svg: &str) {
 #[test]
 fn a_picture_of_every_look_is_clear() {
     let (graph, transaction) = planned(&every_look());
-    check(&render::svg(&graph, &transaction));
+    check(&render::svg(&Export::new(&graph, &transaction)));
 }
 
 /// Boots of up to 70 units in up to five stages, each unit behind some of those before it.
@@ -218,7 +274,7 @@ proptest! {
     #[test]
     fn a_picture_of_any_boot_is_clear(units in boots()) {
         let (graph, transaction) = planned(&units);
-        let svg = render::svg(&graph, &transaction);
+        let svg = render::svg(&Export::new(&graph, &transaction));
         check(&svg);
         let shown = svg.matches("class=\"box\"").count();
         prop_assert!(shown > graph.len());
@@ -248,7 +304,7 @@ fn many(stages: usize, each: usize, dense: bool) -> Vec<(String, String)> {
 fn mermaid_stays_within_what_github_draws() {
     let draw = |units: &[(String, String)]| {
         let (graph, transaction) = planned(units);
-        let text = render::mermaid(&graph, &transaction);
+        let text = render::mermaid(&Export::new(&graph, &transaction));
         let arrows = ["-->", "-.->", "==>", "--o", "-.-o", "x--x"];
         let edges = text.lines().filter(|line| arrows.iter().any(|arrow| line.contains(arrow)));
         assert!(edges.count() <= 500 && text.len() <= 50_000, "{} bytes", text.len());
@@ -267,7 +323,7 @@ fn mermaid_stays_within_what_github_draws() {
 #[test]
 fn ids_of_mermaid_are_unique_and_plain() {
     let (graph, transaction) = planned(&many(3, 10, false));
-    let text = render::mermaid(&graph, &transaction);
+    let text = render::mermaid(&Export::new(&graph, &transaction));
     let ids: Vec<&str> = text
         .lines()
         .filter_map(|line| line.trim().split_once(['[', '(']))

@@ -81,7 +81,18 @@ fn grpc(protos: &Path) -> Result<BTreeMap<String, String>, CodegenError> {
         .out_dir(scratch.path())
         .compile_fds(compiler.file_descriptor_set())
         .map_err(io_error(scratch.path()))?;
-    read_all(scratch.path())
+    let mut files = read_all(scratch.path())?;
+    let set = compiler.encode_file_descriptor_set();
+    files.insert("descriptor.rs".to_owned(), descriptor(&set));
+    Ok(files)
+}
+
+/// The compiled proto files as Rust code, for whoever asks a node what it can be asked.
+fn descriptor(set: &[u8]) -> String {
+    let mut text = "// @generated\n/// The compiled proto files: a google.protobuf.FileDescriptorSet.\npub const FILE_DESCRIPTOR_SET: &[u8] = b\"".to_owned();
+    text.extend(set.iter().flat_map(|byte| std::ascii::escape_default(*byte)).map(char::from));
+    text.push_str("\";\n");
+    text
 }
 
 /// Every proto file below a folder, in the order of their paths.

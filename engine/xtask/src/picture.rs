@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use keel_plan::export::Export;
 use keel_plan::{BOOT, PlanError, compile, render};
 use keel_unit::load::load;
 
@@ -16,6 +17,6 @@ pub(crate) fn pictures(root: &Path) -> Result<BTreeMap<String, String>, PlanErro
         compile(load(&units, Some(&root.join("machine-configs/qemu.toml"))), BOOT)?;
     // Files are named from the top of the tree, wherever that lies.
     let top = format!("{}/", root.display());
-    let svg = render::svg(&graph, &transaction).replace(&top, "");
+    let svg = render::svg(&Export::new(&graph, &transaction)).replace(&top, "");
     Ok(BTreeMap::from([("boot.svg".to_owned(), svg)]))
 }

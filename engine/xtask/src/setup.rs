@@ -27,11 +27,13 @@ const NODE: [&str; 11] = [
 const FIRMWARE: [&str; 5] = ["grub-common", "grub-efi-amd64-bin", "grub-pc-bin", "ovmf", "xorriso"];
 
 /// Debian packages that tests need beyond these.
-const TESTS: [&str; 15] = [
+const TESTS: [&str; 16] = [
     // completions and manual pages
     "fish",
     "mandoc",
     "zsh",
+    // certificates
+    "openssl",
     // networks
     "dnsmasq-base",
     "iproute2",

@@ -1,47 +1,129 @@
 //! `osctl events`: what happened to a node's units, and with `--follow` what happens now.
 
+use clap::ValueEnum;
 use keel_proto::v1::event::What;
-use keel_proto::v1::{Event, WatchEventsRequest, WatchEventsResponse};
+use keel_proto::v1::{Event, EventKind, WatchEventsRequest, WatchEventsResponse};
 use serde::Serialize;
 
 use crate::cli::NodeArgs;
 use crate::error::{Exit, Failure};
-use crate::node::{self, goal_state, millis, unit_state};
-use crate::output::{Format, Ink, Output, Palette};
+use crate::node::{self, Broken, Comeback, goal_state, millis, unit_state};
+use crate::output::{Format, Ink, Output, Palette, printable_line};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:
   osctl --endpoint 192.0.2.10 events
   osctl --endpoint 192.0.2.10 events --follow --from 120
+  osctl --endpoint 192.0.2.10 events --unit kubelet --kind transition
   osctl --endpoint 192.0.2.10 events --output json | jq -r 'select(.to == \"failed\").unit'")]
 pub(crate) struct Args {
-    /// Go on with what happens from now on, until interrupted
+    /// Go on with what happens from now on, until interrupted; also when the agent or the node is restarted meanwhile
     #[arg(long, short)]
     follow: bool,
 
     /// The number of the first event to print
     #[arg(long, value_name = "SEQ", default_value_t = 1)]
     from: u64,
+
+    /// Only events about this unit; repeat it for several
+    #[arg(long, value_name = "UNIT")]
+    unit: Vec<String>,
+
+    /// Only events of this kind; repeat it for several
+    #[arg(long, value_enum)]
+    kind: Vec<Kind>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Kind {
+    /// A unit went from one state to another
+    Transition,
+    /// Something worth knowing that changes no unit's state
+    Fact,
+    /// The goal's state changed
+    Goal,
+}
+
+impl From<Kind> for EventKind {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Transition => Self::Transition,
+            Kind::Fact => Self::Fact,
+            Kind::Goal => Self::Goal,
+        }
+    }
 }
 
 pub(crate) fn run(args: &Args, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
     node::ask(async {
-        let mut next = args.from;
-        let request =
-            WatchEventsRequest { from_seq: args.from, follow: args.follow, ..Default::default() };
-        let failed = |status, next| {
-            let what = format!("go on with its events; read on with --from {next}");
-            node::refused(&what, &status)
-        };
-        let answer = node::connect(node, out).await?.watch_events(request).await;
-        let mut stream =
-            answer.map_err(|status| node::refused("tell its events", &status))?.into_inner();
-        while let Some(batch) = stream.message().await.map_err(|status| failed(status, next))? {
-            next = batch.events.last().map_or(next, |event| event.seq + 1);
-            print(&batch, out)?;
+        let mut reading = Reading { args, next: args.from, boot: None };
+        let mut comeback = Comeback::new();
+        loop {
+            match reading.round(node, &mut comeback, out).await {
+                Ok(()) => return Ok(Exit::Clean),
+                Err(Broken::Rebooted(_)) if args.follow && reading.boot.is_some() => {
+                    out.notice("the node has rebooted; these are the events of the new boot");
+                    reading = Reading { next: 1, boot: Some(String::new()), ..reading };
+                }
+                Err(Broken::Away(failure)) if args.follow && reading.boot.is_some() => {
+                    comeback.wait(failure, out).await?;
+                }
+                Err(
+                    Broken::Away(failure) | Broken::ForGood(failure) | Broken::Rebooted(failure),
+                ) => {
+                    return Err(failure);
+                }
+            }
         }
-        Ok(Exit::Clean)
     })
+}
+
+/// Where a reader is.
+struct Reading<'a> {
+    args: &'a Args,
+    /// The number of the next event.
+    next: u64,
+    /// The boot in which they happen; known once the node has answered.
+    boot: Option<String>,
+}
+
+impl Reading<'_> {
+    /// Reads until the stream ends, or breaks.
+    async fn round(
+        &mut self,
+        node: &NodeArgs,
+        comeback: &mut Comeback,
+        out: &mut Output,
+    ) -> Result<(), Broken> {
+        let mut client = node::connect(node, out).await.map_err(Broken::Away)?;
+        let kinds = self.args.kind.iter().map(|kind| EventKind::from(*kind).into()).collect();
+        let (follow, units) = (self.args.follow, self.args.unit.clone());
+        let request = WatchEventsRequest { from_seq: self.next, follow, units, kinds };
+        let answer = client.watch_events(request).await;
+        let refused = |status| Broken::by(&status, node::refused("tell its events", &status));
+        let mut stream = answer.map_err(refused)?.into_inner();
+        loop {
+            let batch = stream.message().await.map_err(|status| {
+                let what = format!("go on with its events; read on with --from {}", self.next);
+                Broken::by(&status, node::refused(&what, &status))
+            })?;
+            let Some(batch) = batch else { break };
+            let known = self.boot.get_or_insert_default();
+            comeback.back(&format!("event {}", self.next), out);
+            if !known.is_empty() && *known != batch.boot {
+                return Err(Broken::Rebooted(Failure::new("the node has rebooted")));
+            }
+            known.clone_from(&batch.boot);
+            print(&batch, out).map_err(Broken::ForGood)?;
+            // An older node does not say where to go on.
+            let after = batch.events.last().map_or(self.next, |event| event.seq + 1);
+            self.next = batch.next_seq.max(after);
+        }
+        if follow {
+            return Err(Broken::Away(Failure::new("the node ended the stream")));
+        }
+        Ok(())
+    }
 }
 
 fn print(batch: &WatchEventsResponse, out: &mut Output) -> Result<(), Failure> {
@@ -109,17 +191,23 @@ pub(crate) fn line(event: &Event, palette: Palette) -> String {
 }
 
 fn happened(what: Option<&What>, palette: Palette) -> String {
-    let because =
-        |why: &Option<String>| why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    let because = |why: &Option<String>| {
+        why.as_ref().map(|why| format!(": {}", printable_line(why))).unwrap_or_default()
+    };
     match what {
         Some(What::Transition(one)) => {
             let (to, ink) = unit_state(one.to);
             let from = palette.paint(Ink::Faint, &format!("{} ->", unit_state(one.from).0));
-            format!("{}  {from} {}{}", one.unit, palette.paint(ink, to), because(&one.why))
+            format!(
+                "{}  {from} {}{}",
+                printable_line(&one.unit),
+                palette.paint(ink, to),
+                because(&one.why)
+            )
         }
         Some(What::Fact(fact)) => match &fact.unit {
-            Some(unit) => format!("{unit}  {}", fact.text),
-            None => fact.text.clone(),
+            Some(unit) => format!("{}  {}", printable_line(unit), printable_line(&fact.text)),
+            None => printable_line(&fact.text),
         },
         Some(What::Goal(goal)) => {
             let (state, ink) = goal_state(goal.state);

@@ -1,28 +1,44 @@
-//! `osctl explain`: what a key of a machine config or a unit file means, in the terminal.
+//! `osctl explain`: what a key of a machine config or a unit file means, in the terminal; or how a unit of a node stands, and why.
 
 use clap::Args;
 use keel_unit::explain::{Page, Unknown, explain};
 use serde_json::json;
 
+use crate::cli::NodeArgs;
+use crate::commands::units::live;
 use crate::error::{Exit, Failure};
 use crate::output::{Format, Ink, Output, Palette};
 
-/// Explain a key of machine configs or unit files: type, default, meaning, example
+/// Explain a key of machine configs or unit files: type, default, meaning, example. With --node, a unit of a running node
 ///
 /// NAME is a key of the machine config (`storage.data.filesystem`), a kind of unit (`service`), a key of a kind (`mount.options`), or a key of every
 /// unit (`unit.after`). `config` and `unit` list what there is.
+///
+/// With --node, NAME is a unit, and the answer is live: what it waits for, since when, until when, what happens then, and the last lines
+/// of the unit that holds it up in the end. Exit code 1 if it has failed.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  osctl explain storage.data.filesystem\n  osctl explain service\n  osctl explain unit.after\n  osctl explain config --output json"
+    after_help = "Examples:\n  osctl explain storage.data.filesystem\n  osctl explain service\n  osctl explain unit.after\n  osctl explain config --output json\n  osctl --endpoint 192.0.2.10 explain kubelet --node"
 )]
 pub(crate) struct Explain {
     /// What to explain
     #[arg(value_name = "NAME", default_value = "config")]
     name: String,
+
+    /// Explain a unit of the node that --endpoint names, as it stands now
+    #[arg(long)]
+    node: bool,
+
+    /// Explain it again whenever something changes, until interrupted
+    #[arg(long, short, requires = "node")]
+    watch: bool,
 }
 
 impl Explain {
-    pub(crate) fn run(self, out: &mut Output) -> Result<Exit, Failure> {
+    pub(crate) fn run(self, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
+        if self.node {
+            return live::show(&self.name, live::Depth::Why, self.watch, node, out);
+        }
         let page = explain(&self.name).map_err(failure)?;
         match out.format() {
             Format::Json => out.json(&as_json(&page))?,

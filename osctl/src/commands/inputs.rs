@@ -3,11 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use keel_plan::export::Export;
 use keel_plan::{BOOT, BootGraph, PlanError, Transaction, compile};
+use keel_proto::v1::ExportGraphRequest;
+use keel_unit::keys::Text;
 use keel_unit::load::{Files, load_all};
-use keel_unit::{Input, Report};
+use keel_unit::{Input, Report, UnitName};
 
+use crate::cli::NodeArgs;
 use crate::error::Failure;
+use crate::node;
+use crate::output::Output;
 
 /// Where units and machine config are.
 #[derive(Debug, Clone, Args)]
@@ -23,6 +29,60 @@ pub(crate) struct Inputs {
     /// Folder of unit files
     #[arg(long, short, value_name = "DIR", default_value = "units")]
     pub(crate) units: PathBuf,
+}
+
+/// The graph that a node runs, in place of one that files make.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Running {
+    /// The graph that the node of --endpoint runs, with the states of its units, in place of one from files
+    #[arg(long, conflicts_with_all = ["config", "secrets", "units"])]
+    pub(crate) node: bool,
+}
+
+/// The largest graph that is taken from a node, in bytes: some ten thousand units.
+const LARGEST: usize = 64 << 20;
+
+impl Running {
+    /// The node's graph, if that is what was asked for.
+    pub(crate) fn export(
+        &self,
+        args: &NodeArgs,
+        out: &mut Output,
+    ) -> Result<Option<Export>, Failure> {
+        self.node.then(|| running(args, out)).transpose()
+    }
+}
+
+/// The graph that a node runs.
+pub(crate) fn running(args: &NodeArgs, out: &mut Output) -> Result<Export, Failure> {
+    let bytes = node::ask(async {
+        let connection = node::reach(args, out).await?;
+        let refused = |status| node::refused("hand its graph out", &status);
+        let stream = connection.node().export_graph(ExportGraphRequest {}).await;
+        let mut stream = stream.map_err(refused)?.into_inner();
+        let mut bytes = Vec::new();
+        while let Some(piece) = stream.message().await.map_err(refused)? {
+            if bytes.len() + piece.piece.len() > LARGEST {
+                let failure = Failure::new("the node's graph is larger than 64 MiB");
+                return Err(failure.next("is that a Keel node?"));
+            }
+            bytes.extend(piece.piece);
+        }
+        Ok(bytes)
+    })?;
+    let older = "compare the versions of the node and of this osctl";
+    let export: Export = serde_json::from_slice(&bytes).map_err(|error| {
+        Failure::new("the node's graph cannot be read").because(error).next(older)
+    })?;
+    // Names go into pictures and onto terminals as they are.
+    let odd = export.units.iter().find(|unit| <UnitName as Text>::parse(&unit.name).is_err());
+    match odd {
+        Some(unit) => {
+            let name = unit.name.escape_debug();
+            Err(Failure::new(format!("the node's graph holds a unit named `{name}`")).next(older))
+        }
+        None => Ok(export),
+    }
 }
 
 /// Why a machine's graph could not be had.

@@ -1,6 +1,12 @@
-//! `osctl units`: a table of a node's units.
+//! `osctl units`: a table of a node's units; and one of them shown, started, stopped or restarted.
 
-use keel_proto::v1::{ListUnitsRequest, ListUnitsResponse, Unit, UnitState};
+mod control;
+pub(crate) mod live;
+
+use std::time::Duration;
+
+use clap::Subcommand;
+use keel_proto::v1::{ListUnitsRequest, ListUnitsResponse, Unit, UnitState, UnitVerb};
 use serde::Serialize;
 
 use crate::cli::NodeArgs;
@@ -9,19 +15,85 @@ use crate::error::{Exit, Failure};
 use crate::node::{self, Cell, age, millis, short, unit_state};
 use crate::output::{Ink, Output, Palette};
 
+pub(crate) use live::refused;
+
+/// How long before a node is looked at again, by who waits for something.
+pub(crate) const AGAIN: Duration = Duration::from_millis(250);
+
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "Examples:
   osctl --endpoint 192.0.2.10 units
   osctl --endpoint 192.0.2.10 units --watch --interval 5
   osctl --endpoint 192.0.2.10 --endpoint 192.0.2.11 units
-  osctl --endpoint 192.0.2.10 units --output json | jq '.units[] | select(.state == \"failed\")'")]
+  osctl --endpoint 192.0.2.10 units --output json | jq '.units[] | select(.state == \"failed\")'"
+)]
 pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Option<UnitCommand>,
+
     #[command(flatten)]
     watch: Watch,
 }
 
+/// What is done about one unit.
+#[derive(Debug, Subcommand)]
+enum UnitCommand {
+    /// Show a unit of a node: how it stands, what it waits for and why, every edge, and its last lines
+    #[command(after_help = "Exit code 1: the unit has failed.
+
+Examples:
+  osctl --endpoint 192.0.2.10 units show kubelet
+  osctl --endpoint 192.0.2.10 units show kubelet --watch")]
+    Show(Show),
+
+    /// Start a unit and what it needs; the plan is shown first
+    #[command(after_help = "Exit code 1: it did not come up.
+
+Examples:
+  osctl --endpoint 192.0.2.10 units start time --dry-run
+  osctl --endpoint 192.0.2.10 units start time")]
+    Start(control::Control),
+
+    /// Stop a unit and what requires it; the plan is shown first
+    #[command(after_help = "Exit code 1: it was declined, or something did not stop.
+
+Examples:
+  osctl --endpoint 192.0.2.10 units stop kubelet --dry-run
+  osctl --endpoint 192.0.2.10 units stop kubelet --yes")]
+    Stop(control::Control),
+
+    /// Restart a unit and what requires it; the plan is shown first
+    #[command(after_help = "Exit code 1: it was declined, or something did not come up again.
+
+Examples:
+  osctl --endpoint 192.0.2.10 units restart containerd --dry-run
+  osctl --endpoint 192.0.2.10 units restart containerd --yes")]
+    Restart(control::Control),
+}
+
+#[derive(Debug, clap::Args)]
+struct Show {
+    /// The unit
+    #[arg(value_name = "UNIT")]
+    unit: String,
+
+    /// Show it again whenever something changes, until interrupted
+    #[arg(long, short)]
+    watch: bool,
+}
+
 pub(crate) fn run(args: &Args, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
-    args.watch.run(out, |out| once(node, out))
+    match &args.command {
+        None => args.watch.run(out, |out| once(node, out)),
+        Some(UnitCommand::Show(show)) => {
+            live::show(&show.unit, live::Depth::Whole, show.watch, node, out)
+        }
+        Some(UnitCommand::Start(unit)) => control::run(unit, UnitVerb::Start, node, out),
+        Some(UnitCommand::Stop(unit)) => control::run(unit, UnitVerb::Stop, node, out),
+        Some(UnitCommand::Restart(unit)) => control::run(unit, UnitVerb::Restart, node, out),
+    }
 }
 
 fn once(node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {

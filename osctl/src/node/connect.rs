@@ -416,6 +416,10 @@ pub(crate) fn refused(what: &str, status: &Status) -> Failure {
         }
         Code::OutOfRange => "leave --from out to see all events of this boot",
         Code::ResourceExhausted => "wait until another caller has left",
+        Code::NotFound => {
+            "`osctl units` lists the node's units, and `osctl boot list` the boots that it remembers"
+        }
+        Code::InvalidArgument => "see what the command takes with --help",
         _ => "this is a defect; please report it with the node's log",
     };
     let failure = Failure::new(format!("the node did not {what}: {}", status.message())).next(next);

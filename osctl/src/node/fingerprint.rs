@@ -1,12 +1,14 @@
-//! A certificate's fingerprint: what a person compares to know that a node is the right one.
+//! The fingerprint of a node's key: what a person compares to know that a node is the right one. It is the key's and not the
+//! certificate's, because a node renews its certificate whenever its addresses change, with the same key.
 
 use std::fmt;
 use std::str::FromStr;
 
 use rustls::pki_types::CertificateDer;
+use rustls::server::ParsedCertificate;
 use sha2::{Digest, Sha256};
 
-/// SHA-256 of a certificate.
+/// SHA-256 of a public key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Fingerprint([u8; 32]);
 
@@ -20,8 +22,13 @@ pub(crate) struct FingerprintError {
 }
 
 impl Fingerprint {
+    /// Of the key in a certificate.
     pub(crate) fn of(certificate: &CertificateDer<'_>) -> Self {
-        Self(Sha256::digest(certificate).into())
+        match ParsedCertificate::try_from(certificate) {
+            Ok(parsed) => Self(Sha256::digest(parsed.subject_public_key_info()).into()),
+            // Nothing can be shown under it: it stands for what was sent.
+            Err(_) => Self(Sha256::digest(certificate).into()),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! A command that asks one node uses [`reach`] (or [`connect`]) inside [`ask`]. One that makes sense for several at once hands its
 //! call to [`each`] and its answers to [`Answers::show`].
 
+mod comeback;
 mod connect;
 pub(crate) mod contexts;
 mod credentials;
@@ -17,6 +18,7 @@ pub(crate) mod target;
 mod verifier;
 mod words;
 
-pub(crate) use connect::{Connection, ask, connect, one, open, refused};
+pub(crate) use comeback::{Broken, Comeback};
+pub(crate) use connect::{Connection, ask, connect, one, open, reach, refused};
 pub(crate) use each::{Cell, each};
-pub(crate) use words::{age, goal_state, millis, short, timestamp, unit_state};
+pub(crate) use words::{age, goal_state, micros, millis, short, timestamp, unit_state};

@@ -53,6 +53,15 @@ pub(crate) fn timestamp(at: &prost_types::Timestamp) -> String {
     prost_types::Timestamp { seconds: at.seconds, nanos: 0 }.to_string()
 }
 
+/// The microseconds of a duration on the wire.
+pub(crate) fn micros(duration: Option<&prost_types::Duration>) -> u64 {
+    let duration = duration
+        .copied()
+        .and_then(|duration| Duration::try_from(duration).ok())
+        .unwrap_or_default();
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
 /// A span of time as a person says it: two units at most.
 pub(crate) fn short(millis: u64) -> String {
     const SECOND: u64 = 1000;

@@ -24,7 +24,8 @@ pub struct NodeStatus {
     /// The machine id: 32 lower-case hexadecimal digits. Absent until the machine has one.
     #[prost(string, optional, tag = "4")]
     pub machine_id: ::core::option::Option<::prost::alloc::string::String>,
-    /// SHA-256 of the certificate that this API is served with: 64 lower-case hexadecimal digits.
+    /// SHA-256 of the public key that this API is served with (its SubjectPublicKeyInfo in DER): 64 lower-case hexadecimal digits.
+    /// It stays as it is when the certificate is renewed.
     #[prost(string, tag = "5")]
     pub fingerprint: ::prost::alloc::string::String,
     /// Time since init started.
@@ -255,6 +256,9 @@ pub struct WatchEventsResponse {
     /// The number to ask from to go on after these.
     #[prost(uint64, tag = "3")]
     pub next_seq: u64,
+    /// The id of the boot in which they happened. Numbers begin anew with each boot.
+    #[prost(string, tag = "4")]
+    pub boot: ::prost::alloc::string::String,
 }
 /// Something that happened.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -385,7 +389,7 @@ pub struct UnitEdge {
     #[prost(bool, tag = "5")]
     pub holds_up: bool,
 }
-/// A line that a unit wrote.
+/// A line that a unit wrote, on its standard output or its standard error: one pipe takes both, so that their order is kept.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct LogLine {
     /// The unit that wrote it.
@@ -400,13 +404,10 @@ pub struct LogLine {
     /// When, by the node's clock.
     #[prost(message, optional, tag = "4")]
     pub time: ::core::option::Option<::prost_types::Timestamp>,
-    /// Whether it came on standard error.
-    #[prost(bool, tag = "5")]
-    pub stderr: bool,
-    /// The text, without the line's end; what is no UTF-8 is replaced.
+    /// The text, without the line's end; what is no UTF-8 is replaced, and control characters are escaped.
     #[prost(string, tag = "6")]
     pub text: ::prost::alloc::string::String,
-    /// Whether the line was longer, and its end is not there.
+    /// Whether the line was longer; the unit's next line goes on with it.
     #[prost(bool, tag = "7")]
     pub cut: bool,
 }
@@ -1610,19 +1611,24 @@ pub struct ReadLogsRequest {
     /// Whether the stream goes on with what is written from now on.
     #[prost(bool, tag = "5")]
     pub follow: bool,
-    /// An earlier boot's id, for the last lines of that boot. Absent: the boot that runs.
+    /// An earlier boot's id, or as many of its first digits as tell it from the others, for the last lines of that boot. Absent: the
+    /// boot that runs.
     #[prost(string, optional, tag = "6")]
     pub boot: ::core::option::Option<::prost::alloc::string::String>,
 }
 /// Some lines.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ReadLogsResponse {
-    /// Lines before the first of these that were asked for and are forgotten.
+    /// Lines before the last of these that were asked for and are forgotten. Where a stream of some units goes on after a break,
+    /// it is the most that may be missing.
     #[prost(uint64, tag = "1")]
     pub dropped: u64,
     /// The lines, oldest first.
     #[prost(message, repeated, tag = "2")]
     pub lines: ::prost::alloc::vec::Vec<LogLine>,
+    /// The id of the boot that wrote them. Numbers begin anew with each boot.
+    #[prost(string, tag = "3")]
+    pub boot: ::prost::alloc::string::String,
 }
 /// Asks for what the kernel wrote.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1643,6 +1649,9 @@ pub struct ReadKernelLogResponse {
     /// The records, oldest first.
     #[prost(message, repeated, tag = "2")]
     pub records: ::prost::alloc::vec::Vec<KernelRecord>,
+    /// The id of the boot that wrote them. Numbers begin anew with each boot.
+    #[prost(string, tag = "3")]
+    pub boot: ::prost::alloc::string::String,
 }
 /// A record of the kernel's log.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1861,8 +1870,9 @@ pub mod journal_client {
         }
         /// What units wrote, oldest first. The node keeps a bounded history of each unit, which outlives the agent.
         ///
-        /// NOT_FOUND: the running graph has no such unit, or no such boot is remembered.
+        /// NOT_FOUND: the running graph has no such unit, or it runs no program, or no such boot is remembered.
         /// INVALID_ARGUMENT: `follow` together with an earlier boot.
+        /// OUT_OF_RANGE: the next line's number is less than `from_seq`: the node has rebooted.
         /// RESOURCE_EXHAUSTED: too many callers follow already.
         pub async fn read_logs(
             &mut self,
@@ -2009,8 +2019,9 @@ pub mod journal_server {
             + 'static;
         /// What units wrote, oldest first. The node keeps a bounded history of each unit, which outlives the agent.
         ///
-        /// NOT_FOUND: the running graph has no such unit, or no such boot is remembered.
+        /// NOT_FOUND: the running graph has no such unit, or it runs no program, or no such boot is remembered.
         /// INVALID_ARGUMENT: `follow` together with an earlier boot.
+        /// OUT_OF_RANGE: the next line's number is less than `from_seq`: the node has rebooted.
         /// RESOURCE_EXHAUSTED: too many callers follow already.
         async fn read_logs(
             &self,

@@ -1,4 +1,4 @@
-//! The files of an identity. Each appears under its name whole and synced, or not at all, and is never replaced.
+//! The files of an identity. Each appears under its name whole and synced, or not at all; the certificate alone is ever replaced.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -101,6 +101,17 @@ impl Files {
         self.publish(&self.certificate, pem, 0o644)
     }
 
+    /// Replaces the certificate in one step, by another one for the same key.
+    pub(crate) fn replace_certificate(&self, pem: &str) -> Result<(), IdentityErrorKind> {
+        let path = &self.certificate;
+        let write = || -> io::Result<()> {
+            let draft = draft(path, pem, 0o644)?;
+            fs::rename(draft, path)?;
+            File::open(&self.folder)?.sync_all()
+        };
+        write().map_err(|source| IdentityErrorKind::Write { path: path.to_owned(), source })
+    }
+
     pub(crate) fn publish_fingerprint(&self, fingerprint: &str) -> Result<(), IdentityErrorKind> {
         self.publish(&self.fingerprint, &format!("{fingerprint}\n"), 0o644)
     }
@@ -108,24 +119,29 @@ impl Files {
     /// Makes a file that was not there: written under another name, synced, then given its own by link(2), which unlike
     /// rename(2) never replaces anything; the folder is synced last, so that the name survives a power failure too.
     fn publish(&self, path: &Path, text: &str, mode: u32) -> Result<(), IdentityErrorKind> {
-        let mut draft = path.as_os_str().to_owned();
-        draft.push(".new");
-        let draft = Path::new(&draft);
         let write = || -> io::Result<()> {
-            match fs::remove_file(draft) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let mut file =
-                OpenOptions::new().write(true).create_new(true).mode(mode).open(draft)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            fs::hard_link(draft, path)?;
+            let draft = draft(path, text, mode)?;
+            fs::hard_link(&draft, path)?;
             fs::remove_file(draft)?;
             File::open(&self.folder)?.sync_all()
         };
         write().map_err(|source| IdentityErrorKind::Write { path: path.to_owned(), source })
     }
+}
+
+/// Writes what is to stand at a path under another name, and syncs it.
+fn draft(path: &Path, text: &str, mode: u32) -> io::Result<PathBuf> {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(".new");
+    let draft = PathBuf::from(draft);
+    match fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&draft)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    Ok(draft)
 }
 
 /// A file's text; `None` if there is no file.

@@ -162,7 +162,7 @@ fn nothing_is_ever_made_again() {
             make(&other).unwrap();
             fs::copy(other.path().join("node.key"), folder.join("node.key")).unwrap();
         },
-        "do not belong together",
+        "the key and the certificate do not belong together: the key is ",
     );
 }
 

@@ -1,6 +1,10 @@
 //! What the API does: one file per service.
 
+mod audit;
+mod boots;
 mod journal;
+mod kernel_log;
+mod logs;
 mod node;
 mod operation;
 mod watch;

@@ -11,16 +11,21 @@ use keel_proto::v1::{
     ListProcessesResponse, ListUnitsRequest, ListUnitsResponse, WatchEventsRequest,
     WatchEventsResponse,
 };
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use crate::convert;
-use crate::service::watch::Watch;
+use crate::about::About;
+use crate::processes::{NoCgroup, Places, processes};
+use crate::service::watch::{Filter, Watch};
+use crate::{answers, convert};
 
 /// Callers that may ask init something at one moment; the others wait their turn. With the watchers they stay within the
 /// connections that init allows.
 const QUESTIONS: usize = 16;
+
+/// How much of the graph one message carries: far less than a message may.
+const PIECE: usize = 64 * 1024;
 
 /// Callers that may watch events at one time.
 const WATCHERS: usize = 16;
@@ -29,7 +34,7 @@ const WATCHERS: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Node {
     control: PathBuf,
-    fingerprint: String,
+    about: Arc<About>,
     questions: Semaphore,
     watchers: Arc<Semaphore>,
     inventories: Semaphore,
@@ -37,15 +42,15 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Asks init at that socket, shows that fingerprint, and ends its streams when `stopping` turns true.
+    /// Asks init at that socket, adds what the agent knows, and ends its streams when `stopping` turns true.
     pub(crate) fn new(
         control: PathBuf,
-        fingerprint: String,
+        about: Arc<About>,
         stopping: watch::Receiver<bool>,
     ) -> Self {
         Self {
             control,
-            fingerprint,
+            about,
             questions: Semaphore::new(QUESTIONS),
             watchers: Arc::new(Semaphore::new(WATCHERS)),
             inventories: Semaphore::new(1),
@@ -53,16 +58,17 @@ impl Node {
         }
     }
 
+    async fn ask_turn(&self) -> Result<SemaphorePermit<'_>, Status> {
+        let turn = self.questions.acquire().await;
+        turn.map_err(|_| Status::unavailable("the agent is stopping"))
+    }
+
     /// Asks init one question, on a connection of its own: there is none to lose, so none to mend.
     async fn ask<T>(
         &self,
         question: impl AsyncFnOnce(&mut Control) -> Result<T, ControlError>,
     ) -> Result<T, Status> {
-        let _turn = self
-            .questions
-            .acquire()
-            .await
-            .map_err(|_| Status::unavailable("the agent is stopping"))?;
+        let _turn = self.ask_turn().await?;
         let answer = async { question(&mut Control::connect(&self.control).await?).await };
         answer.await.map_err(|error| convert::error(&error))
     }
@@ -75,7 +81,8 @@ impl NodeApi for Node {
         _: Request<GetStatusRequest>,
     ) -> Result<Response<GetStatusResponse>, Status> {
         let status = self.ask(Control::status).await?;
-        let status = convert::status(status, self.fingerprint.clone());
+        let mut status = convert::status(status);
+        self.about.complete(&mut status);
         Ok(Response::new(GetStatusResponse { status: Some(status) }))
     }
 
@@ -89,9 +96,11 @@ impl NodeApi for Node {
 
     async fn get_unit(
         &self,
-        _: Request<GetUnitRequest>,
+        request: Request<GetUnitRequest>,
     ) -> Result<Response<GetUnitResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let name = request.into_inner().unit;
+        let detail = self.ask(async |init| init.unit(name).await).await?;
+        Ok(Response::new(answers::unit_detail(detail)))
     }
 
     type ExportGraphStream = ReceiverStream<Result<ExportGraphResponse, Status>>;
@@ -100,14 +109,32 @@ impl NodeApi for Node {
         &self,
         _: Request<ExportGraphRequest>,
     ) -> Result<Response<Self::ExportGraphStream>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let graph = self.ask(Control::export_graph).await?;
+        let (pieces, stream) = mpsc::channel(1);
+        tokio::spawn(async move {
+            for piece in graph.chunks(PIECE) {
+                let piece = ExportGraphResponse { piece: piece.to_vec() };
+                // A caller that has left needs no more of it.
+                if pieces.send(Ok(piece)).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(stream)))
     }
 
     async fn list_processes(
         &self,
-        _: Request<ListProcessesRequest>,
+        request: Request<ListProcessesRequest>,
     ) -> Result<Response<ListProcessesResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
+        let units = request.into_inner().units;
+        let _turn = self.ask_turn().await?;
+        let looked = tokio::task::spawn_blocking(move || processes(&Places::default(), &units));
+        let looked = looked.await.map_err(|error| Status::internal(error.to_string()))?;
+        let units = looked.map_err(|NoCgroup(unit)| {
+            Status::not_found(format!("{} has no cgroup: it runs nothing", unit.escape_debug()))
+        })?;
+        Ok(Response::new(ListProcessesResponse { units }))
     }
 
     async fn get_inventory(
@@ -135,8 +162,10 @@ impl NodeApi for Node {
                 "{WATCHERS} callers watch already; try again when one has left"
             ))
         })?;
-        let WatchEventsRequest { from_seq, follow, .. } = request.into_inner();
-        let watch = Watch { control: self.control.clone(), from_seq, follow, _place: place };
+        let WatchEventsRequest { from_seq, follow, units, kinds } = request.into_inner();
+        let filter = Filter { units, kinds };
+        let control = self.control.clone();
+        let watch = Watch { control, from_seq, follow, filter, _place: place };
         Ok(Response::new(watch.start(self.stopping.clone())))
     }
 }

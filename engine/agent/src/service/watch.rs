@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use keel_control::{Control, ControlError};
-use keel_proto::v1::WatchEventsResponse;
+use keel_proto::v1::event::What;
+use keel_proto::v1::{Event, EventKind, WatchEventsResponse};
 use tokio::sync::mpsc::{self, Permit, Sender};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::timeout;
@@ -20,7 +21,7 @@ use crate::convert;
 const BATCHES: usize = 2;
 
 /// How long init is kept waiting for a caller.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a caller wants to see.
 #[derive(Debug)]
@@ -28,8 +29,31 @@ pub(crate) struct Watch {
     pub(crate) control: PathBuf,
     pub(crate) from_seq: u64,
     pub(crate) follow: bool,
+    pub(crate) filter: Filter,
     /// The caller's place among all watchers, given back when the stream ends.
     pub(crate) _place: OwnedSemaphorePermit,
+}
+
+/// Which events a caller wants.
+#[derive(Debug, Default)]
+pub(crate) struct Filter {
+    /// Only events about these units; all if there are none.
+    pub(crate) units: Vec<String>,
+    /// Only events of these kinds; all if there are none.
+    pub(crate) kinds: Vec<i32>,
+}
+
+impl Filter {
+    fn wants(&self, event: &Event) -> bool {
+        let (kind, unit) = match &event.what {
+            Some(What::Transition(one)) => (EventKind::Transition, Some(&one.unit)),
+            Some(What::Fact(fact)) => (EventKind::Fact, fact.unit.as_ref()),
+            Some(What::Goal(_)) => (EventKind::Goal, None),
+            None => (EventKind::Unspecified, None),
+        };
+        (self.kinds.is_empty() || self.kinds.contains(&kind.into()))
+            && (self.units.is_empty() || unit.is_some_and(|unit| self.units.contains(unit)))
+    }
 }
 
 type Batch = Result<WatchEventsResponse, Status>;
@@ -68,27 +92,31 @@ impl Watch {
         next: &mut u64,
         batches: &Sender<Batch>,
     ) -> Result<End, ControlError> {
-        let mut watch = Control::connect(&self.control).await?.watch(*next, self.follow).await?;
+        let mut control = Control::connect(&self.control).await?;
+        let boot = control.boot().await?.id;
+        let mut watch = control.watch(*next, self.follow).await?;
         loop {
             let Ok(Ok(room)) = timeout(PATIENCE, room(batches)).await else {
                 return Ok(End::CallerIsSlow);
             };
             let Some(batch) = watch.next().await? else { return Ok(End::Newest) };
             *next = batch.next;
-            room.send(Ok(convert::events(batch)));
+            let mut batch = convert::events(batch, boot.clone());
+            batch.events.retain(|event| self.filter.wants(event));
+            room.send(Ok(batch));
         }
     }
 }
 
 /// Why reading from init came to an end that is no error.
-enum End {
+pub(crate) enum End {
     /// There is nothing newer, and the caller did not ask to follow.
     Newest,
     /// The caller does not take what is there.
     CallerIsSlow,
 }
 
-async fn room(batches: &Sender<Batch>) -> Result<Permit<'_, Batch>, Status> {
+pub(crate) async fn room<T>(batches: &Sender<T>) -> Result<Permit<'_, T>, Status> {
     batches.reserve().await.map_err(|_| Status::cancelled("the caller has left"))
 }
 
@@ -99,7 +127,8 @@ mod tests {
     use std::sync::Arc;
 
     use keel_control::{
-        ConnectionError, EventLog, Happened, Limits, Refusal, Service, Shutdown, UnitList,
+        BootRecord, ConnectionError, EventLog, GoalState, Happened, Limits, LogQuery, LogSource,
+        Refusal, Service, Shutdown, UnitList,
     };
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::UnixStream;
@@ -135,6 +164,27 @@ mod tests {
             &self.0
         }
 
+        fn logs(&self, _: &LogQuery) -> Result<Box<dyn LogSource>, Refusal> {
+            unreachable!("nobody asks")
+        }
+
+        async fn boot(&self) -> Result<BootRecord, Refusal> {
+            Ok(BootRecord {
+                id: "0f".repeat(16),
+                began_ms: 0,
+                recorded_ms: 0,
+                goal: "boot".to_owned(),
+                state: GoalState::Reached,
+                total_us: None,
+                digest: String::new(),
+                ended: None,
+            })
+        }
+
+        async fn trace(&self) -> Result<Vec<u8>, Refusal> {
+            unreachable!("nobody asks")
+        }
+
         async fn shutdown(&self, _: Shutdown) -> Result<(), Refusal> {
             unreachable!("nobody asks")
         }
@@ -160,6 +210,35 @@ mod tests {
         greeting.last() == Some(&1)
     }
 
+    #[test]
+    fn filters() {
+        use control::{GoalState, UnitState};
+        use keel_control as control;
+        let (from, to) = (UnitState::Waiting, UnitState::Activating);
+        let unit = || "web".to_owned();
+        let what = [
+            Happened::Transition { unit: unit(), from, to, why: None },
+            Happened::Fact { unit: Some(unit()), text: String::new() },
+            Happened::Fact { unit: None, text: String::new() },
+            Happened::Goal { state: GoalState::Reached, why: None },
+        ];
+        let events = (1..).zip(what).map(|(seq, what)| control::Event { seq, at_ms: 0, what });
+        let batch = control::Batch { dropped: 0, events: events.collect(), next: 5 };
+        let events = convert::events(batch, "0f".to_owned()).events;
+        let check = |units: &[&str], kinds: &[EventKind], expect: &[u64]| {
+            let units = units.iter().map(ToString::to_string).collect();
+            let filter = Filter { units, kinds: kinds.iter().map(|kind| (*kind).into()).collect() };
+            let wanted = events.iter().filter(|event| filter.wants(event));
+            assert_eq!(wanted.map(|event| event.seq).collect::<Vec<_>>(), expect, "{filter:?}");
+        };
+        check(&[], &[], &[1, 2, 3, 4]);
+        check(&["web"], &[], &[1, 2]);
+        check(&["web", "db"], &[EventKind::Fact], &[2]);
+        check(&["db"], &[], &[]);
+        check(&[], &[EventKind::Fact, EventKind::Goal], &[2, 3, 4]);
+        check(&[], &[EventKind::Unspecified], &[]);
+    }
+
     #[tokio::test]
     async fn init_is_let_go_of_while_a_caller_is_slow() {
         let folder = tempfile::tempdir().unwrap();
@@ -171,7 +250,9 @@ mod tests {
 
         machine.say(600);
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
-        let watch = Watch { control: control.clone(), from_seq: 1, follow: true, _place: place };
+        let filter = Filter::default();
+        let watch =
+            Watch { control: control.clone(), from_seq: 1, follow: true, filter, _place: place };
         let (stop, stopping) = watch::channel(false);
         let mut stream = watch.start(stopping);
         assert_eq!(gist(stream.next().await), (0, 1, 128));

@@ -26,6 +26,7 @@ pub mod plan;
 mod provision;
 pub mod signature;
 pub mod source;
+pub mod wipe;
 
 use std::sync::Arc;
 

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use keel_plan::{Report, Token, UnitId};
 use keel_unit::Kind;
@@ -15,6 +16,9 @@ use crate::hostname::HostnameError;
 use crate::module::{Modules, Options, hotplug};
 use crate::process::Asks;
 use crate::{clock, device, file, hostname, identity, mount, sysctl};
+
+/// How long what has to be done before an unmount may take. With what [`leftover::end`] takes, a mount's stop has 10 s.
+const LAST_WORK: Duration = Duration::from_secs(2);
 
 /// Does a unit's work.
 pub(super) async fn run(shared: &Arc<Shared>, token: Token, asks: &mut Asks) -> Report {
@@ -99,6 +103,7 @@ pub(super) async fn take_down(shared: &Arc<Shared>, id: UnitId) -> Result<(), St
     // Kernel filesystems stay mounted to the end, so nobody has to leave them.
     if !unit.existing && !matches!(unit.source, Some(Source::Pseudo(_))) {
         leftover::end(shared).await;
+        last_work(shared, unit.target.as_path()).await;
     }
     let shared = shared.clone();
     let unmount = move || match &shared.unit(id).kind {
@@ -106,6 +111,16 @@ pub(super) async fn take_down(shared: &Arc<Shared>, id: UnitId) -> Result<(), St
         _ => Ok(()),
     };
     tokio::task::spawn_blocking(unmount).await.unwrap_or_else(|error| Err(error.to_string()))
+}
+
+/// What has to be done while something is still mounted, if the disk lets it.
+async fn last_work(shared: &Shared, target: &Path) {
+    if let Some(last) = shared.before_unmount.get().filter(|last| last.target == target) {
+        let work = last.work.clone();
+        let done = tokio::task::spawn_blocking(move || work());
+        // Of a disk that does not answer one hears when the unmount does not end.
+        let _ = tokio::time::timeout(LAST_WORK, done).await;
+    }
 }
 
 fn load(shared: &Arc<Shared>, id: UnitId, module: &Module) -> Result<(), String> {

@@ -12,7 +12,7 @@ mod link;
 mod program;
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -27,8 +27,8 @@ use crate::disk::inventory::Roots;
 use crate::hostname::Named;
 use crate::module::{Modules, Options};
 use crate::process::{
-    Ask, Asks, Cgroups, FindCgroups, LogBounds, LogBuffer, Notifications, NotifyError, Reaper,
-    ReaperTools,
+    Ask, Asks, Cgroups, FindCgroups, Journal, LogBounds, LogBuffer, Notifications, NotifyError,
+    Reaper, ReaperTools,
 };
 
 /// Where things are on this machine, and what it was told when it started.
@@ -76,13 +76,21 @@ struct Shared {
     cgroups: FindCgroups,
     notifications: OnceLock<Notifications>,
     modules: OnceLock<Result<Arc<Modules>, String>>,
+    journal: Journal,
     logs: HashMap<UnitId, LogBuffer>,
     pids: Mutex<HashMap<UnitId, Pid>>,
     late_links: Mutex<HashMap<UnitId, link::Late>>,
     named: Mutex<Option<Named>>,
     going_down: AtomicBool,
+    before_unmount: OnceLock<LastWork>,
     /// What activations have to say. Each says a few things in its life, and the executor hears them before anything else.
     events: mpsc::UnboundedSender<HostEvent>,
+}
+
+/// Work that is done before something is unmounted: where that is, and the work.
+struct LastWork {
+    target: PathBuf,
+    work: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl Machine {
@@ -90,10 +98,11 @@ impl Machine {
     pub fn new(units: Vec<Arc<Unit>>, places: Places, reaper: Reaper) -> Self {
         let (events, happened) = mpsc::unbounded_channel();
         let cgroups = find_cgroups(&places);
+        let journal = Journal::new();
         let logs = (0..)
             .map(UnitId)
             .zip(&units)
-            .filter_map(|(id, unit)| Some((id, log_for(unit)?)))
+            .filter_map(|(id, unit)| Some((id, log_for(&journal, unit)?)))
             .collect();
         let shared = Shared {
             tools: ReaperTools::new(reaper.clone(), cgroups.clone()),
@@ -104,11 +113,13 @@ impl Machine {
             cgroups,
             notifications: OnceLock::new(),
             modules: OnceLock::new(),
+            journal,
             logs,
             pids: Mutex::default(),
             late_links: Mutex::default(),
             named: Mutex::default(),
             going_down: AtomicBool::new(false),
+            before_unmount: OnceLock::new(),
             events,
         };
         Self { shared: Arc::new(shared), running: HashMap::new(), happened }
@@ -117,6 +128,30 @@ impl Machine {
     /// The machine goes down: what is meant to outlive its unit is no longer meant to.
     pub fn going_down(&self) {
         leftover::going_down(&self.shared);
+    }
+
+    /// Where disks are found, and what partition units have located.
+    pub fn roots(&self) -> &Roots {
+        &self.shared.roots
+    }
+
+    /// Has that done, each time, before a unit unmounts what is at `target`; on a thread of its own, and for 2 s at most, since a disk
+    /// may not answer.
+    pub fn before_unmount(&self, target: PathBuf, work: impl Fn() + Send + Sync + 'static) {
+        // Said once, when the machine is made.
+        drop(self.shared.before_unmount.set(LastWork { target, work: Arc::new(work) }));
+    }
+
+    /// The unit that mounts something at `target`.
+    pub fn mount_at(&self, target: &Path) -> Option<UnitId> {
+        let mounts = |unit: &Unit| matches!(&unit.kind, Kind::Mount(mount) if mount.target.as_path() == target);
+        let at = self.shared.units.iter().position(|unit| mounts(unit))?;
+        u32::try_from(at).ok().map(UnitId)
+    }
+
+    /// The output of all units that run programs.
+    pub fn journal(&self) -> &Journal {
+        &self.shared.journal
     }
 
     /// The last output of a unit that runs a program.
@@ -229,12 +264,13 @@ fn find_cgroups(places: &Places) -> FindCgroups {
     })
 }
 
-fn log_for(unit: &Unit) -> Option<LogBuffer> {
+fn log_for(journal: &Journal, unit: &Unit) -> Option<LogBuffer> {
     let size = match &unit.kind {
         Kind::Oneshot(oneshot) => oneshot.log,
         Kind::Service(service) => service.log,
         _ => return None,
     };
     let bytes = usize::try_from(size.0).unwrap_or(usize::MAX);
-    Some(LogBuffer::new(LogBounds { bytes, ..LogBounds::default() }))
+    let bounds = LogBounds { bytes, ..LogBounds::default() };
+    Some(journal.unit(unit.name.as_str(), bounds))
 }

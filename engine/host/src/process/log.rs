@@ -3,14 +3,14 @@
 //! A pipe is always read, whether or not anybody wants the lines, so a service that talks too much loses its own oldest words
 //! and never stands still; and PID 1's memory is bounded by the number of units.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
+
+use super::journal::Journal;
 
 /// How much of a unit's output is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,30 +33,32 @@ impl Default for LogBounds {
 /// One line of output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLine {
+    /// Its number among the lines that all units wrote in this boot.
+    pub seq: u64,
     /// When it was read.
     pub at: Instant,
     /// The line without its end; what is not UTF-8 is replaced, control characters are escaped.
     pub text: String,
+    /// It was longer; the unit's next line goes on with it.
+    pub cut: bool,
 }
 
-/// The last output of one unit. Clones share it.
+/// The last output of one unit, in the journal of all. Clones share it.
 #[derive(Clone)]
 pub struct LogBuffer {
-    shared: Arc<Mutex<Kept>>,
+    journal: Journal,
+    unit: usize,
     bounds: LogBounds,
 }
 
-#[derive(Default)]
-struct Kept {
-    lines: VecDeque<LogLine>,
-    bytes: usize,
-    dropped: u64,
-}
-
 impl LogBuffer {
-    /// An empty buffer.
+    /// An empty buffer in a journal of its own.
     pub fn new(bounds: LogBounds) -> Self {
-        Self { shared: Arc::default(), bounds }
+        Journal::new().unit("", bounds)
+    }
+
+    pub(super) fn of(journal: Journal, unit: usize, bounds: LogBounds) -> Self {
+        Self { journal, unit, bounds }
     }
 
     /// A new pipe into this buffer: the end that a child writes to, for its output and its errors alike, so that their order is
@@ -71,40 +73,31 @@ impl LogBuffer {
             loop {
                 match read.read(&mut chunk).await {
                     Ok(0) | Err(_) => break,
-                    Ok(count) => splitter.feed(&chunk[..count], |line| buffer.push(line)),
+                    Ok(count) => splitter.feed(&chunk[..count], |line, cut| buffer.add(line, cut)),
                 }
             }
-            splitter.finish(|line| buffer.push(line));
+            splitter.finish(|line, cut| buffer.add(line, cut));
         });
         Ok(write)
     }
 
     /// Adds one line.
     pub fn push(&self, line: &[u8]) {
-        let line = LogLine { at: Instant::now(), text: printable(line) };
-        let mut kept = self.kept();
-        kept.bytes += line.text.len();
-        kept.lines.push_back(line);
-        while kept.lines.len() > self.bounds.lines || kept.bytes > self.bounds.bytes {
-            let Some(oldest) = kept.lines.pop_front() else { break };
-            kept.bytes -= oldest.text.len();
-            kept.dropped += 1;
-        }
+        self.add(line, false);
+    }
+
+    fn add(&self, line: &[u8], cut: bool) {
+        self.journal.push(self.unit, printable(line), cut);
     }
 
     /// The last `count` lines, oldest first.
     pub fn tail(&self, count: usize) -> Vec<LogLine> {
-        let kept = self.kept();
-        kept.lines.iter().skip(kept.lines.len().saturating_sub(count)).cloned().collect()
+        self.journal.tail(self.unit, count)
     }
 
     /// How many lines were dropped to stay within the bounds.
     pub fn dropped(&self) -> u64 {
-        self.kept().dropped
-    }
-
-    fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.shared.lock().unwrap_or_else(PoisonError::into_inner)
+        self.journal.dropped(self.unit)
     }
 }
 
@@ -119,28 +112,28 @@ impl Splitter {
         Self { partial: Vec::new(), longest: longest.max(1) }
     }
 
-    fn feed(&mut self, bytes: &[u8], mut line: impl FnMut(&[u8])) {
+    fn feed(&mut self, bytes: &[u8], mut line: impl FnMut(&[u8], bool)) {
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let (mut text, ends) =
                 piece.strip_suffix(b"\n").map_or((piece, false), |text| (text, true));
             while self.partial.len() + text.len() > self.longest {
                 let (head, rest) = text.split_at(self.longest - self.partial.len());
                 self.partial.extend_from_slice(head);
-                line(&self.partial);
+                line(&self.partial, true);
                 self.partial.clear();
                 text = rest;
             }
             self.partial.extend_from_slice(text);
             if ends {
-                line(&self.partial);
+                line(&self.partial, false);
                 self.partial.clear();
             }
         }
     }
 
-    fn finish(&mut self, mut line: impl FnMut(&[u8])) {
+    fn finish(&mut self, mut line: impl FnMut(&[u8], bool)) {
         if !self.partial.is_empty() {
-            line(&self.partial);
+            line(&self.partial, false);
             self.partial.clear();
         }
     }
@@ -169,22 +162,25 @@ mod tests {
 
     #[test]
     fn bytes_become_lines() {
+        // A line that goes on is shown with a backslash.
+        let shown =
+            |line: &[u8], cut| format!("{}{}", printable(line), if cut { "\\" } else { "" });
         let check = |chunks: &[&str], longest: usize, expect: &[&str]| {
             let mut splitter = Splitter::new(longest);
             let mut lines = Vec::new();
             for chunk in chunks {
-                splitter.feed(chunk.as_bytes(), |line| lines.push(printable(line)));
+                splitter.feed(chunk.as_bytes(), |line, cut| lines.push(shown(line, cut)));
             }
-            splitter.finish(|line| lines.push(printable(line)));
+            splitter.finish(|line, cut| lines.push(shown(line, cut)));
             assert_eq!(lines, expect, "{chunks:?}");
         };
         check(&[], 10, &[]);
         check(&["one\ntwo\n"], 10, &["one", "two"]);
         check(&["o", "ne\nt", "wo"], 10, &["one", "two"]);
         check(&["\n\n"], 10, &["", ""]);
-        check(&["abcdefgh"], 3, &["abc", "def", "gh"]);
+        check(&["abcdefgh"], 3, &["abc\\", "def\\", "gh"]);
         check(&["abc\ndef"], 3, &["abc", "def"]);
-        check(&["abc", "d"], 3, &["abc", "d"]);
+        check(&["abc", "d"], 3, &["abc\\", "d"]);
         check(&["ab", "c", "\nd"], 3, &["abc", "d"]);
         check(&["dos\r\n"], 10, &["dos"]);
         check(&["\u{1b}[2Jcleared\ttab\n"], 40, &["\\u{1b}[2Jcleared\ttab"]);
@@ -219,5 +215,6 @@ mod tests {
         let tail: Vec<_> = buffer.tail(3).into_iter().map(|line| line.text).collect();
         assert_eq!(tail, ["7", "8", "9"]);
         assert_eq!(buffer.tail(0), []);
+        assert_eq!(buffer.tail(1)[0].seq, 10);
     }
 }

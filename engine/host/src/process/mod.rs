@@ -7,6 +7,7 @@
 //! | `reaper` | who gets an exit status; the only caller of `wait*` in the program |
 //! | `cgroup` | where a unit's processes live, what they may use, how all of them end |
 //! | `log` | a unit's output in bounded memory |
+//! | `journal` | all units' output in the order in which it came, read from a number on |
 //! | `notify` | ready by `sd_notify` |
 //! | `socket` | ready because a socket answers |
 //! | `program` | one activation of a service or oneshot, from its cgroup to its end |
@@ -15,6 +16,7 @@
 mod cgroup;
 mod clone;
 mod command;
+mod journal;
 mod log;
 mod notify;
 mod program;
@@ -25,6 +27,7 @@ mod watch;
 
 pub use cgroup::{Cgroup, CgroupError, CgroupErrorKind, Cgroups, Limits, Unapplied};
 pub use command::{Command, ExecFault, SEARCH_PATH, SpawnError, SpawnErrorKind};
+pub use journal::{Journal, Lines, Reader, Unreadable, Wanted};
 pub use log::{LogBounds, LogBuffer, LogLine};
 pub use notify::{
     Notification, Notifications, NotifyError, NotifySocket, Said, Sender, Subscription,

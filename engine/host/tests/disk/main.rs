@@ -14,3 +14,5 @@ mod mount;
 mod provision;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod wipe;

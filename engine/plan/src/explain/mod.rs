@@ -2,6 +2,7 @@
 //!
 //! Everything here is data that stands for itself: `osctl graph explain` prints it as a page, and as JSON as it is.
 
+mod exported;
 mod failure;
 mod path;
 
@@ -13,6 +14,7 @@ use keel_unit::value::Timespan;
 use keel_unit::words::{Condition, OnFailure};
 use serde::Serialize;
 
+pub use self::exported::Exported;
 pub use self::failure::{Consequence, Loss};
 pub use self::path::{Chain, Meaning, chains};
 use crate::export::millis;
@@ -198,7 +200,7 @@ fn relations<'a>(
 
 /// The shortest way along which the goal draws a unit in, beginning with the unit.
 fn to_goal(graph: &BootGraph, goal: UnitId, id: UnitId) -> Vec<Hop> {
-    let mut hops = path::shortest(graph, goal, id, EdgeKind::pulls_in).unwrap_or_default();
+    let mut hops = path::shortest(graph, goal, id, &EdgeKind::pulls_in).unwrap_or_default();
     hops.reverse();
     hops
 }
@@ -247,13 +249,48 @@ fn restart(kind: &Kind) -> Option<String> {
     Some(words)
 }
 
+/// What chains are looked for in: a graph, or one that was exported.
+pub trait Depends {
+    /// Number of units.
+    fn units(&self) -> usize;
+    /// A unit's name.
+    fn name(&self, unit: UnitId) -> String;
+    /// What a unit depends on, in order of the other units' names, and how.
+    fn edges(&self, unit: UnitId) -> Vec<(UnitId, EdgeKind)>;
+    /// Why a unit depends on another, edge by edge.
+    fn reasons(&self, unit: UnitId, other: UnitId) -> Vec<(EdgeKind, Reason)>;
+}
+
+impl Depends for BootGraph {
+    fn units(&self) -> usize {
+        self.len()
+    }
+
+    fn name(&self, unit: UnitId) -> String {
+        name(self, unit)
+    }
+
+    fn edges(&self, unit: UnitId) -> Vec<(UnitId, EdgeKind)> {
+        self.dependencies(unit).map(|(other, edge)| (other, edge.kind)).collect()
+    }
+
+    fn reasons(&self, unit: UnitId, other: UnitId) -> Vec<(EdgeKind, Reason)> {
+        let edges = self.dependencies(unit).filter(|(to, _)| *to == other);
+        edges.map(|(_, edge)| (edge.kind, reason(self, edge))).collect()
+    }
+}
+
 /// Units in the order in which a walk from `from` first meets them, each with the unit before it.
-fn walk(graph: &BootGraph, from: UnitId, follow: impl Fn(EdgeKind) -> bool) -> Vec<Option<UnitId>> {
-    let mut before = vec![None; graph.len()];
+fn walk(
+    graph: &dyn Depends,
+    from: UnitId,
+    follow: &dyn Fn(EdgeKind) -> bool,
+) -> Vec<Option<UnitId>> {
+    let mut before = vec![None; graph.units()];
     let mut open = VecDeque::from([from]);
     while let Some(id) = open.pop_front() {
-        for (other, edge) in graph.dependencies(id) {
-            if follow(edge.kind) && other != from && before[other.index()].is_none() {
+        for (other, kind) in graph.edges(id) {
+            if follow(kind) && other != from && before[other.index()].is_none() {
                 before[other.index()] = Some(id);
                 open.push_back(other);
             }

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
-use super::{Hop, name, reason, walk};
-use crate::graph::{BootGraph, EdgeKind};
+use super::{Depends, Hop, walk};
+use crate::graph::EdgeKind;
 use crate::transaction::UnitId;
 
 /// What a chain means for its two ends.
@@ -58,18 +58,18 @@ pub struct Chain {
 }
 
 /// Every way in which one of two units depends on the other; those of `one` first.
-pub fn chains(graph: &BootGraph, one: UnitId, two: UnitId) -> Vec<Chain> {
+pub fn chains(graph: &dyn Depends, one: UnitId, two: UnitId) -> Vec<Chain> {
     let mut chains: Vec<Chain> = Vec::new();
     for (from, to) in [(one, two), (two, one)] {
         for meaning in Meaning::ALL {
             // Who needs another starts it too; a conflict is with a unit itself, not along a chain.
             let needs = chains
                 .iter()
-                .any(|c| c.from == name(graph, from) && c.means.contains(&Meaning::Needs));
+                .any(|c| c.from == graph.name(from) && c.means.contains(&Meaning::Needs));
             if meaning == Meaning::Starts && needs {
                 continue;
             }
-            let Some(hops) = shortest(graph, from, to, |kind| meaning.follows(kind)) else {
+            let Some(hops) = shortest(graph, from, to, &|kind| meaning.follows(kind)) else {
                 continue;
             };
             if meaning == Meaning::ConflictsWith && hops.len() > 1 {
@@ -78,7 +78,7 @@ pub fn chains(graph: &BootGraph, one: UnitId, two: UnitId) -> Vec<Chain> {
             let units =
                 |hops: &[Hop]| -> Vec<String> { hops.iter().map(|h| h.to.clone()).collect() };
             let same = |chain: &&mut Chain| {
-                chain.from == name(graph, from) && units(&chain.hops) == units(&hops)
+                chain.from == graph.name(from) && units(&chain.hops) == units(&hops)
             };
             match chains.iter_mut().find(same) {
                 Some(chain) => {
@@ -88,8 +88,8 @@ pub fn chains(graph: &BootGraph, one: UnitId, two: UnitId) -> Vec<Chain> {
                     }
                 }
                 None => chains.push(Chain {
-                    from: name(graph, from),
-                    to: name(graph, to),
+                    from: graph.name(from),
+                    to: graph.name(to),
                     means: vec![meaning],
                     hops,
                 }),
@@ -101,24 +101,24 @@ pub fn chains(graph: &BootGraph, one: UnitId, two: UnitId) -> Vec<Chain> {
 
 /// The shortest chain of such edges from one unit to another that it depends on. Of several, the first by name.
 pub(super) fn shortest(
-    graph: &BootGraph,
+    graph: &dyn Depends,
     from: UnitId,
     to: UnitId,
-    follow: impl Fn(EdgeKind) -> bool,
+    follow: &dyn Fn(EdgeKind) -> bool,
 ) -> Option<Vec<Hop>> {
     if from == to {
         return None;
     }
-    let before = walk(graph, from, &follow);
+    let before = walk(graph, from, follow);
     let mut hops = Vec::new();
     let mut at = to;
     while at != from {
         let above = before[at.index()]?;
-        let edges = graph.dependencies(above).filter(|(other, e)| *other == at && follow(e.kind));
+        let reasons = graph.reasons(above, at).into_iter().filter(|(kind, _)| follow(*kind));
         hops.push(Hop {
-            from: name(graph, above),
-            to: name(graph, at),
-            edges: edges.map(|(_, edge)| reason(graph, edge)).collect(),
+            from: graph.name(above),
+            to: graph.name(at),
+            edges: reasons.map(|(_, reason)| reason).collect(),
         });
         at = above;
     }

@@ -2,16 +2,14 @@
 
 use std::fmt::Write;
 
-use keel_unit::KindName;
-
 use super::scene::{Look, Scene};
-use crate::graph::BootGraph;
-use crate::transaction::{Transaction, UnitId};
+use crate::export::Export;
+use crate::transaction::UnitId;
 
 /// The graph for `dot`: stages as clusters, an arrow from each unit to those that wait for it. Solid arrows are requirements,
 /// dashed ones are ordering alone or weaker; the critical path is red.
-pub fn dot(graph: &BootGraph, transaction: &Transaction) -> String {
-    let scene = Scene::new(graph, transaction);
+pub fn dot(export: &Export) -> String {
+    let scene = Scene::new(export);
     let mut out = String::from(
         "digraph boot {\n  rankdir=LR;\n  node [shape=box, style=rounded, fontname=\"sans-serif\", fontsize=10];\n  edge [fontname=\"sans-serif\", fontsize=8];\n",
     );
@@ -45,13 +43,21 @@ pub fn dot(graph: &BootGraph, transaction: &Transaction) -> String {
 }
 
 fn node(out: &mut String, scene: &Scene<'_>, id: UnitId, indent: &str) {
-    let kind = scene.graph.unit(id).kind.name();
-    let shape = if kind == KindName::Target { ", shape=ellipse" } else { "" };
-    let look = match (scene.layer[id.index()], scene.forecast.critical(id)) {
+    let kind = &scene.unit(id).kind;
+    let shape = if scene.is_target(id) { ", shape=ellipse" } else { "" };
+    let look = match (scene.layer[id.index()], scene.critical(id)) {
         (None, _) => ", color=gray, fontcolor=gray",
         (_, true) => ", color=\"#c2410c\", penwidth=2.5",
         _ => "",
     };
-    let name = scene.name(id);
-    let _ = writeln!(out, "{indent}\"{name}\" [label=\"{name}\\n{kind}\"{shape}{look}];");
+    let (name, unit) = (scene.name(id), scene.unit(id));
+    let (state, fill) = match (&unit.state, scene.standing(id)) {
+        (Some(state), Some(standing)) => (
+            format!("\\n{state}"),
+            format!(", style=\"rounded,filled\", fillcolor=\"{}40\"", standing.colour()),
+        ),
+        _ => Default::default(),
+    };
+    let _ =
+        writeln!(out, "{indent}\"{name}\" [label=\"{name}\\n{kind}{state}\"{shape}{look}{fill}];");
 }

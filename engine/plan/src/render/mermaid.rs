@@ -6,13 +6,12 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
+use std::time::Duration;
 
-use keel_unit::KindName;
-
-use super::scene::{Look, Scene};
+use super::scene::{Look, Scene, Standing};
 use crate::chart::people;
-use crate::graph::BootGraph;
-use crate::transaction::{Transaction, UnitId};
+use crate::export::Export;
+use crate::transaction::UnitId;
 
 /// Mermaid's `maxEdges`.
 const MOST_EDGES: usize = 500;
@@ -22,8 +21,8 @@ const MOST_TEXT: usize = 50_000;
 const MOST_STEPS: usize = 200;
 
 /// The graph as a flowchart: stages as subgraphs, arrows in the order of time.
-pub fn mermaid(graph: &BootGraph, transaction: &Transaction) -> String {
-    let scene = Scene::new(graph, transaction);
+pub fn mermaid(export: &Export) -> String {
+    let scene = Scene::new(export);
     let fits = |drawn: &Drawn| drawn.edges <= MOST_EDGES && drawn.text.len() <= MOST_TEXT;
     let ways: [fn(&Scene<'_>) -> Drawn; 2] = [by_unit, by_stage];
     let drawn = ways.iter().map(|draw| draw(&scene)).find(fits);
@@ -41,8 +40,8 @@ fn head(scene: &Scene<'_>, remark: &str) -> String {
         scene.name(scene.goal),
         scene.started(),
         scene.layers,
-        people(scene.forecast.path.total),
-        scene.graph.digest(),
+        people(Duration::from_millis(scene.export.predicted.total_ms)),
+        scene.export.digest,
     )
 }
 
@@ -58,9 +57,9 @@ fn by_unit(scene: &Scene<'_>) -> Drawn {
         }
         for unit in &stage.units {
             let name = scene.name(*unit);
-            let (open, close) = match scene.graph.unit(*unit).kind.name() {
-                KindName::Target => ("([", "])"),
-                _ => ("[", "]"),
+            let (open, close) = match scene.is_target(*unit) {
+                true => ("([", "])"),
+                false => ("[", "]"),
             };
             let _ = writeln!(text, "    {}{open}\"{name}\"{close}", ids.of("unit", name));
         }
@@ -84,11 +83,21 @@ fn by_unit(scene: &Scene<'_>) -> Drawn {
         }
     }
     text.push_str(CLASSES);
-    let is_conditional = |unit: &UnitId| !scene.graph.unit(*unit).condition.is_empty();
+    let is_conditional = |unit: &UnitId| scene.unit(*unit).conditional;
     let started = || scene.stages.iter().flat_map(|stage| &stage.units).copied();
     let conditional = started().filter(is_conditional).collect();
-    let critical = started().filter(|unit| scene.forecast.critical(*unit)).collect();
-    let classes: [(&str, Vec<UnitId>); 2] = [("critical", critical), ("conditional", conditional)];
+    let critical = started().filter(|unit| scene.critical(*unit)).collect();
+    let mut classes: Vec<(&str, Vec<UnitId>)> =
+        vec![("critical", critical), ("conditional", conditional)];
+    for standing in Standing::ALL {
+        let members: Vec<UnitId> =
+            started().filter(|unit| scene.standing(*unit) == Some(standing)).collect();
+        if !members.is_empty() {
+            let (word, colour) = (standing.word(), standing.colour());
+            let _ = writeln!(text, "  classDef {word} fill:{colour}40");
+            classes.push((word, members));
+        }
+    }
     for (class, members) in classes {
         let members: Vec<String> =
             members.into_iter().map(|unit| ids.of("unit", scene.name(unit))).collect();
@@ -147,11 +156,11 @@ fn label<'a>(scene: &Scene<'a>, stage: usize) -> &'a str {
 fn critical_path(scene: &Scene<'_>) -> Drawn {
     let mut ids = Ids::default();
     let mut text = head(scene, "; too large for GitHub, so this is the end of its critical path");
-    let steps = &scene.forecast.path.steps;
+    let steps = &scene.path;
     let steps = &steps[steps.len().saturating_sub(MOST_STEPS)..];
-    let ids: Vec<String> = steps.iter().map(|step| ids.of("unit", scene.name(step.unit))).collect();
+    let ids: Vec<String> = steps.iter().map(|step| ids.of("unit", scene.name(*step))).collect();
     for (step, id) in steps.iter().zip(&ids) {
-        let _ = writeln!(text, "  {id}[\"{}\"]", scene.name(step.unit));
+        let _ = writeln!(text, "  {id}[\"{}\"]", scene.name(*step));
     }
     for pair in ids.windows(2) {
         let _ = writeln!(text, "  {} ==> {}", pair[0], pair[1]);

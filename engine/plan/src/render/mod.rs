@@ -10,5 +10,6 @@ mod text;
 pub use dot::dot;
 pub use json::json;
 pub use mermaid::mermaid;
+pub(crate) use scene::edge_kind;
 pub use svg::svg;
 pub use text::text;

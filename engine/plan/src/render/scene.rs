@@ -1,15 +1,19 @@
 //! What all pictures show: the units that the goal starts, in layers and by stage, and the edges that say something new.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 
-use crate::forecast::Forecast;
-use crate::graph::{BootGraph, EdgeKind};
-use crate::transaction::{Transaction, UnitId};
+use keel_unit::words::Await;
+
+use crate::export::{Export, Unit};
+use crate::graph::EdgeKind;
+use crate::transaction::UnitId;
 
 /// A graph made ready for drawing.
 pub(crate) struct Scene<'a> {
-    pub(crate) graph: &'a BootGraph,
+    pub(crate) export: &'a Export,
+    /// For each unit, what it depends on.
+    edges: Vec<Vec<(UnitId, EdgeKind)>>,
     pub(crate) goal: UnitId,
     /// The layer of each unit that is started, from 0: one behind the deepest that it waits for.
     pub(crate) layer: Vec<Option<usize>>,
@@ -21,7 +25,66 @@ pub(crate) struct Scene<'a> {
     pub(crate) lines: Vec<Line>,
     /// Units that the goal does not start.
     pub(crate) idle: Vec<UnitId>,
-    pub(crate) forecast: Forecast,
+    /// What decides how long the boot takes, in order.
+    pub(crate) path: Vec<UnitId>,
+}
+
+/// What a unit's state means to whoever looks at a picture.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Standing {
+    /// It is up.
+    Up,
+    /// It is on its way, up or down, or waits.
+    Moving,
+    /// It failed.
+    Failed,
+    /// It is down, and nobody misses it.
+    Down,
+}
+
+impl Standing {
+    pub(crate) const ALL: [Standing; 4] =
+        [Standing::Up, Standing::Moving, Standing::Failed, Standing::Down];
+
+    /// The standing that a state's word tells of.
+    fn of(state: &str) -> Standing {
+        match state {
+            "failed" | "failed(dependency)" => Standing::Failed,
+            "inactive" | "skipped" => Standing::Down,
+            active if active.starts_with("active") => Standing::Up,
+            _ => Standing::Moving,
+        }
+    }
+
+    /// Its name in drawings.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Standing::Up => "up",
+            Standing::Moving => "moving",
+            Standing::Failed => "failed",
+            Standing::Down => "down",
+        }
+    }
+
+    /// Its colour, on a light ground as on a dark one.
+    pub(crate) fn colour(self) -> &'static str {
+        match self {
+            Standing::Up => "#16a34a",
+            Standing::Moving => "#ca8a04",
+            Standing::Failed => "#dc2626",
+            Standing::Down => "#9ca3af",
+        }
+    }
+
+    /// Its mark in text.
+    pub(crate) fn mark(self) -> char {
+        match self {
+            Standing::Up => '●',
+            Standing::Moving => '◐',
+            Standing::Failed => '✗',
+            Standing::Down => '○',
+        }
+    }
 }
 
 /// A stage and its units, in order of their names.
@@ -87,66 +150,158 @@ impl Look {
 }
 
 impl<'a> Scene<'a> {
-    pub(crate) fn new(graph: &'a BootGraph, transaction: &Transaction) -> Scene<'a> {
-        let mut layer: Vec<Option<usize>> = vec![None; graph.len()];
-        for job in transaction.jobs() {
-            let before = transaction.spec(job.unit).after.iter();
-            let deepest = before.filter_map(|(other, _)| layer[other.index()]).max();
-            layer[job.unit.index()] = Some(deepest.map_or(0, |deepest| deepest + 1));
+    pub(crate) fn new(export: &'a Export) -> Scene<'a> {
+        let named = export.units.iter().zip(0..).map(|(unit, at)| (unit.name.as_str(), UnitId(at)));
+        let ids: HashMap<&str, UnitId> = named.collect();
+        let mut edges: Vec<Vec<(UnitId, EdgeKind)>> = vec![Vec::new(); export.units.len()];
+        for edge in &export.edges {
+            let (from, to) = (ids.get(edge.from.as_str()), ids.get(edge.to.as_str()));
+            if let (Some(from), Some(to), Some(kind)) = (from, to, edge_kind(edge)) {
+                edges[from.index()].push((*to, kind));
+            }
         }
-        let forecast = Forecast::new(graph, &Arc::new(transaction.clone()));
-        let order: Vec<UnitId> = transaction.jobs().iter().map(|job| job.unit).collect();
+        let is_started = |id: &UnitId| export.units[id.index()].started;
+        let order: Vec<UnitId> = order(&edges).into_iter().filter(is_started).collect();
+        let mut layer: Vec<Option<usize>> = vec![None; export.units.len()];
+        for id in &order {
+            let before = edges[id.index()].iter().filter(|(_, kind)| kind.awaits().is_some());
+            let deepest = before.filter_map(|(other, _)| layer[other.index()]).max();
+            layer[id.index()] = Some(deepest.map_or(0, |deepest| deepest + 1));
+        }
+        let path = export.predicted.critical_path.iter();
+        let path: Vec<UnitId> = path.filter_map(|name| ids.get(name.as_str()).copied()).collect();
+        let of_stage = stages(export, &layer, &ids);
         Scene {
-            graph,
-            goal: transaction.goal(),
+            export,
+            goal: ids.get(export.goal.as_str()).copied().unwrap_or(UnitId(0)),
             layers: layer.iter().flatten().max().map_or(0, |deepest| deepest + 1),
-            stages: stages(graph, &layer),
-            lines: lines(graph, &order, &forecast),
-            idle: graph.ids().filter(|id| layer[id.index()].is_none()).collect(),
+            stages: of_stage,
+            lines: lines(&edges, &order, &path),
+            idle: all(export).filter(|id| layer[id.index()].is_none()).collect(),
             layer,
-            forecast,
+            path,
+            edges,
         }
     }
 
+    pub(crate) fn ids(&self) -> impl Iterator<Item = UnitId> + use<> {
+        all(self.export)
+    }
+
+    pub(crate) fn unit(&self, unit: UnitId) -> &'a Unit {
+        &self.export.units[unit.index()]
+    }
+
     pub(crate) fn name(&self, unit: UnitId) -> &'a str {
-        self.graph.unit(unit).name.as_str()
+        self.unit(unit).name.as_str()
+    }
+
+    pub(crate) fn stage(&self, unit: UnitId) -> Option<&'a str> {
+        self.unit(unit).stage.as_deref()
+    }
+
+    pub(crate) fn is_target(&self, unit: UnitId) -> bool {
+        self.unit(unit).kind == "target"
+    }
+
+    pub(crate) fn critical(&self, unit: UnitId) -> bool {
+        self.unit(unit).critical
+    }
+
+    /// How the unit stands on the node that the graph comes from.
+    pub(crate) fn standing(&self, unit: UnitId) -> Option<Standing> {
+        self.unit(unit).state.as_deref().map(Standing::of)
+    }
+
+    /// What a unit depends on, in order of the other units' names.
+    pub(crate) fn dependencies(&self, unit: UnitId) -> &[(UnitId, EdgeKind)] {
+        &self.edges[unit.index()]
     }
 
     /// Number of units that are started.
     pub(crate) fn started(&self) -> usize {
-        self.graph.len() - self.idle.len()
+        self.export.units.len() - self.idle.len()
     }
 }
 
+fn all(export: &Export) -> impl Iterator<Item = UnitId> + use<> {
+    (0..export.units.len()).map(|at| UnitId(at as u32))
+}
+
+/// An edge of a newer version's kind is not drawn.
+pub(crate) fn edge_kind(edge: &crate::export::Edge) -> Option<EdgeKind> {
+    Some(match edge.kind.as_str() {
+        "requires" => EdgeKind::Requires,
+        "wants" => EdgeKind::Wants,
+        "binds-to" => EdgeKind::BindsTo,
+        "conflicts" => EdgeKind::Conflicts,
+        "after" => EdgeKind::After(match edge.awaits.as_deref() {
+            Some("started") => Await::Started,
+            Some("exited") => Await::Exited,
+            _ => Await::Ready,
+        }),
+        _ => return None,
+    })
+}
+
+/// As [`crate::order`]: topological, and of those that could come next the first by name. What stands in a circle, which no graph
+/// of ours has, is left out.
+fn order(edges: &[Vec<(UnitId, EdgeKind)>]) -> Vec<UnitId> {
+    let mut held = vec![0usize; edges.len()];
+    let mut later: Vec<Vec<UnitId>> = vec![Vec::new(); edges.len()];
+    for (from, own) in edges.iter().enumerate() {
+        for (to, _) in own.iter().filter(|(_, kind)| kind.awaits().is_some()) {
+            held[from] += 1;
+            later[to.index()].push(UnitId(from as u32));
+        }
+    }
+    let free = (0..edges.len()).filter(|at| held[*at] == 0).map(|at| Reverse(UnitId(at as u32)));
+    let mut free: BinaryHeap<Reverse<UnitId>> = free.collect();
+    let mut order = Vec::with_capacity(edges.len());
+    while let Some(Reverse(id)) = free.pop() {
+        order.push(id);
+        for other in &later[id.index()] {
+            held[other.index()] -= 1;
+            if held[other.index()] == 0 {
+                free.push(Reverse(*other));
+            }
+        }
+    }
+    order
+}
+
 /// The started units by stage. A stage comes before another if its own target does.
-fn stages<'a>(graph: &'a BootGraph, layer: &[Option<usize>]) -> Vec<Stage<'a>> {
+fn stages<'a>(
+    export: &'a Export,
+    layer: &[Option<usize>],
+    ids: &HashMap<&str, UnitId>,
+) -> Vec<Stage<'a>> {
     let mut members: BTreeMap<Option<&str>, Vec<UnitId>> = BTreeMap::new();
-    for id in graph.ids().filter(|id| layer[id.index()].is_some()) {
-        members.entry(graph.stage(id).map(|stage| stage.as_str())).or_default().push(id);
+    for id in all(export).filter(|id| layer[id.index()].is_some()) {
+        members.entry(export.units[id.index()].stage.as_deref()).or_default().push(id);
     }
     let mut stages: Vec<Stage<'_>> =
         members.into_iter().map(|(name, units)| Stage { name, units }).collect();
     stages.sort_by_key(|stage| {
-        let target = stage.name.and_then(|name| graph.find(name));
+        let target = stage.name.and_then(|name| ids.get(name));
         (target.map(|id| layer[id.index()]), stage.name)
     });
     stages
 }
 
 /// The lines between started units. An ordering that follows from others is left out: it would hide them.
-fn lines(graph: &BootGraph, order: &[UnitId], forecast: &Forecast) -> Vec<Line> {
-    let mut place: Vec<Option<usize>> = vec![None; graph.len()];
+fn lines(edges: &[Vec<(UnitId, EdgeKind)>], order: &[UnitId], path: &[UnitId]) -> Vec<Line> {
+    let mut place: Vec<Option<usize>> = vec![None; edges.len()];
     order.iter().enumerate().for_each(|(at, id)| place[id.index()] = Some(at));
-    let steps = &forecast.path.steps;
     let neighbours: BTreeSet<(UnitId, UnitId)> =
-        steps.windows(2).map(|pair| (pair[0].unit, pair[1].unit)).collect();
+        path.windows(2).map(|pair| (pair[0], pair[1])).collect();
 
     let mut lines = Vec::new();
     for &then in order {
         let mut pairs: BTreeMap<UnitId, BTreeSet<EdgeKind>> = BTreeMap::new();
-        for (first, edge) in graph.dependencies(then) {
+        for (first, kind) in &edges[then.index()] {
             if place[first.index()].is_some() {
-                pairs.entry(first).or_default().insert(edge.kind);
+                pairs.entry(*first).or_default().insert(*kind);
             }
         }
         lines.extend(pairs.into_iter().filter_map(|(first, kinds)| {

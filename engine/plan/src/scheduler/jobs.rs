@@ -50,28 +50,36 @@ impl Scheduler {
         if job.kind == JobKind::Stop {
             return Ok(Vec::new());
         }
+        let drawn = self.drawn_in(job.unit);
+        let found = || drawn.iter().map(|&(unit, _)| unit);
         let mut pulled_in = vec![false; self.rows.len()];
-        pulled_in[job.unit.index()] = true;
-        let mut found = vec![job.unit];
-        let mut next = 0;
-        while let Some(&id) = found.get(next) {
-            next += 1;
-            let spec = self.transaction.spec(id);
-            for &other in spec.requires.iter().chain(&spec.binds_to).chain(&spec.wants) {
-                if !std::mem::replace(&mut pulled_in[other.index()], true) {
-                    found.push(other);
-                }
-            }
-        }
-        for &unit in &found {
+        found().for_each(|unit| pulled_in[unit.index()] = true);
+        for unit in found() {
             if let Some(&with) =
                 self.links.conflicts.of(unit).iter().find(|other| pulled_in[other.index()])
             {
                 return Err(Refusal::Conflict { unit, with });
             }
         }
-        found.remove(0);
-        Ok(found)
+        Ok(found().skip(1).collect())
+    }
+
+    /// What a start of this unit starts: itself first, then each unit with the one that needs or wants it.
+    pub(super) fn drawn_in(&self, unit: UnitId) -> Vec<(UnitId, UnitId)> {
+        let mut seen = vec![false; self.rows.len()];
+        seen[unit.index()] = true;
+        let mut found = vec![(unit, unit)];
+        let mut next = 0;
+        while let Some(&(id, _)) = found.get(next) {
+            next += 1;
+            let spec = self.transaction.spec(id);
+            for &other in spec.requires.iter().chain(&spec.binds_to).chain(&spec.wants) {
+                if !std::mem::replace(&mut seen[other.index()], true) {
+                    found.push((other, id));
+                }
+            }
+        }
+        found
     }
 
     fn open_start(&mut self, job: Job, counts: bool) {

@@ -7,7 +7,7 @@ use crate::state::{Desired, State, Up};
 use crate::transaction::{Await, Class, JobKind, UnitId};
 
 /// What stands between a waiting unit and its start.
-enum Hindrance {
+pub(super) enum Hindrance {
     /// A unit whose own job or stop ends the wait in bounded time.
     Held,
     /// A unit that may take for ever, or that goes down now and will be back, any number of times; one such stop takes so
@@ -139,7 +139,7 @@ impl Scheduler {
     }
 
     /// Whether an ordering edge to this unit holds a start, and how.
-    fn holds(&self, other: UnitId, awaits: Await) -> Option<Hindrance> {
+    pub(super) fn holds(&self, other: UnitId, awaits: Await) -> Option<Hindrance> {
         let row = &self.rows[other.index()];
         if row.is_leaving() && row.job.is_none() && row.is_coming_back() {
             let stop = self.transaction.spec(other).stop_deadline + KILL_GRACE;

@@ -8,6 +8,7 @@ use crate::transaction::UnitId;
 
 /// A heap of instants beside the slots that say which of them still count. Setting and clearing leave stale entries in
 /// the heap; they are dropped when they surface, and all at once when they outnumber the units.
+#[derive(Clone)]
 pub(super) struct Timers {
     slots: Vec<Option<Duration>>,
     heap: BinaryHeap<Reverse<(Duration, UnitId)>>,
@@ -16,6 +17,10 @@ pub(super) struct Timers {
 impl Timers {
     pub(super) fn new(units: usize) -> Timers {
         Timers { slots: vec![None; units], heap: BinaryHeap::new() }
+    }
+
+    pub(super) fn get(&self, unit: UnitId) -> Option<Duration> {
+        self.slots[unit.index()]
     }
 
     pub(super) fn is_set(&self, unit: UnitId) -> bool {

@@ -6,4 +6,6 @@ mod linear;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
+mod rehearsal;
+#[cfg(test)]
 mod semantics;

@@ -14,8 +14,8 @@ use crate::secret::Secrets;
 use crate::shape::Shape;
 use crate::tree::{Node, Table, Value as Raw};
 use crate::value::{
-    Argument, ByteSize, Cidr, Hostname, KernelArgument, LinkName, MacAddr, MachineId, ModuleName,
-    Mtu, NtpServer, SysctlKey, SysctlValue,
+    Argument, ByteSize, Certificates, Cidr, Hostname, KernelArgument, LinkName, Listen, MacAddr,
+    MachineId, ModuleName, Mtu, NtpServer, RevocationLists, SysctlKey, SysctlValue,
 };
 
 pub(crate) use self::read::Config;
@@ -119,8 +119,23 @@ keys! {
     pub struct Agent {
         /// Where the API listens.
         listen "listen": SocketAddr = "\"[::]:50051\"",
+        /// Certificate authorities, in PEM, whose clients are let in. With them the node is never in maintenance, not even before a bootstrap.
+        trusted_ca "trusted-ca": Option<Certificates>,
+        /// What those authorities have revoked: CRLs in PEM.
+        trusted_crl "trusted-crl": Option<RevocationLists>,
+        /// The certificate that the API is served with, in PEM, with what leads to its CA; then the node makes none. Its key is a
+        /// secret: the docs say where it goes.
+        certificate "certificate": Option<Certificates>,
+        /// Metrics for Prometheus.
+        metrics "metrics": Metrics = "{}",
     }
     check = reachable;
+
+    /// Metrics for Prometheus.
+    pub struct Metrics {
+        /// Where they are served, without TLS and without asking who calls: an address and a port, or the path of a Unix socket. Else nowhere.
+        listen "listen": Option<Listen>,
+    }
 
     /// The Kubernetes cluster.
     pub struct Cluster {

@@ -5,14 +5,16 @@ mod id;
 mod net;
 mod number;
 mod path;
+mod pem;
 mod text;
 
 pub use duration::Timespan;
 pub use id::{Guid, MachineId};
-pub use net::{Cidr, Hostname, LinkName, MacAddr, Mtu, NtpServer};
+pub use net::{Cidr, Hostname, LinkName, Listen, MacAddr, Mtu, NtpServer};
 pub(crate) use number::ranged;
 pub use number::{ByteSize, CpuLimit, ExitCode, FileMode, SignalName, Weight};
 pub use path::{AbsPath, Source};
+pub use pem::{Certificates, RevocationLists};
 pub use text::{
     Argument, Content, EnvName, FsLabel, FsType, Glob, KernelArgument, Line, ModuleName,
     MountOption, PartLabel, SysctlKey, SysctlValue,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use super::AbsPath;
 use crate::keys::Text;
 
 /// An address with the length of its network's prefix: `192.0.2.7/24`.
@@ -29,6 +30,33 @@ impl Text for Cidr {
         let prefix =
             prefix.ok_or_else(|| format!("the prefix length is not a number from 0 to {most}"))?;
         Ok(Cidr { address, prefix })
+    }
+}
+
+/// Where something listens: an address and a port, or a Unix socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Listen {
+    /// An address and a port.
+    Address(SocketAddr),
+    /// The path of a Unix socket.
+    Socket(AbsPath),
+}
+
+impl Text for Listen {
+    const EXPECTED: &'static str =
+        "an address with port such as \"127.0.0.1:9100\", or the path of a Unix socket";
+    const EXAMPLE: &'static str = "127.0.0.1:9100";
+    const PATTERN: &'static str = r"^(/.*|.*:[0-9]{1,5})$";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.starts_with('/') {
+            return AbsPath::parse(text).map(Listen::Socket);
+        }
+        let address = SocketAddr::parse(text)?;
+        match address.port() {
+            0 => Err("port 0 is a different port in each boot".to_owned()),
+            _ => Ok(Listen::Address(address)),
+        }
     }
 }
 

@@ -9,21 +9,27 @@ use keel_plan::chart::people;
 use keel_plan::{Change, Comparison, compare, difference};
 use serde_json::json;
 
-use super::files;
+use super::{files, source};
+use crate::cli::NodeArgs;
 use crate::error::{Exit, Failure};
 use crate::output::{Format, Ink, Output, Palette};
 
 /// Compare a boot with one or several before it: what became slower, what faster, what no longer comes up
 ///
-/// The last trace is compared with the median of all before it.
+/// The last boot is compared with the median of all before it. Where no file and no boot is named, they are all that the node of --endpoint
+/// remembers.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  osctl boot compare old.json new.json\n  osctl boot compare monday.json tuesday.json wednesday.json today.json --allow 10"
+    after_help = "Examples:\n  osctl boot compare old.json new.json\n  osctl boot compare monday.json tuesday.json wednesday.json today.json --allow 10\n  osctl --endpoint 192.0.2.10 boot compare\n  osctl --endpoint 192.0.2.10 boot compare reference.json --boot 9f3a"
 )]
 pub(crate) struct Compare {
     /// Traces, the newest last
-    #[arg(value_name = "TRACE", num_args = 2.., required = true)]
+    #[arg(value_name = "TRACE")]
     traces: Vec<PathBuf>,
+
+    /// A boot of the node, after the files: its id, or the first digits of it; repeat it for several
+    #[arg(long, value_name = "ID")]
+    boot: Vec<String>,
 
     /// Exit with 1 if the boot takes more than so many percent longer than before
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u16))]
@@ -31,10 +37,16 @@ pub(crate) struct Compare {
 }
 
 impl Compare {
-    pub(crate) fn run(self, out: &mut Output) -> Result<Exit, Failure> {
+    pub(crate) fn run(self, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
         let mut before = files::read_all(&self.traces)?;
-        // The command line holds two at least.
-        let Some(after) = before.pop() else { return Err(Failure::usage("nothing to compare")) };
+        if before.is_empty() || !self.boot.is_empty() {
+            before.extend(source::several_of_node(node, &self.boot, out)?);
+        }
+        let after = before.pop().filter(|_| !before.is_empty());
+        let Some(after) = after else {
+            return Err(Failure::usage("it takes two boots to compare")
+                .next("name another trace, or another boot of the node with --boot"));
+        };
         if before.iter().any(|trace| trace.digest != after.digest) {
             out.notice("these are boots of different graphs");
         }

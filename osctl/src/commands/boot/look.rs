@@ -11,7 +11,9 @@ use keel_plan::{Link, Trace};
 use keel_unit::diagnostic::nearest;
 use serde_json::json;
 
+use super::source::Source;
 use super::{files, page};
+use crate::cli::NodeArgs;
 use crate::error::{Exit, Failure};
 use crate::output::{Format, Ink, Output, Palette};
 
@@ -20,16 +22,17 @@ const DEEPEST: usize = 60;
 
 /// Show a boot: how it ended, what decided how long it took, and a bar for each unit
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  osctl boot show boot.json\n  osctl boot show console.log")]
+#[command(
+    after_help = "Examples:\n  osctl boot show boot.json\n  osctl boot show console.log\n  osctl --endpoint 192.0.2.10 boot show --boot 9f3a"
+)]
 pub(crate) struct Show {
-    /// A trace, or the console of a boot with keel.report=json; - is standard input
-    #[arg(value_name = "TRACE")]
-    trace: PathBuf,
+    #[command(flatten)]
+    source: Source,
 }
 
 impl Show {
-    pub(crate) fn run(self, out: &mut Output) -> Result<Exit, Failure> {
-        let trace = files::read(&self.trace)?;
+    pub(crate) fn run(self, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
+        let trace = self.source.read(node, out)?;
         match out.format() {
             Format::Json => out.json(&trace)?,
             _ => {
@@ -48,17 +51,16 @@ impl Show {
 /// List the units of a boot by how long they took, the longest first
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  osctl boot blame boot.json\n  osctl boot blame boot.json --output json"
+    after_help = "Examples:\n  osctl boot blame boot.json\n  osctl boot blame boot.json --output json\n  osctl --endpoint 192.0.2.10 boot blame"
 )]
 pub(crate) struct Blame {
-    /// A trace
-    #[arg(value_name = "TRACE")]
-    trace: PathBuf,
+    #[command(flatten)]
+    source: Source,
 }
 
 impl Blame {
-    pub(crate) fn run(self, out: &mut Output) -> Result<Exit, Failure> {
-        let trace = files::read(&self.trace)?;
+    pub(crate) fn run(self, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
+        let trace = self.source.read(node, out)?;
         let critical = trace.critical();
         let mut units: Vec<_> =
             trace.units.iter().zip(critical).filter(|(unit, _)| unit.began_us.is_some()).collect();
@@ -102,22 +104,25 @@ impl Blame {
 /// Without a unit, what the goal waited for: the units that decided how long the boot took.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  osctl boot critical-chain boot.json\n  osctl boot critical-chain boot.json keel-agent"
+    after_help = "Examples:\n  osctl boot critical-chain boot.json\n  osctl boot critical-chain boot.json keel-agent\n  osctl --endpoint 192.0.2.10 boot critical-chain --unit keel-agent"
 )]
 pub(crate) struct CriticalChain {
-    /// A trace
-    #[arg(value_name = "TRACE")]
-    trace: PathBuf,
+    #[command(flatten)]
+    source: Source,
 
     /// The unit to begin at [default: the goal]
-    #[arg(value_name = "UNIT")]
+    #[arg(value_name = "UNIT", conflicts_with = "from")]
     unit: Option<String>,
+
+    /// The same, where no file is named
+    #[arg(long = "unit", value_name = "UNIT")]
+    from: Option<String>,
 }
 
 impl CriticalChain {
-    pub(crate) fn run(self, out: &mut Output) -> Result<Exit, Failure> {
-        let trace = files::read(&self.trace)?;
-        let unit = self.unit.as_deref().unwrap_or(&trace.goal);
+    pub(crate) fn run(self, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
+        let trace = self.source.read(node, out)?;
+        let unit = self.unit.as_deref().or(self.from.as_deref()).unwrap_or(&trace.goal);
         if trace.find(unit).is_none() {
             let failure = Failure::usage(format!("the boot had nothing to do with `{unit}`"));
             return Err(match nearest(unit, trace.units.iter().map(|unit| unit.name.as_str())) {
@@ -175,9 +180,8 @@ fn chain_text(trace: &Trace, chain: &[Link], palette: Palette) -> String {
     after_help = "Examples:\n  osctl boot plot boot.json > boot.svg\n  osctl boot plot boot.json -o boot.svg"
 )]
 pub(crate) struct Plot {
-    /// A trace
-    #[arg(value_name = "TRACE")]
-    trace: PathBuf,
+    #[command(flatten)]
+    source: Source,
 
     /// Where to write it [default: standard output]
     #[arg(long, short = 'o', value_name = "FILE")]
@@ -185,8 +189,8 @@ pub(crate) struct Plot {
 }
 
 impl Plot {
-    pub(crate) fn run(self, out: &mut Output) -> Result<Exit, Failure> {
-        let picture = chart::svg(&files::read(&self.trace)?);
+    pub(crate) fn run(self, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
+        let picture = chart::svg(&self.source.read(node, out)?);
         deliver(self.file, &picture, out)
     }
 }
@@ -197,9 +201,8 @@ impl Plot {
     after_help = "Examples:\n  osctl boot export boot.json > boot.trace.json\n  osctl boot export boot.json --format chrome -o boot.trace.json"
 )]
 pub(crate) struct Export {
-    /// A trace
-    #[arg(value_name = "TRACE")]
-    trace: PathBuf,
+    #[command(flatten)]
+    source: Source,
 
     /// For which viewer
     #[arg(long, value_enum, default_value_t = Viewer::Perfetto)]
@@ -219,8 +222,8 @@ enum Viewer {
 }
 
 impl Export {
-    pub(crate) fn run(self, out: &mut Output) -> Result<Exit, Failure> {
-        let trace = files::read(&self.trace)?;
+    pub(crate) fn run(self, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
+        let trace = self.source.read(node, out)?;
         let events = match self.format {
             Viewer::Perfetto | Viewer::Chrome => chart::chrome(&trace),
         };

@@ -8,6 +8,8 @@ use keel_plan::{Basis, Prediction, predict, predictions};
 use serde_json::json;
 
 use super::files;
+use super::source::Source;
+use crate::cli::NodeArgs;
 use crate::commands::inputs::{Fault, Inputs};
 use crate::error::{Exit, Failure};
 use crate::output::{Format, Output};
@@ -21,9 +23,8 @@ use crate::output::{Format, Output};
     after_help = "Examples:\n  osctl boot predict boot.json --config machine-configs/qemu.toml\n  osctl boot predict boot.json --config machine-configs/qemu.toml --trace yesterday.json"
 )]
 pub(crate) struct Predict {
-    /// The recorded boot
-    #[arg(value_name = "TRACE")]
-    measured: PathBuf,
+    #[command(flatten)]
+    measured: Source,
 
     #[command(flatten)]
     inputs: Inputs,
@@ -42,8 +43,8 @@ pub(crate) struct Predict {
 }
 
 impl Predict {
-    pub(crate) fn run(self, out: &mut Output) -> Result<Exit, Failure> {
-        let measured = files::read(&self.measured)?;
+    pub(crate) fn run(self, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
+        let measured = self.measured.read(node, out)?;
         let others = files::read_all(&self.trace)?;
         let (graph, transaction) = match self.inputs.planned(&measured.goal) {
             Ok(planned) => planned,

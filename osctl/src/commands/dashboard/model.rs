@@ -389,6 +389,7 @@ impl Model {
                 self.events.clear();
                 self.next_event = 1;
             }
+            Feed::Logs if anew => self.log = (String::new(), VecDeque::new()),
             _ => {}
         }
     }

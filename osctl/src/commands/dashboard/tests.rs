@@ -49,12 +49,11 @@ fn unit(name: &str, stage: Option<&str>, state: UnitState, began: i64) -> Unit {
 }
 
 fn machine() -> Machine {
-    let line = |seq, unit: &str, text: &str, stderr| LogLine {
+    let line = |seq, unit: &str, text: &str| LogLine {
         unit: unit.to_owned(),
         seq,
         at: ms(1_500),
         text: text.to_owned(),
-        stderr,
         ..LogLine::default()
     };
     let transition = UnitTransition {
@@ -95,9 +94,9 @@ fn machine() -> Machine {
         ],
         processes: vec![processes("containerd", 48 << 20, 77), processes("kubelet", 90 << 20, 99)],
         lines: vec![
-            line(1, "containerd", "starting", false),
-            line(2, "kubelet", "cannot reach \u{1b}]0;evil\u{7}", true),
-            line(3, "containerd", "ready", false),
+            line(1, "containerd", "starting"),
+            line(2, "kubelet", "cannot reach \u{1b}]0;evil\u{7}"),
+            line(3, "containerd", "ready"),
         ],
         events: vec![
             Event { seq: 1, at: ms(950), what: Some(What::Transition(transition)) },

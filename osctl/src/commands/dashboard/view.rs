@@ -285,10 +285,9 @@ fn log_lines(model: &Model, frame: &mut Frame<'_>, area: Rect, back: usize) {
     }
     let lines = model.log.1.iter().map(|line| {
         let at = millis(line.at.as_ref());
-        let ink = if line.stderr { style(model, Ink::Warning) } else { Style::new() };
         Line::from(vec![
             Span::styled(format!("{:>6}.{:03}  ", at / 1000, at % 1000), style(model, Ink::Faint)),
-            Span::styled(printable(&line.text), ink),
+            Span::raw(printable(&line.text)),
         ])
     });
     frame.render_widget(tail(lines.collect(), area, back), area);

@@ -9,7 +9,8 @@ use keel_plan::diff::{self, Diff as Difference};
 use keel_plan::export::Export;
 use keel_unit::Report;
 
-use crate::commands::inputs::{Fault, Inputs};
+use crate::cli::NodeArgs;
+use crate::commands::inputs::{Fault, Inputs, running};
 use crate::error::{Exit, Failure};
 use crate::output::{Format, Ink, Output, Palette};
 
@@ -20,11 +21,11 @@ const LARGEST: u64 = 1 << 30;
 ///
 /// OLD and NEW are each a machine config (FILE.toml), a folder of unit files, or an exported graph (FILE.json, as `osctl graph render
 /// --format json` writes it). Machine configs are compared with the units of --units, and patch those of --config; folders are compared
-/// with the machine config of --config.
+/// with the machine config of --config. With --node there is one of them, and OLD is the graph that the node of --endpoint runs.
 /// Exit code 0: the two are the same. 1: they differ. 2: one of them cannot be had.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  osctl graph diff machine-configs/qemu.toml machine-configs/static-network.toml\n  osctl graph diff ../main/units units --config machine-configs/qemu.toml --format markdown\n  osctl graph diff ../main/machine-configs/qemu.toml machine-configs/qemu.toml --old-units ../main/units\n  osctl graph diff node.json machine-configs/qemu.toml"
+    after_help = "Examples:\n  osctl graph diff machine-configs/qemu.toml machine-configs/static-network.toml\n  osctl graph diff ../main/units units --config machine-configs/qemu.toml --format markdown\n  osctl graph diff ../main/machine-configs/qemu.toml machine-configs/qemu.toml --old-units ../main/units\n  osctl graph diff node.json machine-configs/qemu.toml\n  osctl --endpoint 192.0.2.10 graph diff --node machine-configs/qemu.toml"
 )]
 pub(crate) struct Diff {
     /// The graph before: a machine config, a folder of units or an exported graph
@@ -32,8 +33,12 @@ pub(crate) struct Diff {
     old: PathBuf,
 
     /// The graph after
-    #[arg(value_name = "NEW")]
-    new: PathBuf,
+    #[arg(value_name = "NEW", required_unless_present = "node", conflicts_with = "node")]
+    new: Option<PathBuf>,
+
+    /// OLD is the graph that the node of --endpoint runs; only NEW is named
+    #[arg(long)]
+    node: bool,
 
     #[command(flatten)]
     inputs: Inputs,
@@ -62,14 +67,16 @@ enum Page {
 }
 
 impl Diff {
-    pub(crate) fn run(self, out: &mut Output) -> Result<Exit, Failure> {
+    pub(crate) fn run(self, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
         // As with diff(1): 1 says that the two differ, and nothing else does.
-        self.compare(out).map_err(|failure| failure.ending(Exit::Usage))
+        self.compare(node, out).map_err(|failure| failure.ending(Exit::Usage))
     }
 
-    fn compare(self, out: &mut Output) -> Result<Exit, Failure> {
-        let old = self.side(&self.old, self.old_units.as_deref());
-        let new = self.side(&self.new, None);
+    fn compare(self, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
+        let (old, new) = match &self.new {
+            Some(new) => (self.side(&self.old, self.old_units.as_deref()), self.side(new, None)),
+            None => (running(node, out).map_err(Fault::Other), self.side(&self.old, None)),
+        };
         let (old, new) = match (old, new) {
             (Ok(old), Ok(new)) => (old, new),
             (old, new) => return self.faults(out, [old.err(), new.err()]),
@@ -94,7 +101,8 @@ impl Diff {
     /// Shows what is wrong with either side.
     fn faults(&self, out: &mut Output, faults: [Option<Fault>; 2]) -> Result<Exit, Failure> {
         let mut last = None;
-        for (path, fault) in [&self.old, &self.new].into_iter().zip(faults) {
+        let paths = [&self.old, self.new.as_ref().unwrap_or(&self.old)];
+        for (path, fault) in paths.into_iter().zip(faults) {
             match fault {
                 Some(Fault::Findings(report)) => self.findings(out, path, &report),
                 Some(Fault::Other(failure)) => last = last.or(Some(failure)),

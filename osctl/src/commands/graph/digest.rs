@@ -3,7 +3,8 @@
 use clap::Args;
 use keel_plan::BOOT;
 
-use crate::commands::inputs::{Fault, Inputs};
+use crate::cli::NodeArgs;
+use crate::commands::inputs::{Fault, Inputs, Running};
 use crate::error::{Exit, Failure};
 use crate::output::{Format, Output};
 
@@ -12,14 +13,30 @@ use crate::output::{Format, Output};
 /// It is SHA-256 over units, parameters and edges. File names, comments and the order of keys are not part of it, so it says whether a
 /// change of the files is a change of the machine. A node reports its own in `osctl status`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  osctl graph digest --config machine-configs/qemu.toml")]
+#[command(
+    after_help = "Examples:\n  osctl graph digest --config machine-configs/qemu.toml\n  osctl --endpoint 192.0.2.10 graph digest --node"
+)]
 pub(crate) struct Digest {
     #[command(flatten)]
     inputs: Inputs,
+
+    #[command(flatten)]
+    running: Running,
 }
 
 impl Digest {
-    pub(crate) fn run(self, out: &mut Output) -> Result<Exit, Failure> {
+    pub(crate) fn run(self, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
+        if let Some(export) = self.running.export(node, out)? {
+            match out.format() {
+                Format::Table => out.text(&format!("{}\n", export.digest))?,
+                _ => out.json(&serde_json::json!({
+                    "digest": export.digest,
+                    "units": export.units.len(),
+                    "edges": export.edges.len(),
+                }))?,
+            }
+            return Ok(Exit::Clean);
+        }
         match self.inputs.planned(BOOT) {
             Ok((graph, _)) => {
                 match out.format() {

@@ -11,17 +11,19 @@ use keel_plan::{BOOT, Ending};
 use keel_unit::value::Timespan;
 
 use super::name::{said, unit};
-use crate::commands::inputs::{Fault, Inputs};
+use crate::cli::NodeArgs;
+use crate::commands::inputs::{Fault, Inputs, Running};
+use crate::commands::units::live;
 use crate::error::{Exit, Failure};
 use crate::output::{Format, Ink, Output, Palette};
 
 /// Explain a unit: why it is in the graph, what it waits for and why, and what happens if it fails
 ///
 /// Each dependency is shown with the file and line that it comes from. What a failure costs is simulated: the scheduler that runs on
-/// the node runs the boot with that unit failing.
+/// the node runs the boot with that unit failing. With --node it is explained how the unit stands on a node, as `osctl units show` does.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  osctl graph explain containerd --config machine-configs/qemu.toml\n  osctl graph explain mount.data --config machine-configs/qemu.toml --output json"
+    after_help = "Examples:\n  osctl graph explain containerd --config machine-configs/qemu.toml\n  osctl graph explain mount.data --config machine-configs/qemu.toml --output json\n  osctl --endpoint 192.0.2.10 graph explain mount.data --node"
 )]
 pub(crate) struct Explain {
     /// The unit
@@ -31,13 +33,19 @@ pub(crate) struct Explain {
     #[command(flatten)]
     inputs: Inputs,
 
+    #[command(flatten)]
+    running: Running,
+
     /// The goal of the boot that it is explained in
     #[arg(long, value_name = "UNIT", default_value = BOOT)]
     goal: String,
 }
 
 impl Explain {
-    pub(crate) fn run(self, out: &mut Output) -> Result<Exit, Failure> {
+    pub(crate) fn run(self, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
+        if self.running.node {
+            return live::show(&self.unit, live::Depth::Whole, false, node, out);
+        }
         match self.inputs.planned(&self.goal) {
             Ok((graph, transaction)) => {
                 let id = unit(&graph, &self.unit)?;

@@ -9,7 +9,8 @@ use keel_plan::export::{Export, Unit};
 use keel_unit::KindName;
 use keel_unit::diagnostic::nearest;
 
-use crate::commands::inputs::{Fault, Inputs};
+use crate::cli::NodeArgs;
+use crate::commands::inputs::{Fault, Inputs, Running};
 use crate::error::{Exit, Failure};
 use crate::output::{Format, Ink, Output, Palette};
 
@@ -19,11 +20,14 @@ use crate::output::{Format, Ink, Output, Palette};
 /// wants it.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  osctl graph list --config machine-configs/qemu.toml\n  osctl graph list --stage storage --kind mount --config machine-configs/qemu.toml\n  osctl graph list --unreachable --output json"
+    after_help = "Examples:\n  osctl graph list --config machine-configs/qemu.toml\n  osctl graph list --stage storage --kind mount --config machine-configs/qemu.toml\n  osctl graph list --unreachable --output json\n  osctl --endpoint 192.0.2.10 graph list --node"
 )]
 pub(crate) struct List {
     #[command(flatten)]
     inputs: Inputs,
+
+    #[command(flatten)]
+    running: Running,
 
     /// Only units of this stage; may be given several times
     #[arg(long, value_name = "STAGE")]
@@ -47,10 +51,16 @@ fn kinds() -> PossibleValuesParser {
 }
 
 impl List {
-    pub(crate) fn run(self, out: &mut Output) -> Result<Exit, Failure> {
-        match self.inputs.planned(&self.goal) {
-            Ok((graph, transaction)) => {
-                let mut units = Export::new(&graph, &transaction).units;
+    pub(crate) fn run(self, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
+        let export = match self.running.export(node, out)? {
+            Some(export) => Ok(export),
+            None => self
+                .inputs
+                .planned(&self.goal)
+                .map(|(graph, transaction)| Export::new(&graph, &transaction)),
+        };
+        match export {
+            Ok(Export { mut units, .. }) => {
                 self.known_stages(&units)?;
                 units.retain(|unit| self.wants(unit));
                 match out.format() {
@@ -97,7 +107,9 @@ fn page(units: &[Unit], palette: Palette) -> String {
     if units.is_empty() {
         return "no unit is like that\n".to_owned();
     }
-    let mut rows = vec![["UNIT", "KIND", "STAGE", "WHERE", "DESCRIPTION"].map(str::to_owned)];
+    let live = units.iter().any(|unit| unit.state.is_some());
+    let head = ["UNIT", "KIND", "STAGE", "STATE", "WHERE", "DESCRIPTION"].map(str::to_owned);
+    let mut rows = vec![head];
     rows.extend(units.iter().map(|unit| {
         let mark = match (unit.started, unit.critical) {
             (false, _) => " (not started)",
@@ -108,17 +120,19 @@ fn page(units: &[Unit], palette: Palette) -> String {
             format!("{}{mark}", unit.name),
             unit.kind.clone(),
             unit.stage.clone().unwrap_or_else(|| "-".to_owned()),
+            unit.state.clone().unwrap_or_default(),
             format!("{}:{}", unit.file, unit.line),
             unit.description.clone(),
         ]
     }));
     let width = |at: usize| rows.iter().map(|row| row[at].chars().count()).max().unwrap_or(0);
-    let widths = [width(0), width(1), width(2), width(3)];
+    let widths = [width(0), width(1), width(2), width(3), width(4)];
     let mut out = String::new();
     for (at, row) in rows.iter().enumerate() {
-        let [name, kind, stage, place, description] = row;
-        let [a, b, c, d] = widths;
-        let line = format!("{name:a$}  {kind:b$}  {stage:c$}  {place:d$}  {description}");
+        let [name, kind, stage, state, place, description] = row;
+        let [a, b, c, d, e] = widths;
+        let state = if live { format!("{state:d$}  ") } else { String::new() };
+        let line = format!("{name:a$}  {kind:b$}  {stage:c$}  {state}{place:e$}  {description}");
         let line = line.trim_end();
         let line = if at == 0 { palette.paint(Ink::Faint, line) } else { line.to_owned() };
         let _ = writeln!(out, "{line}");

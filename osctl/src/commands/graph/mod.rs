@@ -11,6 +11,7 @@ mod simulate;
 
 use clap::Subcommand;
 
+use crate::cli::NodeArgs;
 use crate::error::{Exit, Failure};
 use crate::output::Output;
 
@@ -27,15 +28,15 @@ pub(crate) enum Graph {
 }
 
 impl Graph {
-    pub(crate) fn run(self, out: &mut Output) -> Result<Exit, Failure> {
+    pub(crate) fn run(self, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
         match self {
-            Graph::Render(command) => command.run(out),
+            Graph::Render(command) => command.run(node, out),
             Graph::Simulate(command) => command.run(out),
-            Graph::Explain(command) => command.run(out),
-            Graph::Path(command) => command.run(out),
-            Graph::List(command) => command.run(out),
-            Graph::Digest(command) => command.run(out),
-            Graph::Diff(command) => command.run(out),
+            Graph::Explain(command) => command.run(node, out),
+            Graph::Path(command) => command.run(node, out),
+            Graph::List(command) => command.run(node, out),
+            Graph::Digest(command) => command.run(node, out),
+            Graph::Diff(command) => command.run(node, out),
         }
     }
 }

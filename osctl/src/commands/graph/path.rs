@@ -4,10 +4,14 @@ use std::fmt::Write;
 
 use clap::Args;
 use keel_plan::BOOT;
-use keel_plan::explain::{Chain, Meaning, chains};
+use keel_plan::UnitId;
+use keel_plan::explain::{Chain, Depends, Exported, Meaning, chains};
+
+use keel_unit::diagnostic::nearest;
 
 use super::name::{said, unit};
-use crate::commands::inputs::{Fault, Inputs};
+use crate::cli::NodeArgs;
+use crate::commands::inputs::{Fault, Inputs, Running};
 use crate::error::{Exit, Failure};
 use crate::output::{Format, Ink, Output, Palette};
 
@@ -17,7 +21,7 @@ use crate::output::{Format, Ink, Output, Palette};
 /// Exit code 0: there is one. 1: neither depends on the other. 2: the command line is wrong.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  osctl graph path kubelet mount.data --config machine-configs/qemu.toml\n  osctl graph path mount.data kubelet --config machine-configs/qemu.toml --output json"
+    after_help = "Examples:\n  osctl graph path kubelet mount.data --config machine-configs/qemu.toml\n  osctl graph path mount.data kubelet --config machine-configs/qemu.toml --output json\n  osctl --endpoint 192.0.2.10 graph path kubelet mount.data --node"
 )]
 pub(crate) struct Path {
     /// A unit
@@ -30,25 +34,33 @@ pub(crate) struct Path {
 
     #[command(flatten)]
     inputs: Inputs,
+
+    #[command(flatten)]
+    running: Running,
 }
 
 impl Path {
-    pub(crate) fn run(self, out: &mut Output) -> Result<Exit, Failure> {
+    pub(crate) fn run(self, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
+        if let Some(export) = self.running.export(node, out)? {
+            let graph = Exported::new(&export);
+            let find = |name: &str| {
+                graph.find(name).ok_or_else(|| {
+                    let failure =
+                        Failure::usage(format!("there is no unit `{}`", name.escape_debug()));
+                    let known = export.units.iter().map(|unit| unit.name.as_str());
+                    failure.next(match nearest(name, known) {
+                        Some(near) => format!("did you mean `{near}`?"),
+                        None => "`osctl graph list --node` names them all".to_owned(),
+                    })
+                })
+            };
+            let (one, two) = (find(&self.one)?, find(&self.two)?);
+            return self.show(&graph, one, two, out);
+        }
         match self.inputs.planned(BOOT) {
             Ok((graph, _)) => {
                 let (one, two) = (unit(&graph, &self.one)?, unit(&graph, &self.two)?);
-                if one == two {
-                    let failure = Failure::usage(format!("`{}` is one unit", self.one));
-                    return Err(failure.next("name two units"));
-                }
-                let chains = chains(&graph, one, two);
-                match out.format() {
-                    Format::Table => {
-                        out.text(&page(&chains, &self.one, &self.two, out.palette()))?
-                    }
-                    _ => out.json(&serde_json::json!({ "chains": chains }))?,
-                }
-                Ok(if chains.is_empty() { Exit::Findings } else { Exit::Clean })
+                self.show(&graph, one, two, out)
             }
             Err(Fault::Findings(report)) => {
                 out.findings(&report);
@@ -56,6 +68,25 @@ impl Path {
             }
             Err(Fault::Other(failure)) => Err(failure),
         }
+    }
+
+    fn show(
+        &self,
+        graph: &dyn Depends,
+        one: UnitId,
+        two: UnitId,
+        out: &mut Output,
+    ) -> Result<Exit, Failure> {
+        if one == two {
+            let failure = Failure::usage(format!("`{}` is one unit", self.one));
+            return Err(failure.next("name two units"));
+        }
+        let chains = chains(graph, one, two);
+        match out.format() {
+            Format::Table => out.text(&page(&chains, &self.one, &self.two, out.palette()))?,
+            _ => out.json(&serde_json::json!({ "chains": chains }))?,
+        }
+        Ok(if chains.is_empty() { Exit::Findings } else { Exit::Clean })
     }
 }
 

@@ -4,21 +4,25 @@ use clap::{Args, ValueEnum};
 use keel_plan::export::Export;
 use keel_plan::{BOOT, render};
 
-use crate::commands::inputs::{Fault, Inputs};
+use crate::cli::NodeArgs;
+use crate::commands::inputs::{Fault, Inputs, Running};
 use crate::error::{Exit, Failure};
 use crate::output::{Format, Ink, Output, Palette};
 
 /// Draw the graph of a machine: what starts side by side, what waits for what, and what decides how long it takes
 ///
 /// Pictures leave out an ordering that follows from others, and mark the critical path; arrows point in the order of time. JSON leaves
-/// nothing out. Equal inputs give equal bytes.
+/// nothing out. Equal inputs give equal bytes. With --node it is the graph that a node runs, with the states of its units drawn in.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  osctl graph render --config machine-configs/qemu.toml\n  osctl graph render --config machine-configs/qemu.toml --format svg > boot.svg\n  osctl graph render --config machine-configs/qemu.toml --format mermaid >> comment.md\n  osctl graph render --config machine-configs/qemu.toml --format dot | dot -Tpdf > boot.pdf"
+    after_help = "Examples:\n  osctl graph render --config machine-configs/qemu.toml\n  osctl graph render --config machine-configs/qemu.toml --format svg > boot.svg\n  osctl graph render --config machine-configs/qemu.toml --format mermaid >> comment.md\n  osctl graph render --config machine-configs/qemu.toml --format dot | dot -Tpdf > boot.pdf\n  osctl --endpoint 192.0.2.10 graph render --node --format svg > now.svg"
 )]
 pub(crate) struct Render {
     #[command(flatten)]
     inputs: Inputs,
+
+    #[command(flatten)]
+    running: Running,
 
     /// The goal whose units are shown as started
     #[arg(long, value_name = "UNIT", default_value = BOOT)]
@@ -44,24 +48,30 @@ enum Drawing {
 }
 
 impl Render {
-    pub(crate) fn run(self, out: &mut Output) -> Result<Exit, Failure> {
-        let Render { inputs, goal, format } = self;
-        match inputs.planned(&goal) {
-            Ok((graph, transaction)) => {
+    pub(crate) fn run(self, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
+        let Render { inputs, running, goal, format } = self;
+        let export = match running.export(node, out)? {
+            Some(export) => Ok(export),
+            None => {
+                inputs.planned(&goal).map(|(graph, transaction)| Export::new(&graph, &transaction))
+            }
+        };
+        match export {
+            Ok(export) => {
                 let drawing = match (format, out.format()) {
                     (Some(drawing), _) => drawing,
                     (None, Format::Table) => Drawing::Text,
                     (None, _) => {
-                        out.json(&Export::new(&graph, &transaction))?;
+                        out.json(&export)?;
                         return Ok(Exit::Clean);
                     }
                 };
                 out.text(&match drawing {
-                    Drawing::Text => coloured(&render::text(&graph, &transaction), out.palette()),
-                    Drawing::Dot => render::dot(&graph, &transaction),
-                    Drawing::Mermaid => render::mermaid(&graph, &transaction),
-                    Drawing::Svg => render::svg(&graph, &transaction),
-                    Drawing::Json => render::json(&graph, &transaction),
+                    Drawing::Text => coloured(&render::text(&export), out.palette()),
+                    Drawing::Dot => render::dot(&export),
+                    Drawing::Mermaid => render::mermaid(&export),
+                    Drawing::Svg => render::svg(&export),
+                    Drawing::Json => render::json(&export),
                 })?;
                 Ok(Exit::Clean)
             }

@@ -178,7 +178,7 @@ impl Activation<'_> {
     }
 }
 
-fn observe(device: &dyn ReadBlocks) -> io::Result<Observed> {
+pub(super) fn observe(device: &dyn ReadBlocks) -> io::Result<Observed> {
     Ok(Observed {
         size: device.size(),
         content: signature::scan(device, Depth::Partition)?,

@@ -31,7 +31,7 @@ pub(super) fn bundles(scene: &Scene<'_>) -> Vec<Bundle> {
         if let Some(layer) = scene.layer[first.index()]
             && thens.len() >= FEWEST.1
         {
-            let stage = scene.graph.stage(first).map(|stage| stage.as_str());
+            let stage = scene.stage(first);
             alike.entry((layer, stage, look, thens)).or_default().push(first);
         }
     }

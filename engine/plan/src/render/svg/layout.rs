@@ -5,8 +5,6 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use keel_unit::KindName;
-
 use super::bundle::{Bundle, bundles};
 use super::{order, place, when};
 use crate::render::scene::{Line, Look, Scene};
@@ -157,7 +155,7 @@ impl Layout {
         // Knots stand in columns of their own.
         let knots: BTreeSet<usize> = bundles.iter().map(|bundle| bundle.layer).collect();
         let mut boxes = HashMap::new();
-        let outside = scene.graph.stage(scene.goal).is_none();
+        let outside = scene.stage(scene.goal).is_none();
         let mut last = 0;
         for (stage, members) in scene.stages.iter().enumerate() {
             let inside: Vec<UnitId> =
@@ -334,7 +332,7 @@ fn height(scene: &Scene<'_>, id: UnitId) -> f64 {
 fn width(scene: &Scene<'_>, id: UnitId) -> f64 {
     let name = wrap(scene.name(id)).iter().map(|line| line.chars().count()).max().unwrap_or(0);
     // The ends of a pill hold no text.
-    let ends = if scene.graph.unit(id).kind.name() == KindName::Target { 32.0 } else { 22.0 };
+    let ends = if scene.is_target(id) { 32.0 } else { 22.0 };
     let below = when(scene, id).chars().count() as f64 * SMALL;
     (name as f64 * GLYPH).max(below) + ends
 }

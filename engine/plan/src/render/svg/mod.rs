@@ -10,15 +10,15 @@ mod place;
 mod style;
 
 use std::fmt::Write;
+use std::time::Duration;
 
-use keel_unit::KindName;
 use keel_unit::value::Timespan;
 
 use self::layout::{LINE, Layout, Place, Route, What, wrap};
-use super::scene::{Look, Scene};
+use super::scene::{Look, Scene, Standing};
 use crate::chart::people;
-use crate::graph::BootGraph;
-use crate::transaction::{Transaction, UnitId};
+use crate::export::Export;
+use crate::transaction::UnitId;
 
 /// Room around everything.
 const MARGIN: f64 = 20.0;
@@ -32,8 +32,8 @@ const CHARACTER: f64 = 5.4;
 const MOST_IDLE: usize = 12;
 
 /// The graph as an SVG image.
-pub fn svg(graph: &BootGraph, transaction: &Transaction) -> String {
-    let scene = Scene::new(graph, transaction);
+pub fn svg(export: &Export) -> String {
+    let scene = Scene::new(export);
     let names = scene.stages.iter().filter_map(|stage| stage.name).map(str::len).max();
     // Names of stages stand before the first column.
     let left = MARGIN + 24.0 + 7.4 * names.unwrap_or(0) as f64;
@@ -89,15 +89,15 @@ impl Picture<'_> {
 
     fn title(&self, out: &mut String) {
         let scene = self.scene;
-        let path = &scene.forecast.path;
+        let export = scene.export;
         text(out, "title ink", MARGIN, 32.0, scene.name(scene.goal));
         let about = format!(
             "{} units in {} layers · {} predicted, at most {} side by side · sha256:{}",
             scene.started(),
             scene.layers,
-            people(path.total),
-            path.side_by_side,
-            scene.graph.digest().short(),
+            people(Duration::from_millis(export.predicted.total_ms)),
+            export.predicted.side_by_side,
+            export.digest.trim_start_matches("sha256:").chars().take(12).collect::<String>(),
         );
         text(out, "note faint", MARGIN, 48.0, &about);
         let holds_units = |column: &&layout::Column| {
@@ -153,14 +153,13 @@ impl Picture<'_> {
 
     fn unit(&self, out: &mut String, place: &Place, id: UnitId) {
         let scene = self.scene;
-        let unit = scene.graph.unit(id);
-        let kind = unit.kind.name();
-        let target = kind == KindName::Target;
+        let unit = scene.unit(id);
+        let target = scene.is_target(id);
         let mut class = self.hue(place.lane);
         let marks = [
             (target, " target"),
-            (!unit.condition.is_empty(), " conditional"),
-            (scene.forecast.critical(id), " critical"),
+            (unit.conditional, " conditional"),
+            (scene.critical(id), " critical"),
         ];
         marks.iter().filter(|(on, _)| *on).for_each(|(_, mark)| class.push_str(mark));
         let column = &self.layout.columns[place.column];
@@ -177,6 +176,16 @@ impl Picture<'_> {
             tenth(place.height),
             tenth(round),
         );
+        if let Some(standing) = scene.standing(id) {
+            let _ = write!(
+                out,
+                "<circle class=\"state {}\" fill=\"{}\" cx=\"{}\" cy=\"{}\" r=\"4\"/>",
+                standing.word(),
+                standing.colour(),
+                tenth(left + width),
+                tenth(top),
+            );
+        }
         let centre = left + width / 2.0;
         let lines = wrap(scene.name(id));
         for (at, line) in lines.iter().enumerate() {
@@ -189,19 +198,22 @@ impl Picture<'_> {
 
     /// What is shown to whoever points at a box.
     fn hint(&self, id: UnitId) -> String {
-        let unit = self.scene.graph.unit(id);
-        let mut hint = unit.name.to_string();
+        let unit = self.scene.unit(id);
+        let mut hint = unit.name.clone();
+        if let Some(state) = &unit.state {
+            let _ = write!(hint, " is {state}");
+        }
         if !unit.description.is_empty() {
             let _ = write!(hint, "\n{}", unit.description);
         }
-        let span = &self.scene.forecast.spans[id.index()];
-        if let (Some(from), Some(to)) = (span.began, span.ended) {
-            let _ = write!(hint, "\nfrom {} to {}", people(from), people(to));
+        let ms = Duration::from_millis;
+        if let (Some(from), Some(to), false) = (unit.begins_ms, unit.up_ms, unit.skipped) {
+            let _ = write!(hint, "\nfrom {} to {}", people(ms(from)), people(ms(to)));
         }
-        if let Some(deadline) = unit.deadline() {
-            let _ = write!(hint, ", within {}", Timespan(deadline));
+        if let Some(deadline) = unit.deadline_ms {
+            let _ = write!(hint, ", within {}", Timespan(ms(deadline)));
         }
-        let _ = write!(hint, "\n{}", self.scene.graph.locate(unit.span));
+        let _ = write!(hint, "\n{}:{}", unit.file, unit.line);
         hint
     }
 
@@ -297,9 +309,20 @@ impl Picture<'_> {
             );
         };
         shape(&mut out, "target", 6.5, "a target: no work of its own");
-        let conditional = |id: &UnitId| !self.scene.graph.unit(*id).condition.is_empty();
+        let conditional = |id: &UnitId| self.scene.unit(*id).conditional;
         if self.scene.stages.iter().flat_map(|stage| &stage.units).any(conditional) {
             shape(&mut out, "conditional", 4.0, "started if its condition holds");
+        }
+        for standing in Standing::ALL {
+            if self.scene.ids().any(|id| self.scene.standing(id) == Some(standing)) {
+                let (x, y) = entry(&mut out, 12.0, standing.word());
+                let (x, y) = (tenth(x + 6.0), tenth(y));
+                let (word, fill) = (standing.word(), standing.colour());
+                let _ = writeln!(
+                    out,
+                    "<circle class=\"state {word}\" fill=\"{fill}\" cx=\"{x}\" cy=\"{y}\" r=\"4\"/>"
+                );
+            }
         }
         let mut bottom = y;
         if !self.scene.idle.is_empty() {
@@ -317,13 +340,14 @@ impl Picture<'_> {
 
 /// What stands below the name: what the unit is, and how long it takes.
 fn when(scene: &Scene<'_>, id: UnitId) -> String {
-    let kind = scene.graph.unit(id).kind.name();
-    let span = &scene.forecast.spans[id.index()];
-    match (kind, span.ended) {
-        (KindName::Target, Some(at)) => format!("at {}", people(at)),
-        (KindName::Target, None) => kind.to_string(),
-        _ if span.began.is_none() => format!("{kind} · skipped"),
-        _ => format!("{kind} · {}", people(scene.forecast.takes[id.index()])),
+    let unit = scene.unit(id);
+    let ms = Duration::from_millis;
+    let kind = &unit.kind;
+    match (scene.is_target(id), unit.up_ms) {
+        (true, Some(at)) => format!("at {}", people(ms(at))),
+        (true, None) => kind.clone(),
+        _ if unit.skipped => format!("{kind} · skipped"),
+        _ => format!("{kind} · {}", people(ms(unit.expected_ms.unwrap_or_default()))),
     }
 }
 

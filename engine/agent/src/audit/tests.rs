@@ -1,0 +1,113 @@
+//! What is kept, what goes, and what a restart or a power failure leaves.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use tempfile::TempDir;
+
+use super::ring::FILES;
+use super::*;
+
+fn record(method: &str) -> Record {
+    let mut record = Record { method: method.to_owned(), ..Record::default() };
+    record.at(SystemTime::UNIX_EPOCH, Duration::from_millis(3));
+    record
+}
+
+fn numbers(records: &[Record]) -> Vec<u64> {
+    records.iter().map(|record| record.seq).collect()
+}
+
+#[test]
+fn numbers_rise_across_restarts() {
+    let folder = TempDir::new().unwrap();
+    let folder = folder.path().join("audit");
+    for _ in 0..3 {
+        let mut writer = Writer::open(&folder).unwrap();
+        writer.keep(Sort::Read, record("r"));
+        writer.keep(Sort::Change, record("c"));
+    }
+    let all = past(&folder, 0).unwrap();
+    assert_eq!(numbers(&all), [1, 2, 3, 4, 5, 6]);
+    let methods: String = all.iter().map(|record| record.method.as_str()).collect();
+    assert_eq!(methods, "rcrcrc");
+    assert_eq!(numbers(&past(&folder, 3).unwrap()), [4, 5, 6]);
+    assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+    let file = folder.join("changes.jsonl");
+    assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600);
+}
+
+#[test]
+fn a_record_is_one_line() {
+    let record = Record {
+        seq: 7,
+        peer: "[::1]:2".to_owned(),
+        subject: "CN=a\nb".to_owned(),
+        roles: vec!["admin".to_owned()],
+        digest_before: Some("sha256:00".to_owned()),
+        why: Some("\"quoted\"".to_owned()),
+        ..record("/m")
+    };
+    let line = record.line();
+    assert_eq!(line.matches('\n').count(), 1);
+    assert_eq!(Record::parse(&line), Some(record));
+}
+
+#[test]
+fn a_flood_pushes_out_its_own_kind_alone() {
+    let folder = TempDir::new().unwrap();
+    let mut writer = Writer::with_files_of(folder.path(), 1_000).unwrap();
+    writer.keep(Sort::Change, record("c"));
+    for _ in 0..1_000 {
+        writer.keep(Sort::Refused, record(""));
+        writer.keep(Sort::Read, record("r"));
+    }
+    let all = past(folder.path(), 0).unwrap();
+    assert_eq!(all[0].method, "c");
+    assert!(all.len() > 10, "the newest are there");
+    assert_eq!(all.last().unwrap().seq, 2_001);
+    let mut size = 0;
+    for entry in fs::read_dir(folder.path()).unwrap() {
+        size += entry.unwrap().metadata().unwrap().len();
+    }
+    assert!(size <= 2 * 1_000 * FILES as u64 + 1_000, "{size}");
+    // The next number is found although most are gone.
+    let mut writer = Writer::with_files_of(folder.path(), 1_000).unwrap();
+    assert_eq!(writer.keep(Sort::Read, record("r")).seq, 2_002);
+}
+
+#[test]
+fn half_a_line_spoils_only_itself() {
+    let folder = TempDir::new().unwrap();
+    Writer::open(folder.path()).unwrap().keep(Sort::Read, record("one"));
+    let file = folder.path().join("reads.jsonl");
+    let mut text = fs::read(&file).unwrap();
+    text.extend(b"{\"seq\":2,\"time\":\"19\xff");
+    fs::write(&file, text).unwrap();
+    Writer::open(folder.path()).unwrap().keep(Sort::Read, record("two"));
+    let all = past(folder.path(), 0).unwrap();
+    assert_eq!(numbers(&all), [1, 2]);
+    assert_eq!(all[1].method, "two");
+}
+
+#[test]
+fn of_a_flood_some_are_told() {
+    let start = Instant::now();
+    let mut bucket = Bucket::new(start);
+    let told = (0..10_000).filter(|_| bucket.take(start).is_some()).count();
+    assert_eq!(told, REFUSALS_AT_ONCE as usize);
+    assert_eq!(bucket.take(start + Duration::from_secs(1)), Some(9_800));
+    assert_eq!(bucket.take(start + Duration::from_secs(1)), Some(0));
+    assert_eq!(bucket.take(start + Duration::from_secs(1)), None);
+}
+
+#[test]
+fn what_has_no_room_leaves_a_gap() {
+    let (queue, waiting) = mpsc::channel(8);
+    let told = broadcast::Sender::new(8);
+    let mut seen = told.subscribe();
+    queue.try_send(Item::Keep(Sort::Read, Box::new(record("r")))).unwrap();
+    drop(queue);
+    Writer::nowhere().run(waiting, &AtomicU64::new(5), &told);
+    assert_eq!(seen.try_recv().unwrap().seq, 6);
+}

@@ -1,0 +1,252 @@
+//! Every call on its way through: who may, who did, and what came of it.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Instant, SystemTime};
+
+use http::{HeaderMap, Request, Response};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use keel_control::Control;
+use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::body::Body;
+use tonic::service::Routes;
+use tonic::{Code, Status};
+use tower_service::Service as TowerService;
+
+use crate::audit::{Audit, Record};
+use crate::authz;
+use crate::metrics::Metrics;
+use crate::peer::Peer;
+use crate::places::Place;
+use crate::trust::State;
+
+/// What calls on all connections share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) audit: Audit,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Init's socket.
+    pub(crate) control: PathBuf,
+}
+
+/// The calls of one connection.
+#[derive(Clone)]
+pub(crate) struct Calls {
+    pub(crate) routes: Routes,
+    pub(crate) trust: watch::Receiver<Arc<State>>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) place: Arc<Place>,
+    /// Cancelled when streams have to end.
+    pub(crate) over: CancellationToken,
+}
+
+type Answer = Pin<Box<dyn Future<Output = Result<Response<Observed>, Infallible>> + Send>>;
+
+impl hyper::service::Service<Request<Incoming>> for Calls {
+    type Response = Response<Observed>;
+    type Error = Infallible;
+    type Future = Answer;
+
+    fn call(&self, request: Request<Incoming>) -> Answer {
+        let calls = self.clone();
+        // It counts from here on, so that what is dropped before it ever ran is on the record too.
+        let call = Call::new(&calls, request.uri().path());
+        Box::pin(async move { Ok(calls.answer(call, request).await) })
+    }
+}
+
+impl Calls {
+    async fn answer(
+        mut self,
+        mut call: Call,
+        mut request: Request<Incoming>,
+    ) -> Response<Observed> {
+        let state = self.trust.borrow().clone();
+        let role = match authz::decide(&state, &self.peer, request.uri().path()) {
+            Ok(role) => role,
+            Err(status) => {
+                crate::log::say(format_args!(
+                    "{}: refused: {}",
+                    self.peer.address,
+                    status.message()
+                ));
+                return self.observe(call, (*status).into_http());
+            }
+        };
+        if self.peer.client.is_none() {
+            call.record.roles = vec![role.word().to_owned()];
+        }
+        request.extensions_mut().insert(self.peer.clone());
+        let changes = authz::changes(request.uri().path());
+        if changes {
+            call.record.digest_before = self.digest().await;
+        }
+        let response = match TowerService::call(&mut self.routes, request).await {
+            Ok(response) => response,
+            Err(never) => match never {},
+        };
+        if changes {
+            call.record.digest_after = self.digest().await;
+        }
+        self.observe(call, response)
+    }
+
+    /// The digest of the running graph, where init tells it.
+    async fn digest(&self) -> Option<String> {
+        let status = async { Control::connect(&self.shared.control).await?.status().await };
+        status.await.ok().map(|status| status.digest)
+    }
+
+    fn observe(&self, mut call: Call, response: Response<Body>) -> Response<Observed> {
+        let (parts, body) = response.into_parts();
+        // A call that fails before it has said anything says so in its headers.
+        call.ended(&parts.headers);
+        let over = Box::pin(self.over.clone().cancelled_owned());
+        Response::from_parts(parts, Observed { body, over, call, ended: false })
+    }
+}
+
+/// A call. What came of it is on the record when it is dropped.
+#[derive(Debug)]
+struct Call {
+    record: Record,
+    began: Instant,
+    code: Option<Code>,
+    shared: Arc<Shared>,
+    place: Arc<Place>,
+}
+
+impl Call {
+    fn new(calls: &Calls, method: &str) -> Self {
+        calls.place.busy();
+        let roles = calls.peer.client.iter().flat_map(|client| &client.roles);
+        let record = Record {
+            peer: calls.peer.address.to_string(),
+            subject: calls.peer.subject().to_owned(),
+            roles: roles.map(|role| role.word().to_owned()).collect(),
+            // Whatever else stands there may be long, or hold what nobody should read.
+            method: authz::known(method).unwrap_or("unknown").to_owned(),
+            ..Record::default()
+        };
+        Self {
+            record,
+            began: Instant::now(),
+            code: None,
+            shared: calls.shared.clone(),
+            place: calls.place.clone(),
+        }
+    }
+
+    fn ended(&mut self, headers: &HeaderMap) {
+        let Some(status) = Status::from_header_map(headers) else { return };
+        self.code = Some(status.code());
+        if status.code() != Code::Ok {
+            self.record.why = Some(status.message().to_owned());
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.place.done();
+        let mut record = std::mem::take(&mut self.record);
+        let code = match self.code {
+            Some(code) => code,
+            None => {
+                record.why = Some("the caller left before the end".to_owned());
+                Code::Cancelled
+            }
+        };
+        record.result = name(code).to_owned();
+        record.at(SystemTime::now(), self.began.elapsed());
+        self.shared.metrics.called(&record.method, name(code));
+        let changes = authz::changes(&record.method);
+        self.shared.audit.called(record, changes);
+    }
+}
+
+/// A code as the specification of gRPC writes it.
+pub(crate) fn name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+/// What a stream says that has to end with its connection.
+const OVER: &str = "the connection is closed by the node: connect again";
+
+/// An answer on its way to the caller.
+#[derive(Debug)]
+pub(crate) struct Observed {
+    body: Body,
+    over: Pin<Box<WaitForCancellationFutureOwned>>,
+    call: Call,
+    ended: bool,
+}
+
+impl http_body::Body for Observed {
+    type Data = <Body as http_body::Body>::Data;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Status>>> {
+        let this = &mut *self;
+        if this.ended {
+            return Poll::Ready(None);
+        }
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
+            match &frame {
+                Some(Ok(frame)) => {
+                    if let Some(trailers) = frame.trailers_ref() {
+                        this.call.ended(trailers);
+                    }
+                }
+                Some(Err(_)) | None => this.ended = true,
+            }
+            return Poll::Ready(frame);
+        }
+        if this.over.as_mut().poll(cx).is_pending() {
+            return Poll::Pending;
+        }
+        this.ended = true;
+        let mut trailers = HeaderMap::new();
+        // Its text is one that a header can hold.
+        let _ = Status::unavailable(OVER).add_header(&mut trailers);
+        this.call.code = Some(Code::Unavailable);
+        this.call.record.why = Some(OVER.to_owned());
+        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.ended || self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

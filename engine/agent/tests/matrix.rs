@@ -1,0 +1,355 @@
+//! Everybody at the door of the running agent: what each learns, and what the node notes.
+
+#![cfg(test)]
+
+mod support;
+
+use rcgen::ExtendedKeyUsagePurpose;
+use support::pki::{Authority, Issued, Wanted};
+use support::{Agent, Start};
+
+const STATUS: &str = "/keel.v1.Node/GetStatus";
+
+/// A client who is refused: the alert that it gets, and the reason in the node's log.
+fn refused(agent: &mut Agent, client: Option<&Issued>, alert: &str, why: &str) {
+    assert_eq!(agent.refusal(client), format!("received fatal alert: {alert}"), "{why}");
+    agent.logged(why);
+}
+
+#[test]
+fn who_is_refused_at_the_handshake() {
+    let (ca, other, twin) = (Authority::new("ca"), Authority::new("other"), Authority::new("ca"));
+    let revoked = ca.issue(&Wanted { name: "eve", serial: 666, ..Wanted::default() });
+    let mut agent = Start::new().cluster_ca(&ca.pem).cluster_crl(&ca.revoke(666)).start();
+    let issue = |wanted: Wanted| ca.issue(&wanted);
+
+    refused(
+        &mut agent,
+        None,
+        "CertificateRequired",
+        "refused: the client has no certificate, and the node is not in maintenance",
+    );
+    refused(
+        &mut agent,
+        Some(&Issued::self_signed(&Wanted::default())),
+        "UnknownCA",
+        "refused: CN=ada,O=keel:admin: CN=ada,O=keel:admin is self-signed; trusted is CN=ca",
+    );
+    refused(
+        &mut agent,
+        Some(&other.client(&["keel:admin"])),
+        "UnknownCA",
+        "CN=ada,O=keel:admin was issued by CN=other, which is not trusted; trusted is CN=ca",
+    );
+    refused(
+        &mut agent,
+        Some(&twin.client(&["keel:admin"])),
+        "DecryptError",
+        "was issued by another CA that calls itself CN=ca",
+    );
+    refused(
+        &mut agent,
+        Some(&issue(Wanted { from: -9, until: -2, ..Wanted::default() })),
+        "CertificateExpired",
+        ", which is 2 d later",
+    );
+    refused(
+        &mut agent,
+        Some(&issue(Wanted { from: 3, until: 9, ..Wanted::default() })),
+        "CertificateExpired",
+        "the certificate of CN=ada,O=keel:admin is not valid yet: it is valid from ",
+    );
+    let usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    refused(
+        &mut agent,
+        Some(&issue(Wanted { usages, ..Wanted::default() })),
+        "UnsupportedCertificate",
+        "is not for clients: its extended key usage does not hold clientAuth",
+    );
+    refused(
+        &mut agent,
+        Some(&issue(Wanted { usages: Vec::new(), ..Wanted::default() })),
+        "UnsupportedCertificate",
+        "is not for clients",
+    );
+    refused(
+        &mut agent,
+        Some(&revoked),
+        "CertificateRevoked",
+        "the certificate of CN=eve,O=keel:admin is revoked",
+    );
+    let intermediate = other.intermediate("between");
+    refused(
+        &mut agent,
+        Some(&intermediate.client(&["keel:admin"])),
+        "UnknownCA",
+        "was issued by CN=between, which is not trusted",
+    );
+}
+
+#[tokio::test]
+async fn who_gets_in() {
+    let ca = Authority::new("ca");
+    let agent = Start::new().cluster_ca(&ca.pem).start();
+    // There is no init: whoever gets that far is told so.
+    let inside = agent.call(Some(&ca.client(&["keel:viewer"])), STATUS).await;
+    assert!(inside.starts_with("Unavailable: cannot talk to init"), "{inside}");
+    let between = ca.intermediate("between").intermediate("closer");
+    assert_eq!(agent.call(Some(&between.client(&["keel:viewer"])), STATUS).await, inside);
+}
+
+/// Every method, and the least role that may call it: written out once more, so that a slip in the node's own table is seen.
+const METHODS: &[(&str, &str)] = &[
+    ("/grpc.health.v1.Health/Check", "viewer"),
+    ("/grpc.health.v1.Health/Watch", "viewer"),
+    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "viewer"),
+    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "viewer"),
+    ("/keel.v1.Journal/GetBoot", "viewer"),
+    ("/keel.v1.Journal/ListBoots", "viewer"),
+    ("/keel.v1.Journal/ReadAudit", "admin"),
+    ("/keel.v1.Journal/ReadKernelLog", "viewer"),
+    ("/keel.v1.Journal/ReadLogs", "viewer"),
+    ("/keel.v1.Node/ExportGraph", "viewer"),
+    ("/keel.v1.Node/GetInventory", "viewer"),
+    ("/keel.v1.Node/GetStatus", "viewer"),
+    ("/keel.v1.Node/GetUnit", "viewer"),
+    ("/keel.v1.Node/ListProcesses", "viewer"),
+    ("/keel.v1.Node/ListUnits", "viewer"),
+    ("/keel.v1.Node/WatchEvents", "viewer"),
+    ("/keel.v1.Operation/ControlUnit", "operator"),
+    ("/keel.v1.Operation/PowerOff", "operator"),
+    ("/keel.v1.Operation/Reboot", "operator"),
+    ("/keel.v1.Operation/Reset", "admin"),
+];
+
+/// What makes a caller something, and what it is then.
+const CALLERS: &[(&[&str], &str)] = &[
+    (&["keel:viewer"], "viewer"),
+    (&["keel:operator"], "operator"),
+    (&["keel:admin"], "admin"),
+    (&["system:masters"], "admin"),
+    (&["kubeadm:cluster-admins"], "admin"),
+    (&["system:nodes"], ""),
+    (&[], ""),
+];
+
+fn rank(role: &str) -> usize {
+    ["", "viewer", "operator", "admin"].iter().position(|one| *one == role).unwrap()
+}
+
+/// Whether a call came as far as the service, whatever that made of it. A stream that goes on has.
+async fn gets_in(agent: &Agent, client: Option<&Issued>, method: &str) -> Result<(), String> {
+    let mut connection = agent.connect(client).await;
+    let answer = connection.begin(method).await.expect(method);
+    match tonic::Status::from_header_map(answer.headers()) {
+        Some(status) if status.code() == tonic::Code::PermissionDenied => {
+            Err(status.message().to_owned())
+        }
+        Some(status) if status.code() == tonic::Code::Unauthenticated => {
+            panic!("{method}: {status:?}")
+        }
+        _ => Ok(()),
+    }
+}
+
+#[tokio::test]
+async fn each_role_and_each_method() {
+    let ca = Authority::new("ca");
+    let agent = Start::new().cluster_ca(&ca.pem).start();
+    for (organizations, role) in CALLERS {
+        let client = ca.client(organizations);
+        for (method, least) in METHODS {
+            let allowed = rank(role) >= rank(least);
+            match gets_in(&agent, Some(&client), method).await {
+                Ok(()) => assert!(allowed, "{organizations:?} may call {method}"),
+                Err(why) => {
+                    assert!(!allowed, "{organizations:?} may not call {method}: {why}");
+                    let subject = organizations.iter().rev().map(|one| format!("O={one}"));
+                    assert!(subject.into_iter().all(|one| why.contains(&one)), "{why}");
+                    let expect = match *role {
+                        "" => "has no role on this node; for viewer and above: a certificate with the Organization keel:admin or".to_owned(),
+                        role => format!("is {role} here; {method} is for {least} and above"),
+                    };
+                    assert!(why.contains(&expect), "{why} does not contain {expect}");
+                }
+            }
+        }
+    }
+    let unknown = agent.call(Some(&ca.client(&["keel:admin"])), "/keel.v1.Node/Nothing").await;
+    assert_eq!(unknown, "Unimplemented: this node has no method /keel.v1.Node/Nothing");
+}
+
+#[tokio::test]
+async fn what_is_open_in_maintenance() {
+    let agent = Agent::start();
+    for (method, least) in METHODS {
+        let expect = match *least {
+            "viewer" => Ok(()),
+            _ => Err(format!("{method} is closed while the node is in maintenance")),
+        };
+        assert_eq!(gets_in(&agent, None, method).await, expect);
+    }
+}
+
+#[tokio::test]
+async fn a_ca_closes_a_node_in_maintenance_without_a_restart() {
+    let ca = Authority::new("ca");
+    let mut agent = Agent::start();
+    let mut idle = agent.connect(None).await;
+    let mut watching = agent.connect(None).await;
+    let stream = watching.begin("/grpc.health.v1.Health/Watch").await.unwrap();
+
+    support::put(&agent.path("trust/cluster-ca.crt"), &ca.pem);
+    agent.logged("trusted: CN=ca (");
+    // It was told to go, and goes: nothing is called on it any more.
+    idle.closed().await;
+    let late = idle.call(STATUS).await;
+    assert!(late.contains("hyper::Error"), "{late}");
+    refused(&mut agent, None, "CertificateRequired", "the client has no certificate");
+    let inside = agent.call(Some(&ca.client(&["keel:viewer"])), STATUS).await;
+    assert!(inside.starts_with("Unavailable: cannot talk to init"), "{inside}");
+    // A call in flight goes on; a stream without an end gets a moment, and then a status that says why.
+    let ended = support::end(stream).await;
+    assert_eq!(ended, "Unavailable: the connection is closed by the node: connect again");
+}
+
+#[tokio::test]
+async fn authorities_are_replaced_while_the_agent_runs() {
+    let (old, new) = (Authority::new("old"), Authority::new("new"));
+    let (ada, eve) = (old.client(&["keel:viewer"]), new.client(&["keel:viewer"]));
+    let mut agent = Start::new().cluster_ca(&old.pem).start();
+    let file = agent.path("trust/cluster-ca.crt");
+    let mut of_old = agent.connect(Some(&ada)).await;
+    let health = "/grpc.health.v1.Health/Check";
+    assert_eq!(of_old.call(health).await, "OK");
+
+    support::put(&file, &format!("{}{}", old.pem, new.pem));
+    agent.logged("trusted: CN=new (");
+    let mut of_new = agent.connect(Some(&eve)).await;
+    assert_eq!(of_new.call(health).await, "OK");
+    assert_eq!(of_old.call(health).await, "OK");
+
+    support::put(&file, "-----BEGIN CERTIFICATE-----\nbroken");
+    agent.logged("what was in force before stays so");
+    assert_eq!(agent.call(Some(&ada), health).await, "OK");
+    std::fs::remove_file(&file).unwrap();
+    agent.logged("is not there; what was in force before stays so");
+    assert_eq!(agent.call(Some(&eve), health).await, "OK");
+
+    support::put(&file, &new.pem);
+    agent.logged(
+        "connection closed: CN=ada,O=keel:viewer was issued by CN=old, which is not trusted",
+    );
+    of_old.closed().await;
+    assert_eq!(of_new.call(health).await, "OK");
+    refused(&mut agent, Some(&ada), "UnknownCA", "trusted is CN=new");
+
+    support::put(&agent.path("trust/cluster-ca.crl"), &new.revoke(eve.serial));
+    agent.logged("connection closed: the certificate of CN=ada,O=keel:viewer is revoked");
+    of_new.closed().await;
+    refused(&mut agent, Some(&eve), "CertificateRevoked", "is revoked");
+}
+
+#[test]
+fn a_ca_in_the_machine_config_closes_it_from_the_start() {
+    let ca = Authority::new("ca");
+    let start = Start::new();
+    let file = start.path("missing.crt");
+    let mut agent = start.argument("--trusted-ca").argument(file.to_str().unwrap()).start();
+    agent.logged("nobody is let in: ");
+    let why = "the node lets nobody in: ";
+    refused(&mut agent, None, "CertificateRequired", why);
+    refused(&mut agent, Some(&ca.client(&["keel:admin"])), "AccessDenied", why);
+    support::put(&file, &ca.pem);
+    agent.signal("-HUP");
+    agent.logged("trusted: CN=ca (");
+    refused(&mut agent, None, "CertificateRequired", "the client has no certificate");
+}
+
+#[test]
+fn an_authority_that_has_expired_vouches_for_nobody() {
+    let (gone, there) = (Authority::until("gone", -1), Authority::new("there"));
+    let bundle = format!("{}{}", gone.pem, there.pem);
+    let mut agent = Start::new().cluster_ca(&bundle).start();
+    let client = gone.client(&["keel:admin"]);
+    refused(
+        &mut agent,
+        Some(&client),
+        "UnknownCA",
+        "the CA CN=gone that issued CN=ada,O=keel:admin expired at ",
+    );
+}
+
+#[tokio::test]
+async fn a_certificate_that_expires_ends_its_connection() {
+    let ca = Authority::new("ca");
+    let agent = Start::new().cluster_ca(&ca.pem).start();
+    let brief = ca.issue(&Wanted { seconds: Some(4), ..Wanted::default() });
+    let mut connection = agent.connect(Some(&brief)).await;
+    assert_eq!(connection.call("/grpc.health.v1.Health/Check").await, "OK");
+    connection.closed().await;
+}
+
+/// The records that the node keeps, as it keeps them.
+fn records(agent: &Agent) -> Vec<serde_json::Value> {
+    let mut all = Vec::new();
+    for name in ["changes", "reads", "refused"] {
+        let text = std::fs::read_to_string(agent.path(&format!("audit/{name}.jsonl"))).unwrap();
+        all.extend(text.lines().map(|line| serde_json::from_str(line).unwrap()));
+    }
+    all.sort_by_key(|record: &serde_json::Value| record["seq"].as_u64());
+    all
+}
+
+#[tokio::test]
+async fn who_called_is_on_the_record() {
+    let ca = Authority::new("ca");
+    let admin = ca.client(&["keel:admin"]);
+    let mut agent = Start::new().cluster_ca(&ca.pem).start();
+    refused(&mut agent, None, "CertificateRequired", "the client has no certificate");
+    let _ = agent.call(Some(&ca.client(&["keel:viewer"])), "/keel.v1.Operation/Reset").await;
+    assert_eq!(agent.call(Some(&admin), "/grpc.health.v1.Health/Check").await, "OK");
+    let _ = agent.call(Some(&admin), "/keel.v1.Node/Secret-in-a-name").await;
+    // It is itself on the record when it has ended, and everything before it is written by then.
+    while records(&agent).len() < 4 {
+        assert_eq!(agent.call(Some(&admin), "/keel.v1.Journal/ReadAudit").await, "OK");
+    }
+
+    let gist: Vec<_> = records(&agent)[..4]
+        .iter()
+        .map(|record| {
+            let text = |key: &str| record[key].as_str().unwrap_or_default().to_owned();
+            (record["seq"].as_u64().unwrap(), text("result"), text("subject"), text("method"))
+        })
+        .collect();
+    let row = |seq, result: &str, subject: &str, method: &str| {
+        (seq, result.to_owned(), subject.to_owned(), method.to_owned())
+    };
+    let (ada, eve) = ("CN=ada,O=keel:admin", "CN=ada,O=keel:viewer");
+    assert_eq!(
+        gist,
+        [
+            row(1, "REFUSED", "", ""),
+            row(2, "PERMISSION_DENIED", eve, "/keel.v1.Operation/Reset"),
+            row(3, "OK", ada, "/grpc.health.v1.Health/Check"),
+            row(4, "UNIMPLEMENTED", ada, "unknown"),
+        ]
+    );
+    let whys = records(&agent)[1]["why"].as_str().unwrap().to_owned();
+    assert!(whys.contains("is viewer here"), "{whys}");
+}
+
+#[tokio::test]
+async fn a_restarted_agent_goes_on_with_its_records() {
+    let mut agent = Agent::start();
+    assert_eq!(agent.call(None, "/grpc.health.v1.Health/Check").await, "OK");
+    agent.signal("-TERM");
+    assert!(agent.child.wait().unwrap().success());
+    let last = records(&agent).last().unwrap()["seq"].as_u64().unwrap();
+    let agent = agent.again();
+    assert_eq!(agent.call(None, "/grpc.health.v1.Health/Check").await, "OK");
+    agent.signal("-TERM");
+    let mut agent = agent;
+    assert!(agent.child.wait().unwrap().success());
+    assert_eq!(records(&agent).last().unwrap()["seq"].as_u64(), Some(last + 1));
+}
