@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::OpenOptions;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::time::Duration;
 
@@ -43,11 +43,10 @@ pub(crate) async fn pump(tail: u32, follow: bool, batches: &Sender<Batch>) -> Re
     let mut log = Log { next: None, dropped: 0 };
     let mut past = VecDeque::new();
     let mut buffer = vec![0; LARGEST];
-    // No pipe, but what tokio asks of one holds: it does not block, it can be waited for, and each read takes what the kernel gives.
-    let device = Receiver::from_file_unchecked(device).map_err(failed)?;
     let tail = usize::try_from(tail).unwrap_or(usize::MAX);
     // The past, up to where a reader would have to wait.
-    while let Some(record) = log.read(&device, &mut buffer).map_err(failed)? {
+    let mut take = |buffer: &mut [u8]| (&device).read(buffer);
+    while let Some(record) = log.read(&mut take, &mut buffer).map_err(failed)? {
         past.push_back(record);
         if tail > 0 && past.len() > tail {
             past.pop_front();
@@ -64,10 +63,13 @@ pub(crate) async fn pump(tail: u32, follow: bool, batches: &Sender<Batch>) -> Re
     if !follow {
         return Ok(());
     }
+    // No pipe, but what tokio asks of one holds: it does not block, it can be waited for, and each read takes what the kernel gives.
+    let device = Receiver::from_file_unchecked(device).map_err(failed)?;
+    let mut take = |buffer: &mut [u8]| device.try_read(buffer);
     loop {
         device.readable().await.map_err(failed)?;
         while past.len() < BATCH
-            && let Some(record) = log.read(&device, &mut buffer).map_err(failed)?
+            && let Some(record) = log.read(&mut take, &mut buffer).map_err(failed)?
         {
             past.push_back(record);
         }
@@ -85,9 +87,13 @@ struct Log {
 
 impl Log {
     /// The next record; `None` when there is none yet.
-    fn read(&mut self, device: &Receiver, buffer: &mut [u8]) -> io::Result<Option<Record>> {
+    fn read(
+        &mut self,
+        take: &mut impl FnMut(&mut [u8]) -> io::Result<usize>,
+        buffer: &mut [u8],
+    ) -> io::Result<Option<Record>> {
         loop {
-            match device.try_read(buffer) {
+            match take(buffer) {
                 Ok(count) => {
                     // A line that is no record is none that anybody misses.
                     let Some(record) = parse(&buffer[..count]) else { continue };
