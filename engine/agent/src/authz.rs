@@ -97,7 +97,7 @@ fn check(role: Role, subject: &str, method: &str) -> Result<(), Box<Status>> {
 
 /// The roles from one on, and the Organizations that give them.
 fn organizations(least: Role) -> String {
-    let enough = ORGANIZATIONS.iter().filter(|(_, role)| *role >= least);
+    let enough = ORGANIZATIONS.iter().rev().filter(|(_, role)| *role >= least);
     let names: Vec<_> = enough.map(|(name, _)| *name).collect();
     format!("{least} and above: a certificate with the Organization {}", names.join(" or "))
 }
@@ -189,12 +189,12 @@ mod tests {
         refusal(
             Role::Viewer,
             "/keel.v1.Operation/Reboot",
-            "CN=ada,O=x is viewer here; /keel.v1.Operation/Reboot is for operator and above: a certificate with the Organization keel:admin or kubeadm:cluster-admins or system:masters or keel:operator",
+            "CN=ada,O=x is viewer here; /keel.v1.Operation/Reboot is for operator and above: a certificate with the Organization keel:operator or system:masters or kubeadm:cluster-admins or keel:admin",
         );
         refusal(
             Role::Operator,
             "/keel.v1.Operation/Reset",
-            "CN=ada,O=x is operator here; /keel.v1.Operation/Reset is for admin and above: a certificate with the Organization keel:admin or kubeadm:cluster-admins or system:masters",
+            "CN=ada,O=x is operator here; /keel.v1.Operation/Reset is for admin and above: a certificate with the Organization system:masters or kubeadm:cluster-admins or keel:admin",
         );
         refusal(
             Role::Maintenance,

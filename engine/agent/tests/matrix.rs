@@ -167,7 +167,7 @@ async fn each_role_and_each_method() {
                     let subject = organizations.iter().rev().map(|one| format!("O={one}"));
                     assert!(subject.into_iter().all(|one| why.contains(&one)), "{why}");
                     let expect = match *role {
-                        "" => "has no role on this node; for viewer and above: a certificate with the Organization keel:admin or".to_owned(),
+                        "" => "has no role on this node; for viewer and above: a certificate with the Organization keel:viewer or".to_owned(),
                         role => format!("is {role} here; {method} is for {least} and above"),
                     };
                     assert!(why.contains(&expect), "{why} does not contain {expect}");
@@ -284,7 +284,7 @@ fn an_authority_that_has_expired_vouches_for_nobody() {
 async fn a_certificate_that_expires_ends_its_connection() {
     let ca = Authority::new("ca");
     let agent = Start::new().cluster_ca(&ca.pem).start();
-    let brief = ca.issue(&Wanted { seconds: Some(4), ..Wanted::default() });
+    let brief = ca.issue(&Wanted { seconds: Some(10), ..Wanted::default() });
     let mut connection = agent.connect(Some(&brief)).await;
     assert_eq!(connection.call("/grpc.health.v1.Health/Check").await, "OK");
     connection.closed().await;

@@ -155,12 +155,12 @@ impl Summary {
         let mut lines = vec![String::new(), headline];
         let mut field = |name: &str, value: String| lines.push(format!("  {name:<14} {value}"));
 
-        let steps = self.path.iter().filter(|(_, took)| !took.is_zero());
-        let steps: Vec<_> = steps.map(|(unit, took)| format!("{unit} {}", millis(*took))).collect();
+        let units = self.path.iter().filter(|(_, took)| !took.is_zero());
+        let units: Vec<_> = units.map(|(unit, took)| format!("{unit} {}", millis(*took))).collect();
         let length = seconds(self.path_length);
-        match steps.as_slice() {
+        match units.as_slice() {
             [] => field("critical path", length),
-            steps => field("critical path", format!("{length}: {}", steps.join(" > "))),
+            units => field("critical path", format!("{length}: {}", units.join(" > "))),
         }
         let most = match self.side_by_side {
             1 => "one unit at a time".to_owned(),

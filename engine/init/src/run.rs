@@ -323,8 +323,8 @@ impl Run {
     fn summarise(&self, outcome: &Outcome, fingerprint: Option<String>) -> Summary {
         let emergency = self.goal_state == GoalState::Emergency;
         let path = self.executor.timeline().critical_path(self.transaction.goal());
-        let steps =
-            path.steps.iter().map(|step| (self.name(step.unit), step.to.saturating_sub(step.from)));
+        let stretches =
+            path.stretches.iter().map(|stretch| (self.name(stretch.unit), stretch.took()));
         let addresses = about::links().into_iter().flat_map(|link| {
             let name = link.name;
             link.addresses
@@ -336,7 +336,7 @@ impl Run {
             reached: outcome.reached && !emergency,
             emergency,
             total: path.total,
-            path: steps.collect(),
+            path: stretches.collect(),
             path_length: path.length,
             speedup: path.speedup(),
             side_by_side: path.side_by_side,

@@ -116,7 +116,8 @@ impl KernelLog {
         {
             // Priority 6 (info) of facility 3 (daemon), below what the console shows: it has been shown already. One write is
             // one record; the kernel limits how many a program may write, and then it says so itself.
-            drop(file.write_all(format!("<30>keel: {text}").as_bytes()));
+            // Without its end the kernel keeps a line back until the next one: more of it might come.
+            drop(file.write_all(format!("<30>keel: {text}\n").as_bytes()));
         }
     }
 }

@@ -406,7 +406,7 @@ fn a_failure_degrades_with_its_last_words_and_a_hang_is_killed() {
             "bad: exited with status 4: the disk is full",
             "child: needs bad, which is not up",
             "gone: /no/such/daemon: no such file",
-            "hang: timed out after 300ms",
+            "hang: timed out after 300 ms",
         ]
     );
     let bad = machine.position(&["FAILED", "bad"]);
@@ -467,7 +467,7 @@ fn readiness_by_notification_and_by_socket() {
     let report = machine.report();
     assert_eq!(
         report["degraded"],
-        serde_json::json!([{ "unit": "silent", "why": "timed out after 500ms" }]),
+        serde_json::json!([{ "unit": "silent", "why": "timed out after 500 ms" }]),
         "{report}"
     );
     let took = |unit: &str| {
@@ -686,6 +686,181 @@ fn nothing_outlives_the_machine_and_the_disk_is_clean() {
     assert_eq!(events.lines().next(), Some("populated 0"));
     let superblock = disk.superblock();
     assert!(!superblock.contains("needs_recovery"), "{superblock}");
+}
+
+/// keel-agent and osctl beside keel-init, if the workspace is built.
+fn beside(program: &str) -> Option<PathBuf> {
+    let path = PathBuf::from(env!("CARGO_BIN_EXE_keel-init")).with_file_name(program);
+    path.exists().then_some(path)
+}
+
+/// An agent that comes back at once whenever it is killed, on a port of its own.
+fn agent(port: u16) -> Option<String> {
+    let agent = beside("keel-agent")?;
+    let agent = agent.display();
+    Some(format!(
+        "part-of = \"boot\"\nafter = [\"certificate\"]\n[service]\n\
+         exec = [\"{agent}\", \"serve\", \"--listen\", \"127.0.0.1:{port}\", \"--dir\", \"{{dir}}/identity\"]\n\
+         ready = \"notify\"\nrestart = \"always\"\nrestart-delay = \"1ms\"\nrestart-max-delay = \"20ms\"\n\
+         start-limit = {{ burst = 200, interval = \"10m\" }}\ntimeout = \"20s\"\n"
+    ))
+}
+
+/// The agent's identity, made once.
+fn certificate() -> String {
+    let agent = beside("keel-agent").unwrap_or_default();
+    let agent = agent.display();
+    let make = format!(
+        "mkdir -p {{dir}}/identity && (test -e {{dir}}/identity/node.key || \
+         (echo 0f3a5c7e91b24d4e8a6b0123456789ab > {{dir}}/identity/machine-id && {agent} identity --dir {{dir}}/identity))"
+    );
+    format!(
+        "part-of = \"boot\"\n[oneshot]\nexec = [\"/bin/sh\", \"-c\", \"{make}\"]\ntimeout = \"20s\"\n"
+    )
+}
+
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// The agent is killed fifty times while somebody follows what a unit writes: each line arrives once, and PID 1 stays as it is.
+#[test]
+fn a_follower_misses_nothing_when_the_agent_is_killed() {
+    let port = free_port();
+    let (Some(agent), Some(osctl)) = (agent(port), beside("osctl")) else {
+        // A test of this crate alone has neither; a test of the workspace builds both.
+        return;
+    };
+    let counts = "part-of = \"boot\"\n[service]\n\
+                  exec = [\"/bin/sh\", \"-c\", \"i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done\"]\ntimeout = \"20s\"\n";
+    let mut machine = Machine::boot(
+        "killed",
+        &[
+            BOOT,
+            ("certificate.toml", &certificate()),
+            ("keel-agent.toml", &agent),
+            ("counts.toml", counts),
+        ],
+    );
+    let report = machine.report();
+    assert_eq!(report["degraded"], serde_json::json!([]), "{report}");
+    let endpoint = format!("127.0.0.1:{port}");
+    let mut follower = Command::new(osctl)
+        .args(["--endpoint", &endpoint, "logs", "counts", "--follow", "--output", "json"])
+        .env("HOME", machine.directory.path())
+        .env("XDG_CONFIG_HOME", machine.directory.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("osctl");
+    let lines = BufReader::new(follower.stdout.take().expect("a pipe")).lines();
+    let mut lines = lines.map(|line| {
+        let line: serde_json::Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
+        let number: u64 = line["text"].as_str().and_then(|n| n.parse().ok()).expect("a number");
+        (line["seq"].as_u64().expect("a number"), number)
+    });
+    let procs = machine.cgroup.join("keel/keel-agent/cgroup.procs");
+    let agent_pid = || {
+        let text = fs::read_to_string(&procs).unwrap_or_default();
+        text.lines().next().map(str::to_owned)
+    };
+    let (mut expected, mut newest) = (1, 0);
+    let (mut rss, mut killed) = (Vec::new(), String::new());
+    for round in 0..50 {
+        // It runs and serves: the follower has had something of it since the last time.
+        for _ in 0..5 {
+            let (seq, number) = lines.next().expect("a line");
+            assert_eq!(number, expected, "in round {round}");
+            assert!(seq > newest, "{seq} after {newest}");
+            (expected, newest) = (number + 1, seq);
+        }
+        // Another than the one before, which may not be gone yet.
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(pid) = agent_pid().filter(|pid| *pid != killed)
+                && Command::new("kill").args(["-9", &pid]).status().expect("kill").success()
+            {
+                killed = pid;
+                break;
+            }
+            assert!(Instant::now() < deadline, "no agent in round {round}");
+            std::thread::yield_now();
+        }
+        rss.push(machine.status("VmRSS").trim_end_matches(" kB").parse::<u64>().expect("KiB"));
+    }
+    for _ in 0..100 {
+        let (_, number) = lines.next().expect("a line");
+        assert_eq!(number, expected);
+        expected += 1;
+    }
+    let _ = follower.kill();
+    let _ = follower.wait();
+    // Buffers that are bounded fill up at first.
+    assert!(rss[49] <= rss[24] + 512, "PID 1 grew: {rss:?}");
+    machine.signal("TERM");
+    assert_eq!(machine.end(), Some(SIGINT));
+}
+
+/// Records of boots, of machines whose data partition is a folder of the test's.
+#[test]
+fn a_boot_is_remembered_by_the_next() {
+    let keep = tempfile::tempdir().expect("a temporary directory");
+    let mount = format!(
+        "part-of = \"boot\"\n[mount]\nsource = \"{}\"\ntarget = \"/var/lib/keel\"\nfstype = \"none\"\noptions = [\"bind\"]\ntimeout = \"20s\"\n",
+        keep.path().display()
+    );
+    let says = |word: &str| {
+        format!(
+            "part-of = \"boot\"\nafter = [\"mount.data\"]\n[service]\n\
+             exec = [\"/bin/sh\", \"-c\", \"echo hello of {word}; trap 'echo goodbye of {word}; exit 0' TERM; touch {{dir}}/armed; while :; do sleep 0.1; done\"]\n\
+             timeout = \"20s\"\n"
+        )
+    };
+    let records = || {
+        let folder = fs::read_dir(keep.path().join("boots")).into_iter().flatten().flatten();
+        let files =
+            folder.flat_map(|boot| fs::read_dir(boot.path()).into_iter().flatten().flatten());
+        let mut records: Vec<_> = files
+            .map(|file| {
+                let text = fs::read_to_string(file.path()).unwrap_or_default();
+                (file.file_name().into_string().expect("UTF-8"), text)
+            })
+            .collect();
+        records.sort();
+        records
+    };
+    for (boot, ended, signal) in [("one", "power-off", "TERM"), ("two", "reboot", "INT")] {
+        let service = says(boot);
+        let units = [BOOT, ("data.toml", mount.as_str()), ("says.toml", service.as_str())];
+        let mut machine = Machine::boot(&format!("record-{boot}"), &units);
+        let report = machine.report();
+        assert_eq!(report["degraded"], serde_json::json!([]), "{report}");
+        machine.until("armed", |_| machine.shared("armed").exists());
+        machine.signal(signal);
+        machine.end();
+        let records = records();
+        let (name, text) = records.last().expect("a record");
+        assert_eq!(*name, if boot == "one" { "1.jsonl" } else { "2.jsonl" });
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        assert_eq!(lines[0]["boot"]["ended"], ended, "{}", lines[0]);
+        assert_eq!(lines[0]["boot"]["state"], "reached", "{}", lines[0]);
+        assert_eq!(lines[1]["format"], "keel-boot-trace");
+        assert_eq!(lines[1]["outcome"], "reached");
+        let said: Vec<_> = lines[2..].iter().filter_map(|line| line["text"].as_str()).collect();
+        assert_eq!(said, [format!("hello of {boot}"), format!("goodbye of {boot}")]);
+    }
+    assert_eq!(records().len(), 2, "the first boot's record is still there");
+}
+
+#[test]
+fn without_storage_the_console_says_that_a_boot_is_forgotten() {
+    let mut machine = Machine::boot("forgotten", &[BOOT]);
+    machine.report();
+    machine.signal("TERM");
+    machine.end();
+    machine.position(&["there is no record of this boot: nothing was mounted at /var/lib/keel"]);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use keel_unit::diagnostic::nearest;
 use keel_unit::keys::Text;
-use keel_unit::value::Timespan;
+use keel_unit::value::{Timespan, people};
 
 use crate::plan::BOOT;
 use crate::state::{State, Up};
@@ -173,7 +173,7 @@ impl Assertion {
         }
         match (self.within, at) {
             (Some(within), Some(at)) if at > within => {
-                Err(format!("{is} only after {}", Timespan(at)))
+                Err(format!("{is} only after {}", people(at)))
             }
             (Some(_), None) => Err(format!("{is}, but did not come to that in this boot")),
             _ => Ok(()),
@@ -382,7 +382,10 @@ mod tests {
     fn what_holds_and_what_is_the_case_instead() {
         check("keel-agent is active", "");
         check("  keel-agent   is running within 2s ", "");
-        check("keel-agent is active within 1s999ms", "keel-agent is active(running) only after 2s");
+        check(
+            "keel-agent is active within 1s999ms",
+            "keel-agent is active(running) only after 2 s",
+        );
         check("keel-agent is not active", "keel-agent is active(running)");
         check("keel-agent is exited", "keel-agent is active(running)");
         check("link@eth0 is failed", "");
@@ -392,7 +395,7 @@ mod tests {
         check("boot is active", "");
         check("boot is whole", "the boot is degraded");
         check("boot is not emergency", "");
-        check("boot is reached within 2s", "the boot is degraded only after 3s");
+        check("boot is reached within 2s", "the boot is degraded only after 3 s");
         check("boot is missed", "the boot is degraded");
     }
 

@@ -36,7 +36,7 @@ impl Forecast {
         let run = simulate(transaction, machine.clone(), SEED, &estimates.script());
         let path = run.timeline.critical_path(transaction.goal());
         let mut critical = vec![false; graph.len()];
-        path.steps.iter().for_each(|step| critical[step.unit.index()] = true);
+        path.stretches.iter().for_each(|stretch| critical[stretch.unit.index()] = true);
         Forecast {
             takes: estimates.units().iter().map(|estimate| estimate.takes).collect(),
             spans: run.timeline.spans().to_vec(),

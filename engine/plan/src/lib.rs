@@ -50,7 +50,7 @@ pub use scheduler::{
 pub use simulate::{Script, Simulation, drive, simulate};
 pub use slack::slack;
 pub use state::{Blame, Desired, Illegal, State, UnitEvent, Up, next};
-pub use timeline::{CriticalPath, Span, Step, Timeline};
+pub use timeline::{CriticalPath, Span, Stretch, Timeline};
 pub use trace::{
     About, Ending, MOST_SPANS, Origin, REPORT, SPAN, StateName, Trace, TraceError, TraceErrorKind,
     UnitTrace,

@@ -64,7 +64,9 @@ pub fn compile(input: Input, goal: &str) -> Result<(BootGraph, Transaction), Pla
     if !findings.is_empty() {
         return Err(PlanError::Invalid(Report::new(graph.sources().clone(), findings)));
     }
-    let transaction = plan(&graph, goal)?;
+    // Nothing was found, so there is a goal.
+    let goal = find_goal(&graph, goal)?;
+    let transaction = start(&graph, goal)?;
     Ok((graph, transaction))
 }
 
@@ -78,6 +80,11 @@ pub fn plan(graph: &BootGraph, goal: &str) -> Result<Transaction, PlanError> {
     if !findings.is_empty() {
         return Err(PlanError::Invalid(Report::new(graph.sources().clone(), findings)));
     }
+    start(graph, goal)
+}
+
+/// The start of a goal that nothing contradicts.
+fn start(graph: &BootGraph, goal: UnitId) -> Result<Transaction, PlanError> {
     let started = pulled_in(graph, goal);
     let jobs = order(graph)
         .into_iter()

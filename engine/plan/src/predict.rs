@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::chart::people;
+use keel_unit::value::people;
+
 use crate::estimate::Estimates;
 use crate::graph::BootGraph;
 use crate::machine::{Fault, FaultKind};

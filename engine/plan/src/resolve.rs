@@ -40,7 +40,8 @@ pub fn resolve(set: UnitSet) -> Result<BootGraph, Report> {
 
 /// Builds the graph of what could be lowered. The findings are those of the lowering and of the graph together.
 pub(crate) fn resolve_partly(lowered: Lowered) -> (BootGraph, Vec<Diagnostic>) {
-    let Lowered { sources, mut units, templates, idle, findings, unread, .. } = lowered;
+    let Lowered { sources, units, templates, idle, findings, unread, .. } = lowered;
+    let mut units: Vec<Arc<Unit>> = units.into_iter().map(Arc::new).collect();
     // Node numbers follow names, so that nothing depends on the order of files.
     units.sort_by(|a, b| a.name.cmp(&b.name));
     let mut resolver = Resolver::new(units, templates, findings);
@@ -74,11 +75,10 @@ pub(crate) struct Resolver {
 
 impl Resolver {
     fn new(
-        units: Vec<Unit>,
+        units: Vec<Arc<Unit>>,
         templates: HashMap<UnitName, Vec<UnitName>>,
         findings: Vec<Diagnostic>,
     ) -> Self {
-        let units: Vec<Arc<Unit>> = units.into_iter().map(Arc::new).collect();
         let names =
             units.iter().enumerate().map(|(i, u)| (u.name.clone(), NodeIndex::new(i))).collect();
         Resolver {
@@ -171,7 +171,8 @@ impl Resolver {
                 let mut said = HashSet::new();
                 for reference in references {
                     self.misplaced_await(word, reference);
-                    if !said.insert((&reference.unit, kind(reference))) {
+                    let only = references.len() == 1;
+                    if !only && !said.insert((&reference.unit, kind(reference))) {
                         continue;
                     }
                     let all = self.meant(reference, word);

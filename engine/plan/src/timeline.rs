@@ -93,28 +93,28 @@ impl Timeline {
             .unwrap_or_default();
         let total = span(goal).ended.unwrap_or(latest);
 
-        let mut steps = Vec::new();
+        let mut stretches = Vec::new();
         let mut next = Some(goal);
         let mut until = total;
         // Bounded: waiting follows the ordering, which is free of cycles, but blame follows requirements.
-        while let Some(unit) = next.filter(|_| steps.len() < self.spans.len()) {
+        while let Some(unit) = next.filter(|_| stretches.len() < self.spans.len()) {
             let span = span(unit);
             let to = span.ended.map_or(until, |ended| ended.min(until));
             let from = span.began.map_or(to, |began| began.min(to));
-            steps.push(Step { unit, from, to });
+            stretches.push(Stretch { unit, from, to });
             until = from;
             next = span.waited_for;
         }
-        steps.reverse();
+        stretches.reverse();
 
         let took =
             |span: &Span| span.took(total).min(total.saturating_sub(span.began.unwrap_or(total)));
         CriticalPath {
             total,
-            length: steps.iter().map(|step| step.to.saturating_sub(step.from)).sum(),
+            length: stretches.iter().map(Stretch::took).sum(),
             work: self.spans.iter().map(took).sum(),
             side_by_side: self.side_by_side(total),
-            steps,
+            stretches,
         }
     }
 
@@ -143,7 +143,7 @@ impl Timeline {
 
 /// One unit on a critical path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Step {
+pub struct Stretch {
     /// The unit.
     pub unit: UnitId,
     /// When its activation began.
@@ -152,13 +152,20 @@ pub struct Step {
     pub to: Duration,
 }
 
+impl Stretch {
+    /// How long that is.
+    pub fn took(&self) -> Duration {
+        self.to.saturating_sub(self.from)
+    }
+}
+
 /// The chain of waits behind a goal, and how well the rest hid beside it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CriticalPath {
     /// From boot to the goal.
     pub total: Duration,
     /// The units on it, in order; the goal is the last.
-    pub steps: Vec<Step>,
+    pub stretches: Vec<Stretch>,
     /// How long they worked, one after another. What `total` exceeds it by is time in which nothing on the path moved.
     pub length: Duration,
     /// How long all units worked, had they done so one after another.

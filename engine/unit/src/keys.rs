@@ -202,12 +202,12 @@ impl<'a> Fields<'a> {
     }
 
     /// Reads one key; `default` is what it is when it is not written.
-    pub fn take<T: Value>(&mut self, name: &str, default: Option<&Node>) -> Option<T> {
+    pub fn take<T: Value + Clone>(&mut self, name: &str, default: Option<&T>) -> Option<T> {
         if let Some(entry) = self.tree.entry(name) {
             return T::decode(&entry.node, self.findings);
         }
-        if let Some(node) = default {
-            return T::decode(node, self.findings);
+        if let Some(value) = default {
+            return Some(value.clone());
         }
         let absent = T::absent();
         // A key with a slip in it looks as if it were missing; one finding is enough.
@@ -270,8 +270,8 @@ macro_rules! keys {
             fn read(fields: &mut $crate::keys::Fields<'_>) -> Option<Self> {
                 // Every key is read before the first `?`, so that all of their errors are reported.
                 $(let $field = {
-                    static DEFAULT: std::sync::LazyLock<Option<$crate::tree::Node>> =
-                        std::sync::LazyLock::new(|| $crate::keys::default_node($crate::keys::keys!(@default $($default)?)));
+                    static DEFAULT: std::sync::LazyLock<Option<$ty>> =
+                        std::sync::LazyLock::new(|| $crate::keys::default_value($crate::keys::keys!(@default $($default)?)));
                     fields.take::<$ty>($key, DEFAULT.as_ref())
                 };)*
                 let table = $name { $($field: $field?,)* };
@@ -318,6 +318,11 @@ pub(crate) fn default_node(text: Option<&str>) -> Option<Node> {
     let mut findings = Vec::new();
     let node = crate::tree::parse(&sources, file, &mut findings);
     node.at(&["v"]).map(|node| node.moved(Span::whole(FileId::DEFAULT)))
+}
+
+/// The value of a default's TOML text.
+pub(crate) fn default_value<T: Value>(text: Option<&str>) -> Option<T> {
+    T::decode(&default_node(text)?, &mut Vec::new())
 }
 
 impl<T: Value> Value for Option<T> {

@@ -26,6 +26,7 @@ pub mod words;
 mod addressing;
 mod patch;
 mod reference;
+mod side_by_side;
 
 pub use diagnostic::{Diagnostic, Report};
 pub use kinds::{Kind, KindName};

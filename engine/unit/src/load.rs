@@ -1,11 +1,13 @@
 //! Reading unit files and machine configs from disk: regular files of bounded size, and nothing that can hang.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::diagnostic::Diagnostic;
 use crate::lower::Input;
+use crate::side_by_side;
 use crate::source::{FileId, Sources, Span};
 
 /// Largest file that is read, in bytes.
@@ -41,9 +43,10 @@ pub fn load_all(files: Files<'_>) -> Input {
     if let Some(units) = files.units {
         walk.folder(units);
     }
-    for path in walk.found {
+    let found = walk.found;
+    for (path, text) in found.iter().zip(side_by_side::map(&found, |path| read(path))) {
         let shown = path.to_string_lossy();
-        match read(&path) {
+        match text {
             Ok(text) => input.unit(&shown, text),
             Err(unreadable) => {
                 let finding = unreadable.finding(&mut input.sources, &shown);
@@ -93,8 +96,8 @@ impl Walk<'_> {
     fn folder(&mut self, folder: &Path) {
         match self.paths(folder) {
             Ok(paths) => {
-                for path in paths {
-                    self.path(folder, path);
+                for (name, path) in paths {
+                    self.path(folder, Path::new(&name), path);
                 }
                 self.above.pop();
             }
@@ -102,10 +105,11 @@ impl Walk<'_> {
         }
     }
 
-    /// Enters a folder and lists it.
-    fn paths(&mut self, folder: &Path) -> Result<Vec<PathBuf>, Unreadable> {
+    /// Enters a folder and lists it: names and paths, in the order of the names.
+    fn paths(&mut self, folder: &Path) -> Result<Vec<(OsString, PathBuf)>, Unreadable> {
         let entries = fs::read_dir(folder).map_err(Unreadable::Io)?;
-        let paths: io::Result<Vec<_>> = entries.map(|e| Ok(e?.path())).collect();
+        let paths = entries.map(|entry| entry.map(|entry| (entry.file_name(), entry.path())));
+        let paths: io::Result<Vec<_>> = paths.collect();
         let mut paths = paths.map_err(Unreadable::Io)?;
         let place = folder.canonicalize().map_err(Unreadable::Io)?;
         if self.above.contains(&place) {
@@ -117,15 +121,15 @@ impl Walk<'_> {
         }
         self.above.push(place);
         // The order of a directory differs from machine to machine; names do not.
-        paths.sort();
+        paths.sort_unstable();
         Ok(paths)
     }
 
-    fn path(&mut self, folder: &Path, path: PathBuf) {
-        if path.file_name().is_none_or(|n| n.as_encoded_bytes().starts_with(b".")) {
+    fn path(&mut self, folder: &Path, name: &Path, path: PathBuf) {
+        if name.as_os_str().as_encoded_bytes().starts_with(b".") {
             return;
         }
-        if path.extension().is_some_and(|e| e == "toml") {
+        if name.extension().is_some_and(|e| e == "toml") {
             match self.found.len() < MOST_FILES {
                 true => self.found.push(path),
                 false => self.input.unreadable_folder(folder, Unreadable::Files),

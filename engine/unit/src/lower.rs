@@ -14,6 +14,7 @@ use crate::keys::Text as _;
 use crate::kinds::KindName;
 use crate::name::UnitName;
 use crate::secret;
+use crate::side_by_side;
 use crate::source::{FileId, Sources, Span};
 use crate::unit::Unit;
 use crate::words::Reference;
@@ -176,8 +177,9 @@ pub fn lower_partly(input: Input) -> Lowered {
     }
 
     let mut lowering = Lowering::new(&config, input.secrets_elsewhere, findings, unread);
-    for (file, stem) in &files {
-        lowering.file(&sources, *file, stem);
+    let read = side_by_side::map(&files, |(file, stem)| lowering.read(&sources, *file, stem));
+    for ((_, stem), read) in files.iter().zip(read) {
+        lowering.file(stem, read);
     }
     lowering.unused_drop_ins();
     let mut done = lowering.finish();

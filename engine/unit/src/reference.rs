@@ -129,14 +129,13 @@ pub(crate) fn resolve(
     findings: &mut Vec<Diagnostic>,
 ) -> bool {
     match &mut node.value {
-        Value::String(text) if text.contains("{{") || text.contains("{%") => {
-            match substitute(text, node.span, context) {
-                Ok(Found::Node(found)) => node.value = found.value,
-                Ok(Found::Unset) => return false,
-                Ok(Found::Unknown) => context.unknown.borrow_mut().push(node.span),
-                Err(finding) => findings.push(*finding),
-            }
-        }
+        Value::Array(items) if !items.iter().any(refers) => {}
+        Value::String(text) if has_reference(text) => match substitute(text, node.span, context) {
+            Ok(Found::Node(found)) => node.value = found.value,
+            Ok(Found::Unset) => return false,
+            Ok(Found::Unknown) => context.unknown.borrow_mut().push(node.span),
+            Err(finding) => findings.push(*finding),
+        },
         Value::Array(items) => {
             let mut resolved = Vec::with_capacity(items.len());
             for mut item in std::mem::take(items) {
@@ -152,25 +151,28 @@ pub(crate) fn resolve(
             *items = resolved;
         }
         Value::Table(table) => {
-            let entries = std::mem::take(table);
-            *table = entries
-                .iter()
-                .cloned()
-                .filter_map(|mut entry| {
-                    let set = resolve(&mut entry.node, context, findings);
-                    match set {
-                        true => Some(entry),
-                        false => {
-                            context.unset.borrow_mut().push(entry);
-                            None
-                        }
-                    }
-                })
-                .collect();
+            let unset = table.extract_if(|entry| !resolve(&mut entry.node, context, findings));
+            context.unset.borrow_mut().extend(unset);
         }
         _ => {}
     }
     true
+}
+
+/// Whether there may be a reference in a text.
+fn has_reference(text: &str) -> bool {
+    // Most texts have no brace at all.
+    text.contains('{') && (text.contains("{{") || text.contains("{%"))
+}
+
+/// Whether there may be a reference in a value. Recursion is bounded: the parser refuses more than 80 levels of nesting.
+fn refers(node: &Node) -> bool {
+    match &node.value {
+        Value::String(text) => has_reference(text),
+        Value::Array(items) => items.iter().any(refers),
+        Value::Table(table) => table.iter().any(|entry| refers(&entry.node)),
+        _ => false,
+    }
 }
 
 /// The inside of a text that is one `{{ … }}` and nothing else.

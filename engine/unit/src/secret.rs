@@ -137,6 +137,9 @@ pub(crate) fn place(
     findings: &mut Vec<Diagnostic>,
 ) -> Vec<Secret> {
     let mut here = Vec::new();
+    if secrets.is_empty() {
+        return here;
+    }
     let mut walk = Walk { kind, secrets, here: &mut here, findings };
     for entry in tree.iter() {
         walk.node(&entry.key, &entry.node);

@@ -1,7 +1,7 @@
 //! Where a text came from: files, spans in them, and the line and column a person counts.
 
 use std::fmt;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 /// Index of a file in [`Sources`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -48,8 +48,8 @@ struct File {
     /// The text as it may be drawn: of the same length, without secrets and without what a terminal would obey.
     shown: Arc<str>,
     ascii: bool,
-    /// Byte offset of the start of each line, so that a span becomes a line by binary search.
-    lines: Vec<u32>,
+    /// Byte offset of the start of each line, so that a span becomes a line by binary search; known once somebody asks.
+    lines: OnceLock<Vec<u32>>,
 }
 
 /// `file:line`, as it is shown to a person and stands in an edge's provenance.
@@ -122,8 +122,9 @@ impl Sources {
     pub fn locate(&self, span: Span) -> Location {
         let file = self.file(span.file);
         let start = span.start.min(file.text.len() as u32);
-        let line = file.lines.partition_point(|l| *l <= start).max(1);
-        let from = file.lines[line - 1] as usize;
+        let lines = file.lines();
+        let line = lines.partition_point(|l| *l <= start).max(1);
+        let from = lines[line - 1] as usize;
         let column = match file.ascii {
             true => start - from as u32,
             false => file.text.get(from..start as usize).map_or(0, |s| s.chars().count()) as u32,
@@ -142,12 +143,20 @@ impl Sources {
 
 impl File {
     fn new(name: &str, text: Arc<str>) -> Self {
-        let starts =
-            text.bytes().enumerate().filter(|(_, b)| *b == b'\n').map(|(i, _)| i as u32 + 1);
-        let lines = std::iter::once(0).chain(starts).collect();
         let (shown, ascii) = (harmless(&text), text.is_ascii());
-        let name = harmless(&name.replace(['\n', '\t'], "?").into());
-        File { name, text, shown, ascii, lines }
+        let name = match name.contains(['\n', '\t']) {
+            true => name.replace(['\n', '\t'], "?").into(),
+            false => name.into(),
+        };
+        File { name: harmless(&name), text, shown, ascii, lines: OnceLock::new() }
+    }
+
+    fn lines(&self) -> &[u32] {
+        self.lines.get_or_init(|| {
+            let bytes = self.text.bytes().enumerate();
+            let starts = bytes.filter(|(_, b)| *b == b'\n').map(|(i, _)| i as u32 + 1);
+            std::iter::once(0).chain(starts).collect()
+        })
     }
 }
 
@@ -159,7 +168,9 @@ pub(crate) fn obeyed(c: char) -> bool {
 /// The text with control characters, and those that turn the direction of writing, replaced by others of the same length.
 fn harmless(text: &Arc<str>) -> Arc<str> {
     let replaced = |c: char| obeyed(c) && c != '\n' && c != '\t';
-    if !text.contains(replaced) {
+    // What most files hold is told apart a byte at a time.
+    let plain = |b: u8| matches!(b, b' '..=b'~' | b'\n' | b'\t');
+    if text.bytes().all(plain) || !text.contains(replaced) {
         return text.clone();
     }
     let stand_in = |c: char| match c.len_utf8() {

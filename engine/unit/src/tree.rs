@@ -122,6 +122,11 @@ impl Table {
         self.entries.iter_mut().find(|e| e.key == key)
     }
 
+    /// Takes out the entries for which `taken` holds, which may change those that stay.
+    pub(crate) fn extract_if(&mut self, taken: impl FnMut(&mut Entry) -> bool) -> Vec<Entry> {
+        self.entries.extract_if(.., taken).collect()
+    }
+
     /// Keeps the entries that hold.
     pub(crate) fn retain(&mut self, keep: impl FnMut(&Entry) -> bool) {
         self.entries.retain(keep);

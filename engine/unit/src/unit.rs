@@ -190,6 +190,9 @@ fn misplaced(key: &str, span: Span, why: &str) -> Diagnostic {
 }
 
 /// Reads a unit whose references are replaced. Its keys were checked before.
+///
+/// # Errors
+/// The tree, if it is no unit; `findings` say why.
 pub(crate) fn decode(
     name: UnitName,
     template: Option<UnitName>,
@@ -198,13 +201,14 @@ pub(crate) fn decode(
     span: Span,
     secrets: Vec<Secret>,
     findings: &mut Vec<Diagnostic>,
-) -> Option<Unit> {
-    let mut tree = in_place(tree, kind);
-    let table = tree.get(kind.as_str())?;
+) -> Result<Unit, Table> {
+    let moved = in_place(&tree, kind);
+    let read = moved.as_ref().unwrap_or(&tree);
+    let Some(table) = read.get(kind.as_str()) else { return Err(tree) };
     let before = findings.len();
-    let words = Words::read(&mut Fields::new(&tree, span, Words::known(), findings));
+    let words = Words::read(&mut Fields::new(read, span, Words::known(), findings));
     let decoded = Kind::decode(kind, table, findings);
-    let (words, decoded) = (words?, decoded?);
+    let (Some(words), Some(decoded)) = (words, decoded) else { return Err(tree) };
     if decoded.deadline().is_some_and(|d| d.is_zero()) {
         let at = table.at(&["timeout"]).map_or(table.span, |node| node.span);
         let found =
@@ -216,12 +220,13 @@ pub(crate) fn decode(
         );
     }
     if findings.len() != before {
-        return None;
+        return Err(tree);
     }
+    let mut tree = moved.unwrap_or(tree);
     let secret_file = matches!(&decoded, Kind::File(file) if file.secret);
     let secrets = secret::redact(&mut tree, secret_file, secrets);
     let key_span = tree.entry(kind.as_str()).map_or(span, |e| e.key_span);
-    Some(Unit {
+    Ok(Unit {
         name,
         description: words.description.as_str().to_owned(),
         span: key_span,
@@ -260,10 +265,10 @@ pub(crate) fn references(tree: &Table) -> Vec<(&'static str, Reference)> {
 }
 
 /// The unit with each key in the table where [`check_keys`] has said that it belongs, so that a misplaced key does not look as if
-/// it were missing too.
-fn in_place(mut tree: Table, kind: KindName) -> Table {
+/// it were missing too; nothing if all stand where they belong.
+fn in_place(tree: &Table, kind: KindName) -> Option<Table> {
     let known = |keys: &[Key], e: &Entry| keys.iter().any(|k| k.name == e.key);
-    let Some(inner) = tree.get(kind.as_str()).and_then(Node::as_table) else { return tree };
+    let inner = tree.get(kind.as_str()).and_then(Node::as_table)?;
     let up: Table = inner
         .iter()
         .filter(|e| known(Words::known(), e) && !known(kind.keys(), e))
@@ -275,7 +280,7 @@ fn in_place(mut tree: Table, kind: KindName) -> Table {
         .cloned()
         .collect();
     if up.is_empty() && down.is_empty() {
-        return tree;
+        return None;
     }
     let moved = |inner: &Table| {
         let mut moved = down.clone();
@@ -291,7 +296,7 @@ fn in_place(mut tree: Table, kind: KindName) -> Table {
         entry
     });
     let lower: Table = lower.collect();
-    tree = up;
+    let mut tree = up;
     tree.merge(&lower);
-    tree
+    Some(tree)
 }

@@ -25,7 +25,7 @@ words! {
         Degrade = "degrade",
         /// It is tried again, with growing pauses; then as `degrade`.
         Retry = "retry",
-        /// Nothing more is started but what keeps the machine reachable.
+        /// The goal counts as missed. What does not need the unit still starts, so that the machine can be reached.
         Emergency = "emergency",
         /// The machine reboots, once its services are stopped.
         Reboot = "reboot",

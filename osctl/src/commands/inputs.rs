@@ -1,5 +1,6 @@
 //! Where units and machine config are, and the graph that they make: what every offline command begins with.
 
+use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -127,6 +128,16 @@ impl Inputs {
         // A config without its secrets can be checked and drawn; only an image needs them.
         input.secrets_elsewhere = self.secrets.is_none();
         Ok(input)
+    }
+
+    /// As [`planned`](Self::planned), for a command that ends with what it says of them: to give thousands of units back piece by piece
+    /// would take a tenth of its time.
+    pub(crate) fn planned_for_good(
+        &self,
+        goal: &str,
+    ) -> Result<(ManuallyDrop<BootGraph>, ManuallyDrop<Transaction>), Fault> {
+        let (graph, transaction) = self.planned(goal)?;
+        Ok((ManuallyDrop::new(graph), ManuallyDrop::new(transaction)))
     }
 
     /// Reads, resolves and plans; everything that is wrong is one `Fault`.

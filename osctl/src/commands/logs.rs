@@ -63,7 +63,9 @@ impl Since {
             Self::At(at) => at,
             Self::Ago(age) => {
                 let now = SystemTime::try_from(now).unwrap_or_else(|_| SystemTime::now());
-                now.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH).into()
+                now.checked_sub(age)
+                    .map_or(SystemTime::UNIX_EPOCH, |at| at.max(SystemTime::UNIX_EPOCH))
+                    .into()
             }
         }
     }

@@ -57,7 +57,7 @@ impl Validate {
             Format::Table => Style::Human,
             Format::Json => Style::Data,
         });
-        match self.inputs.planned(&self.goal) {
+        match self.inputs.planned_for_good(&self.goal) {
             Ok((graph, transaction)) => {
                 let without = without_secret(&graph);
                 match style {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use keel_exec::HostEvent;
 use keel_plan::{Report, Token, UnitId};
 use keel_unit::kinds;
-use keel_unit::value::Timespan;
+use keel_unit::value::{Timespan, people};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
@@ -88,7 +88,8 @@ async fn patience(unit: &kinds::Link) {
 
 /// The reason of a link that the boot goes on without.
 fn given_up(awaits: &str, waited: Option<Timespan>) -> String {
-    let waited = waited.map(|waited| format!("waited {waited}; ")).unwrap_or_default();
+    let waited =
+        waited.map(|Timespan(waited)| format!("waited {}; ", people(waited))).unwrap_or_default();
     format!("{awaits} ({waited}the link keeps trying)")
 }
 
@@ -179,7 +180,7 @@ mod tests {
         check(
             "no DHCP server answers",
             waited,
-            "no DHCP server answers (waited 20s; the link keeps trying)",
+            "no DHCP server answers (waited 20 s; the link keeps trying)",
         );
         check("the link has no carrier", None, "the link has no carrier (the link keeps trying)");
     }

@@ -13,19 +13,6 @@ use std::time::Duration;
 
 use crate::trace::{StateName, Trace};
 
-/// A span of time as a person says it, to three digits.
-pub fn people(span: Duration) -> String {
-    let micros = span.as_micros();
-    let millis = span.as_millis();
-    match micros {
-        0 => "0 ms".to_owned(),
-        1..10_000 => format!("{}.{} ms", micros / 1000, micros % 1000 / 100),
-        10_000..1_000_000 => format!("{millis} ms"),
-        1_000_000..60_000_000 => format!("{}.{:02} s", millis / 1000, millis % 1000 / 10),
-        _ => format!("{} min {} s", millis / 60_000, millis % 60_000 / 1000),
-    }
-}
-
 /// When the last thing in a trace happened; at least the total.
 fn horizon(trace: &Trace) -> Duration {
     let last = trace.units.iter().filter_map(|unit| unit.ended().max(unit.began())).max();
@@ -82,25 +69,4 @@ fn depths(trace: &Trace) -> Vec<usize> {
 /// Whether something went wrong with a unit in this state.
 fn is_bad(state: StateName) -> bool {
     matches!(state, StateName::Failed)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn spans_have_three_digits_at_most() {
-        let check = |micros: u64, expect: &str| {
-            assert_eq!(people(Duration::from_micros(micros)), expect);
-        };
-        check(0, "0 ms");
-        check(99, "0.0 ms");
-        check(1_250, "1.2 ms");
-        check(9_999, "9.9 ms");
-        check(10_000, "10 ms");
-        check(999_999, "999 ms");
-        check(1_000_000, "1.00 s");
-        check(59_999_999, "59.99 s");
-        check(90_000_000, "1 min 30 s");
-    }
 }

@@ -4,7 +4,9 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::{horizon, in_time, is_bad, people};
+use keel_unit::value::people;
+
+use super::{horizon, in_time, is_bad};
 use crate::path::working_from;
 use crate::trace::{Origin, StateName, Trace, UnitTrace};
 
@@ -263,9 +265,9 @@ fn tooltip(unit: &UnitTrace, end: Duration) -> String {
 
 /// Lines at round times.
 fn grid(out: &mut String, plan: &Plan, bottom: f64) {
-    let step = round_step(plan.end);
+    let apart = apart(plan.end);
     let mut at = Duration::ZERO;
-    while at <= plan.end && !step.is_zero() {
+    while at <= plan.end && !apart.is_zero() {
         let x = plan.x(at);
         let _ = writeln!(
             out,
@@ -278,22 +280,22 @@ fn grid(out: &mut String, plan: &Plan, bottom: f64) {
             TOP - 10.0,
             tick(at)
         );
-        at += step;
+        at += apart;
     }
 }
 
-/// 1, 2 or 5 times a power of ten, such that there are five to twelve of them.
-fn round_step(end: Duration) -> Duration {
-    let mut step: u128 = 1;
+/// How far apart the lines are: 1, 2 or 5 times a power of ten, such that there are five to twelve of them.
+fn apart(end: Duration) -> Duration {
+    let mut apart: u128 = 1;
     let total = end.as_micros();
     for factor in [2, 5, 10].into_iter().cycle() {
-        let decade = 10u128.pow(step.ilog10());
-        if total / step <= 10 {
+        let decade = 10u128.pow(apart.ilog10());
+        if total / apart <= 10 {
             break;
         }
-        step = decade * factor;
+        apart = decade * factor;
     }
-    Duration::from_micros(u64::try_from(step).unwrap_or(u64::MAX))
+    Duration::from_micros(u64::try_from(apart).unwrap_or(u64::MAX))
 }
 
 fn tick(at: Duration) -> String {
@@ -378,11 +380,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn steps_of_the_scale_are_round() {
-        let check = |micros: u64, step: u64| {
+    fn the_scale_is_round() {
+        let check = |micros: u64, expect: u64| {
             assert_eq!(
-                round_step(Duration::from_micros(micros)),
-                Duration::from_micros(step),
+                apart(Duration::from_micros(micros)),
+                Duration::from_micros(expect),
                 "{micros}"
             );
         };

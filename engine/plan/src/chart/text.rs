@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use super::{horizon, in_time, is_bad, people};
+use keel_unit::value::people;
+
+use super::{horizon, in_time, is_bad};
 use crate::path::working_from;
 use crate::trace::{StateName, Trace, UnitTrace};
 

@@ -48,14 +48,14 @@ fn summary(out: &mut String, diff: &Diff) {
     if !diff.timed() {
         out.push_str("One of the two was exported without its times.\n\n");
     } else if old.critical_path == new.critical_path {
-        let _ = writeln!(out, "Critical path, as before: {}\n", steps(&new.critical_path));
+        let _ = writeln!(out, "Critical path, as before: {}\n", critical_path(&new.critical_path));
     } else {
-        let _ = writeln!(out, "Critical path before: {}\n", steps(&old.critical_path));
-        let _ = writeln!(out, "Critical path after: {}\n", steps(&new.critical_path));
+        let _ = writeln!(out, "Critical path before: {}\n", critical_path(&old.critical_path));
+        let _ = writeln!(out, "Critical path after: {}\n", critical_path(&new.critical_path));
     }
 }
 
-fn steps(units: &[String]) -> String {
+fn critical_path(units: &[String]) -> String {
     cell(&path(units).replace(" -> ", " → "))
 }
 

@@ -3,17 +3,17 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use keel_unit::value::people;
 use serde_json::Value;
 use similar::{ChangeTag, TextDiff};
 
 use super::{Changed, Diff, Entry, Key};
-use crate::chart::people;
 use crate::export::{Edge, Setting};
 
 /// Most units whose times are listed.
 const MOST_SHIFTED: usize = 20;
 /// Most units of a critical path that are listed.
-const MOST_STEPS: usize = 24;
+const MOST_ON_PATH: usize = 24;
 /// A list that takes more characters is compared item by item.
 const LONG: usize = 60;
 /// Lines around a change in a value of several lines.
@@ -232,7 +232,7 @@ pub(super) fn path(units: &[String]) -> String {
     if units.is_empty() {
         return "not known".to_owned();
     }
-    let from = units.len().saturating_sub(MOST_STEPS);
+    let from = units.len().saturating_sub(MOST_ON_PATH);
     let units: Vec<String> = units[from..].iter().map(|unit| shown(unit)).collect();
     let before = if from > 0 { "… -> " } else { "" };
     format!("{before}{}", units.join(" -> "))

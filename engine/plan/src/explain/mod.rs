@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use keel_unit::Kind;
-use keel_unit::value::Timespan;
+use keel_unit::value::people;
 use keel_unit::words::{Condition, OnFailure};
 use serde::Serialize;
 
@@ -110,7 +110,7 @@ pub struct Reason {
     pub line: u32,
 }
 
-/// One step of a chain: `from` depends on `to`.
+/// One hop along a chain: `from` depends on `to`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Hop {
     /// The unit that depends on the other.
@@ -222,7 +222,9 @@ fn on_failure(unit: &keel_unit::Unit) -> String {
         OnFailure::Degrade => "the boot goes on without it, degraded".to_owned(),
         OnFailure::Retry => format!(
             "it is tried {} times in all, with pauses from {} up to {}; then the boot goes on without it, degraded",
-            failure.attempts, failure.delay, failure.max_delay
+            failure.attempts,
+            people(failure.delay.0),
+            people(failure.max_delay.0)
         ),
         OnFailure::Emergency => {
             "an emergency: the goal counts as missed, and what does not need it is started all the same".to_owned()
@@ -240,10 +242,11 @@ fn restart(kind: &Kind) -> Option<String> {
     };
     words.push_str(&format!(
         ", after pauses from {} up to {}",
-        service.restart_delay, service.restart_max_delay
+        people(service.restart_delay.0),
+        people(service.restart_max_delay.0)
     ));
     if let Some(limit) = &service.start_limit {
-        let interval = Timespan(limit.interval.0);
+        let interval = people(limit.interval.0);
         words.push_str(&format!(", at most {} times within {interval}", limit.burst));
     }
     Some(words)

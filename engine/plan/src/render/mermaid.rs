@@ -9,7 +9,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::scene::{Look, Scene, Standing};
-use crate::chart::people;
+use keel_unit::value::people;
 use crate::export::Export;
 use crate::transaction::UnitId;
 
@@ -18,7 +18,7 @@ const MOST_EDGES: usize = 500;
 /// Mermaid's `maxTextSize`.
 const MOST_TEXT: usize = 50_000;
 /// Most units of a critical path that is drawn alone.
-const MOST_STEPS: usize = 200;
+const MOST_ON_PATH: usize = 200;
 
 /// The graph as a flowchart: stages as subgraphs, arrows in the order of time.
 pub fn mermaid(export: &Export) -> String {
@@ -157,7 +157,7 @@ fn critical_path(scene: &Scene<'_>) -> Drawn {
     let mut ids = Ids::default();
     let mut text = head(scene, "; too large for GitHub, so this is the end of its critical path");
     let steps = &scene.path;
-    let steps = &steps[steps.len().saturating_sub(MOST_STEPS)..];
+    let steps = &steps[steps.len().saturating_sub(MOST_ON_PATH)..];
     let ids: Vec<String> = steps.iter().map(|step| ids.of("unit", scene.name(*step))).collect();
     for (step, id) in steps.iter().zip(&ids) {
         let _ = writeln!(text, "  {id}[\"{}\"]", scene.name(*step));

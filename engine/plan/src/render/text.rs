@@ -6,7 +6,7 @@ use std::time::Duration;
 use keel_unit::value::Timespan;
 
 use super::scene::Scene;
-use crate::chart::people;
+use keel_unit::value::people;
 use crate::export::Export;
 use crate::transaction::UnitId;
 

@@ -4,6 +4,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use keel_unit::value::people;
+
 use super::messages::{ExitStatus, ShutdownKind};
 use crate::transaction::{StartLimit, Transaction, UnitId};
 
@@ -92,9 +94,9 @@ impl fmt::Display for Sentence<'_> {
             Why::Failed(why) => write!(out, "{why}"),
             Why::Exited(ExitStatus::Code(code)) => write!(out, "exited with code {code}"),
             Why::Exited(ExitStatus::Signal(signal)) => write!(out, "ended by signal {signal}"),
-            Why::TimedOut(deadline) => write!(out, "timed out after {}", Span(*deadline)),
+            Why::TimedOut(deadline) => write!(out, "timed out after {}", people(*deadline)),
             Why::WaitedTooLong { on, deadline } => {
-                write!(out, "waited more than {} for {}", Span(*deadline), name(*on))
+                write!(out, "waited more than {} for {}", people(*deadline), name(*on))
             }
             Why::Needs(unit) => write!(out, "needs {}, which is not up", name(*unit)),
             Why::Bound(unit) => write!(out, "bound to {}, which is not up", name(*unit)),
@@ -107,28 +109,17 @@ impl fmt::Display for Sentence<'_> {
                     out,
                     "started more than {} times within {}",
                     limit.burst,
-                    Span(limit.interval)
+                    people(limit.interval)
                 )
             }
             Why::Restart => write!(out, "restart policy"),
             Why::Stopped => write!(out, "stopped"),
-            Why::Killed(deadline) => write!(out, "killed: did not stop within {}", Span(*deadline)),
+            Why::Killed(deadline) => {
+                write!(out, "killed: did not stop within {}", people(*deadline))
+            }
             Why::StopFailed(why) => write!(out, "could not be stopped: {why}"),
             Why::Stuck => write!(out, "could not be killed"),
             Why::Shutdown(_) => write!(out, "the machine is going down"),
-        }
-    }
-}
-
-/// A duration as people write it in unit files: `30s`, `1.5s`, `250ms`.
-struct Span(Duration);
-
-impl fmt::Display for Span {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.0.as_secs(), self.0.subsec_millis()) {
-            (0, millis) => write!(out, "{millis}ms"),
-            (secs, 0) => write!(out, "{secs}s"),
-            _ => write!(out, "{}s", self.0.as_secs_f64()),
         }
     }
 }

@@ -78,12 +78,12 @@ fn units_without_edges_run_side_by_side_and_edges_hold() {
     );
     assert!(run.outcome.unwrap().reached);
     let path = run.timeline.critical_path(UnitId(5));
-    let steps: Vec<(u32, u64, u64)> = path
-        .steps
+    let stretches: Vec<(u32, u64, u64)> = path
+        .stretches
         .iter()
         .map(|it| (it.unit.0, it.from.as_millis() as u64, it.to.as_millis() as u64))
         .collect();
-    assert_eq!(steps, [(0, 0, 30), (2, 30, 40), (5, 40, 40)]);
+    assert_eq!(stretches, [(0, 0, 30), (2, 30, 40), (5, 40, 40)]);
     assert_eq!(
         (path.total, path.length, path.work, path.side_by_side),
         (ms(40), ms(40), ms(80), 3)
@@ -104,7 +104,7 @@ fn an_exit_is_awaited_as_long_as_the_waiting_units_own_deadline() {
     let graph = "daemon service takes=5
                  goal oneshot after=daemon:exited deadline=300";
     let run = check(graph, &[("goal", "waiting@0 failed(dependency)@305")]);
-    let sentence = "waited more than 300ms for daemon".to_owned();
+    let sentence = "waited more than 300 ms for daemon".to_owned();
     assert_eq!(degraded(graph, &run), [("goal".into(), "daemon".into(), sentence)]);
 }
 
@@ -220,7 +220,7 @@ fn what_hangs_is_killed_at_its_deadline_and_what_cannot_be_killed_is_given_up() 
     );
     assert_eq!(
         degraded(graph, &run),
-        [("hung".into(), "hung".into(), "timed out after 50ms".into())]
+        [("hung".into(), "hung".into(), "timed out after 50 ms".into())]
     );
 
     let gone = 50 + KILL_GRACE.as_millis();
@@ -737,7 +737,7 @@ fn what_never_comes_up_again_holds_nothing_for_ever() {
              needs oneshot after=once,slow binds=once deadline=2000
              goal target after=needs wants=needs",
             2_200,
-            "waited more than 2s for once",
+            "waited more than 2 s for once",
         ),
         // Two by turns: that one of them is being killed is no reason to begin the wait anew.
         (
@@ -747,7 +747,7 @@ fn what_never_comes_up_again_holds_nothing_for_ever() {
              needs oneshot after=once,twice,slow binds=once,twice deadline=2000
              goal target after=needs wants=needs",
             4_000,
-            "waited more than 2s for twice",
+            "waited more than 2 s for twice",
         ),
         // Ordered only, and one of the two is always on its way down.
         (
@@ -757,7 +757,7 @@ fn what_never_comes_up_again_holds_nothing_for_ever() {
              needs oneshot after=once,twice,slow deadline=1000
              goal target after=needs wants=needs",
             8_000,
-            "waited more than 6.1s for once",
+            "waited more than 6.10 s for once",
         ),
     ];
     for (graph, latest, sentence) in rows {

@@ -36,7 +36,7 @@ impl Lowering<'_> {
             let keys = each.as_str().map_or(&[][..], keys_at);
             self.idle(written, Item::Unknown(keys));
         }
-        let Written { name, kind, tree, span } = written;
+        let Written { name, kind, tree, span, .. } = written;
         if self.done.units.len() + items.len() > MOST_UNITS {
             let message = format!("more than {MOST_UNITS} units");
             let found = Diagnostic::new("too-many", each.span, message);

@@ -20,9 +20,29 @@ use crate::words::Reference;
 pub(super) struct Written {
     pub(super) name: UnitName,
     pub(super) kind: KindName,
+    /// Where it says what it is: the name of the kind's table.
+    at: Span,
     pub(super) tree: Table,
     /// The whole file.
     pub(super) span: Span,
+}
+
+/// What one file says, as far as that can be told without the other files.
+pub(super) struct Read {
+    findings: Vec<Diagnostic>,
+    /// The file, once it is known whether it holds a secret, and where that stands.
+    understood: Option<(FileId, Option<Span>)>,
+    written: Option<Written>,
+    /// What the unit is, where no other file has a say in it: then it is written with no tree any more.
+    decoded: Option<Decoded>,
+}
+
+/// What decoding a unit gave.
+struct Decoded {
+    unit: Option<Unit>,
+    findings: Vec<Diagnostic>,
+    /// What it refers to, if it is no unit.
+    idle: Vec<(&'static str, Reference)>,
 }
 
 /// The state of lowering: what there is so far, and what is wrong with it.
@@ -92,31 +112,61 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    /// Lowers one file.
-    pub(super) fn file(&mut self, sources: &Sources, file: FileId, stem: &str) {
-        match self.written(sources, file, stem) {
-            Some(written) => self.unit(written),
+    /// Reads one file, and decodes its unit if that takes nothing but the file and the config.
+    pub(super) fn read(&self, sources: &Sources, file: FileId, stem: &str) -> Read {
+        let mut read =
+            Read { findings: Vec::new(), understood: None, written: None, decoded: None };
+        read.written = self.written(sources, file, stem, &mut read);
+        if let Some(written) = &mut read.written
+            && !self.drop_ins.contains_key(written.name.as_str())
+            && written.tree.get("for-each").is_none()
+        {
+            let Written { name, kind, tree, span, .. } = written;
+            let mut findings = Vec::new();
+            check_keys(tree, *kind, &mut findings);
+            let tree = std::mem::take(tree);
+            let mut decoded = self.decoded(name.clone(), None, *kind, tree, *span, Item::None);
+            findings.append(&mut decoded.findings);
+            read.decoded = Some(Decoded { findings, ..decoded });
+        }
+        read
+    }
+
+    /// Takes in what one file says.
+    pub(super) fn file(&mut self, stem: &str, read: Read) {
+        let Read { findings, understood, written, decoded } = read;
+        self.done.findings.extend(findings);
+        if let Some((file, secret)) = understood {
+            self.done.understood.insert(file);
+            self.done.secrets.extend(secret);
+        }
+        match written {
+            Some(written) => self.unit(written, decoded),
             // Any unit that such a file can name may be in it.
             None => drop(self.done.unread.stems.insert(stem.to_owned())),
         }
     }
 
     /// Reads a file so far that its kind and its name are known.
-    fn written(&mut self, sources: &Sources, file: FileId, stem: &str) -> Option<Written> {
-        let findings = &mut self.done.findings;
-        let before = findings.len();
+    fn written(
+        &self,
+        sources: &Sources,
+        file: FileId,
+        stem: &str,
+        read: &mut Read,
+    ) -> Option<Written> {
+        let findings = &mut read.findings;
         let node = parse(sources, file, findings);
         let Value::Table(tree) = node.value else { return None };
-        if findings.len() != before {
+        if !findings.is_empty() {
             return None;
         }
         let kind = kind_of(&tree, Span::whole(file), findings)?;
-        self.done.understood.insert(file);
-        self.done.secrets.extend(secret::content(kind, &tree));
+        read.understood = Some((file, secret::content(kind, &tree)));
+        let at = tree.entry(kind.as_str()).map_or(node.span, |e| e.key_span);
         match UnitName::from_stem(kind, stem) {
-            Ok(name) => Some(Written { name, kind, tree, span: node.span }),
+            Ok(name) => Some(Written { name, kind, at, tree, span: node.span }),
             Err(why) => {
-                let at = tree.entry(kind.as_str()).map_or(node.span, |e| e.key_span);
                 let message = format!("`{}.toml` cannot name a unit: {why}", clip(stem));
                 findings.push(Diagnostic::new("bad-name", at, message));
                 None
@@ -124,17 +174,19 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    fn unit(&mut self, mut written: Written) {
-        let at = written.tree.entry(written.kind.as_str()).map_or(written.span, |e| e.key_span);
-        if !self.name(&written.name, at) {
+    fn unit(&mut self, mut written: Written, decoded: Option<Decoded>) {
+        if !self.name(&written.name, written.at) {
             return;
+        }
+        if let Some(decoded) = decoded {
+            return self.keep(written.name, decoded);
         }
         self.drop_in(&written.name, written.kind, &mut written.tree);
         check_keys(&written.tree, written.kind, &mut self.done.findings);
         match written.tree.get("for-each").cloned() {
             Some(each) => self.template(&written, &each),
             None => {
-                let Written { name, kind, tree, span } = written;
+                let Written { name, kind, tree, span, .. } = written;
                 self.instance(name, None, kind, tree, span, Item::None);
             }
         }
@@ -162,56 +214,60 @@ impl<'a> Lowering<'a> {
         span: Span,
         item: Item<'_>,
     ) {
-        match self.decoded(name.clone(), template, kind, tree, span, item) {
+        let decoded = self.decoded(name.clone(), template, kind, tree, span, item);
+        self.keep(name, decoded);
+    }
+
+    fn keep(&mut self, name: UnitName, decoded: Decoded) {
+        self.done.findings.extend(decoded.findings);
+        self.done.idle.extend(decoded.idle);
+        match decoded.unit {
             Some(unit) => self.done.units.push(unit),
             None => drop(self.done.unread.units.insert(name)),
         }
     }
 
     fn decoded(
-        &mut self,
+        &self,
         name: UnitName,
         template: Option<UnitName>,
         kind: KindName,
         tree: Table,
         span: Span,
         item: Item<'_>,
-    ) -> Option<Unit> {
-        let before = self.done.findings.len();
-        let mut found = Vec::new();
+    ) -> Decoded {
+        let mut findings = Vec::new();
         let mut node = Node { span, value: Value::Table(tree) };
         let context = self.context(item);
-        resolve(&mut node, &context, &mut found);
+        resolve(&mut node, &context, &mut findings);
         let Outcome { unknown, unset, secrets } = context.outcome();
-        let findings = &mut self.done.findings;
-        findings.append(&mut found);
-        let Value::Table(mut tree) = node.value else { return None };
-        let placed = secret::place(&mut tree, kind, &secrets, findings);
+        let Value::Table(mut tree) = node.value else {
+            return Decoded { unit: None, findings, idle: Vec::new() };
+        };
+        let placed = secret::place(&mut tree, kind, &secrets, &mut findings);
         let resolved = findings.len();
-        let words = references(&tree);
         // A key that is missing altogether is missing at the top.
         let top = Span { end: span.start, ..span };
         let hushed: Vec<_> = secret::content(kind, &tree)
             .into_iter()
             .chain(secrets.iter().map(|(at, _)| *at))
             .collect();
-        let unit = decode(name, template, kind, tree, top, placed, findings);
+        let decoded = decode(name, template, kind, tree, top, placed, &mut findings);
         secret::hush(&mut findings[resolved..], &hushed);
-        forgive(findings, before, resolved, &unknown);
-        for found in findings.iter_mut().skip(before).filter(|d| d.code == "missing-key") {
+        forgive(&mut findings, 0, resolved, &unknown);
+        for found in findings.iter_mut().filter(|d| d.code == "missing-key") {
             blame_reference(found, &unset);
         }
-        let sound = findings.len() == before;
+        let sound = findings.is_empty() && unknown.is_empty();
         if self.config.decoded.is_none() {
             // It may be set in the config that could not be read.
-            let found = findings.split_off(before);
-            findings.extend(found.into_iter().filter(|d| d.code != "unset-reference"));
+            findings.retain(|d| d.code != "unset-reference");
         }
-        let unit = unit.filter(|_| sound && unknown.is_empty());
-        if unit.is_none() {
-            self.done.idle.extend(words);
+        match decoded {
+            Ok(unit) if sound => Decoded { unit: Some(unit), findings, idle: Vec::new() },
+            Ok(unit) => Decoded { unit: None, findings, idle: references(unit.tree()) },
+            Err(tree) => Decoded { unit: None, findings, idle: references(&tree) },
         }
-        unit
     }
 
     /// What references mean in a unit or in the instance of an item.
@@ -222,9 +278,11 @@ impl<'a> Lowering<'a> {
 
     /// Checks a template that makes no instance, as far as it does not depend on the item.
     pub(super) fn idle(&mut self, written: &Written, item: Item<'_>) {
-        let Written { name, kind, tree, span } = written;
+        let Written { name, kind, tree, span, .. } = written;
         let tree = tree.iter().filter(|e| e.key != "for-each").cloned().collect();
-        self.decoded(name.clone(), None, *kind, tree, *span, item);
+        let decoded = self.decoded(name.clone(), None, *kind, tree, *span, item);
+        self.done.findings.extend(decoded.findings);
+        self.done.idle.extend(decoded.idle);
     }
 
     /// Lays the drop-in for a unit over it; false when there is none.

@@ -1,4 +1,4 @@
-//! Spans of time such as `1m30s`.
+//! Spans of time: as a file says them, `1m30s`, and as a page does, `1 min 30 s`.
 
 use std::fmt;
 use std::time::Duration;
@@ -80,6 +80,32 @@ impl fmt::Display for Timespan {
     }
 }
 
+/// A span of time as a page says it to people, to three digits or so: `2.31 s`. What is exact has no fraction: `2 s`, where `2.00 s` is
+/// what was left out of a little more.
+pub fn people(span: Duration) -> String {
+    let micros = span.as_micros();
+    let (millis, seconds) = (micros / 1_000, micros / 1_000_000);
+    let (minutes, hours, days) = (seconds / 60, seconds / 3_600, seconds / 86_400);
+    let two = |large: u128, unit: &str, small: u128, smaller: &str| match small {
+        0 => format!("{large} {unit}"),
+        small => format!("{large} {unit} {small} {smaller}"),
+    };
+    match micros {
+        0..10_000 => match micros % 1_000 {
+            0 => format!("{millis} ms"),
+            rest => format!("{millis}.{} ms", rest / 100),
+        },
+        10_000..1_000_000 => format!("{millis} ms"),
+        1_000_000..60_000_000 => match micros % 1_000_000 {
+            0 => format!("{seconds} s"),
+            rest => format!("{seconds}.{:02} s", rest / 10_000),
+        },
+        _ if hours == 0 => two(minutes, "min", seconds % 60, "s"),
+        _ if days == 0 => two(hours, "h", minutes % 60, "min"),
+        _ => two(days, "d", hours % 24, "h"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +133,29 @@ mod tests {
         check("99999999999999999999s", None);
         check("9999999999999d", None);
         check("30 s", None);
+    }
+
+    #[test]
+    fn people_are_told_three_digits() {
+        let check = |micros: u64, expect: &str| {
+            assert_eq!(people(Duration::from_micros(micros)), expect);
+        };
+        check(0, "0 ms");
+        check(99, "0.0 ms");
+        check(1_000, "1 ms");
+        check(1_250, "1.2 ms");
+        check(9_999, "9.9 ms");
+        check(10_000, "10 ms");
+        check(999_999, "999 ms");
+        check(1_000_000, "1 s");
+        check(1_000_001, "1.00 s");
+        check(1_500_000, "1.50 s");
+        check(59_999_999, "59.99 s");
+        check(60_000_000, "1 min");
+        check(90_000_000, "1 min 30 s");
+        check(3_600_000_000, "1 h");
+        check(7_500_000_000, "2 h 5 min");
+        check(LONGEST, "365 d");
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod path;
 mod pem;
 mod text;
 
-pub use duration::Timespan;
+pub use duration::{Timespan, people};
 pub use id::{Guid, MachineId};
 pub use net::{Cidr, Hostname, LinkName, Listen, MacAddr, Mtu, NtpServer};
 pub(crate) use number::ranged;

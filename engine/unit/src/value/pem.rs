@@ -50,7 +50,10 @@ fn decode(node: &Node, label: &str, findings: &mut Vec<Diagnostic>) -> Option<Ve
             Err(why) => {
                 // Its beginning alone: what somebody took for a certificate may be a key.
                 let at = Span { end: (one.span.start + 1).min(one.span.end), ..one.span };
-                findings.push(Diagnostic::new("bad-value", at, why));
+                let found = Diagnostic::new("bad-value", at, why).label("expected PEM");
+                findings.push(found.help(
+                    "the text itself stands here, between three quotes, and not the path of a file",
+                ));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use keel_image::vm::Network;
+use keel_image::vm::{Network, Vm};
 
 use crate::support::{
     API_PORT, LONG, blank, boot, data_partition, image, inputs, node, shut_down, sum, tool,
@@ -25,17 +25,18 @@ fn a_blank_disk_becomes_a_node_that_stays_the_same() {
     assert_eq!(id.len(), 32, "{id}");
 
     // From outside: the API, with the certificate that was made in this boot.
-    let endpoint = format!("127.0.0.1:{}", vm.forwarded(API_PORT).unwrap());
-    let ask = |what: &str| {
+    let ask = |vm: &Vm, what: &[&str]| {
+        let endpoint = format!("127.0.0.1:{}", vm.forwarded(API_PORT).unwrap());
         let mut osctl = Command::new(inputs().osctl);
-        osctl.args(["--endpoint", &endpoint, "--output", "json", what]).env("HOME", dir.path());
-        let out = osctl.output().unwrap();
+        osctl.args(["--endpoint", &endpoint, "--output", "json"]).args(what);
+        let out = osctl.env("HOME", dir.path()).output().unwrap();
         assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
         String::from_utf8(out.stdout).unwrap()
     };
-    let status = ask("status");
+    let status = ask(&vm, &["status"]);
     assert!(status.contains(&id) && status.contains(&first.digest), "{status}");
-    assert!(ask("units").contains("containerd"));
+    assert!(ask(&vm, &["units"]).contains("containerd"));
+    let trace = ask(&vm, &["boot", "record"]);
 
     let console = shut_down(vm);
     assert!(console.iter().any(|line| line.contains("making an ext4 filesystem")), "{console:#?}");
@@ -59,6 +60,15 @@ fn a_blank_disk_becomes_a_node_that_stays_the_same() {
     assert!(second.reached && second.degraded.is_empty(), "{second:#?}");
     assert_eq!(second.machine_id, first.machine_id);
     assert_eq!(second.digest, first.digest);
+    // It remembers the boot before: how it went, and what was said last.
+    let boots: serde_json::Value = serde_json::from_str(&ask(&vm, &["boot", "list"])).unwrap();
+    assert_eq!(boots.as_array().map(Vec::len), Some(2), "{boots}");
+    assert_eq!((&boots[0]["current"], &boots[1]["current"]), (&true.into(), &false.into()));
+    assert_eq!(boots[1]["ended"], "power-off", "{boots}");
+    let earlier = boots[1]["id"].as_str().unwrap();
+    assert_eq!(ask(&vm, &["boot", "record", "--boot", earlier]), trace);
+    let logs = ask(&vm, &["logs", "keel-agent", "--boot", earlier]);
+    assert!(logs.contains("serving on"), "{logs}");
     // This time by Ctrl-Alt-Del, which is as orderly.
     vm.ctrl_alt_del().unwrap();
     let console = vm.wait_off(LONG).unwrap();

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use keel_plan::chart::people;
 use keel_plan::{Change, Comparison, compare, difference};
+use keel_unit::value::people;
 use serde_json::json;
 
 use super::{files, source};

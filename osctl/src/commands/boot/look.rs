@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use keel_plan::chart::{self, people};
-use keel_plan::{Link, Trace};
+use keel_plan::{Link, Trace, chart};
 use keel_unit::diagnostic::nearest;
+use keel_unit::value::people;
 use serde_json::json;
 
 use super::source::Source;

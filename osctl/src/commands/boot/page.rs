@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use keel_plan::chart::{self, Tone, people};
+use keel_plan::chart::{self, Tone};
 use keel_plan::{Ending, Origin, StateName, Trace};
+use keel_unit::value::people;
 
 use crate::output::{Ink, Palette, printable};
 
@@ -50,12 +51,12 @@ pub(crate) fn headline(trace: &Trace, palette: Palette) -> String {
         field(&mut text, palette, "first unit", &format!("after {}", people(preparation)));
     }
     let path = trace.critical_path();
-    let steps: Vec<_> = path.iter().filter(|link| link.to > link.from).collect();
-    let length = steps.iter().map(|link| link.to - link.from).sum();
+    let links: Vec<_> = path.iter().filter(|link| link.to > link.from).collect();
+    let length = links.iter().map(|link| link.to - link.from).sum();
     // Where there are many, those that took a part of the time worth naming.
-    let worth = if steps.len() > 10 { trace.total() / 100 } else { std::time::Duration::ZERO };
-    let short = steps.iter().filter(|link| link.to - link.from < worth).count();
-    let mut steps: Vec<_> = steps
+    let worth = if links.len() > 10 { trace.total() / 100 } else { std::time::Duration::ZERO };
+    let short = links.iter().filter(|link| link.to - link.from < worth).count();
+    let mut units: Vec<_> = links
         .iter()
         .filter(|link| link.to - link.from >= worth)
         .map(|link| {
@@ -64,13 +65,13 @@ pub(crate) fn headline(trace: &Trace, palette: Palette) -> String {
         })
         .collect();
     if short > 0 {
-        steps.push(format!("{short} shorter ones between"));
+        units.push(format!("{short} shorter ones between"));
     }
     field(
         &mut text,
         palette,
         "critical path",
-        &format!("{}: {}", people(length), steps.join(" > ")),
+        &format!("{}: {}", people(length), units.join(" > ")),
     );
     let busy = trace.business();
     let most = match busy.side_by_side {

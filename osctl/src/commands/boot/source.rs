@@ -20,17 +20,17 @@ const LARGEST: usize = 64 << 20;
 pub(crate) struct Source {
     /// A trace, or the console of a boot with keel.report=json; - is standard input [default: the boot of the node of --endpoint]
     #[arg(value_name = "TRACE")]
-    trace: Option<PathBuf>,
+    recorded: Option<PathBuf>,
 
     /// An earlier boot of the node: its id, or the first digits of it; `osctl boot list` has them
-    #[arg(long, value_name = "ID", conflicts_with = "trace")]
+    #[arg(long, value_name = "ID", conflicts_with = "recorded")]
     boot: Option<String>,
 }
 
 impl Source {
     /// The boot's trace.
     pub(crate) fn read(&self, node: &NodeArgs, out: &mut Output) -> Result<Trace, Failure> {
-        match &self.trace {
+        match &self.recorded {
             Some(path) => files::read(path),
             None => of_node(node, self.boot.as_deref().unwrap_or_default(), out),
         }

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use keel_plan::chart::people;
 use keel_plan::explain::{Consequence, Explanation, Relation, explain};
 use keel_plan::{BOOT, Ending};
-use keel_unit::value::Timespan;
+use keel_unit::value::people;
 
 use super::name::{said, unit};
 use crate::cli::NodeArgs;
@@ -165,7 +164,7 @@ fn when(unit: &Explanation) -> Vec<String> {
     }
     lines.push(match unit.deadline_ms {
         Some(deadline) => {
-            format!("its deadline is {}", Timespan(Duration::from_millis(deadline)))
+            format!("its deadline is {}", time(deadline))
         }
         None if unit.kind == "target" => "a target does no work and has no deadline".to_owned(),
         None => "it has no deadline".to_owned(),

@@ -53,7 +53,7 @@ impl Render {
         let export = match running.export(node, out)? {
             Some(export) => Ok(export),
             None => {
-                inputs.planned(&goal).map(|(graph, transaction)| Export::new(&graph, &transaction))
+                inputs.planned_for_good(&goal).map(|(graph, transaction)| Export::new(&graph, &transaction))
             }
         };
         match export {

@@ -16,7 +16,7 @@ use keel_unit::value::Timespan;
 
 use self::layout::{LINE, Layout, Place, Route, What, wrap};
 use super::scene::{Look, Scene, Standing};
-use crate::chart::people;
+use keel_unit::value::people;
 use crate::export::Export;
 use crate::transaction::UnitId;
 
@@ -274,8 +274,8 @@ impl Picture<'_> {
         };
         let rank = entries.iter().filter(above).count() as f64;
         let count = entries.len().saturating_sub(1) as f64;
-        let step = ((then.height - 14.0) / count.max(1.0)).min(7.0);
-        then.y + (rank - count / 2.0) * step
+        let apart = ((then.height - 14.0) / count.max(1.0)).min(7.0);
+        then.y + (rank - count / 2.0) * apart
     }
 
     /// The legend, in as many rows as it takes, and how far down it goes.

@@ -14,8 +14,8 @@ pub(super) fn place(layout: &mut Layout) {
     let count = layout.columns.len();
     for sweep in 0..SWEEPS {
         let levels = levels(layout);
-        for step in 0..count {
-            let column = if sweep % 2 == 0 { step } else { count - 1 - step };
+        for turn in 0..count {
+            let column = if sweep % 2 == 0 { turn } else { count - 1 - turn };
             for run in runs(layout, column) {
                 settle(layout, &run, &levels);
             }

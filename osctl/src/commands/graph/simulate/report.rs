@@ -2,8 +2,8 @@
 
 use std::fmt::Write as _;
 
-use keel_plan::{Assertion, Ended, Ending, Estimates, Source, Trace, Transaction, Trial, chart};
-use keel_unit::value::Timespan;
+use keel_plan::{Assertion, Ended, Ending, Estimates, Source, Trace, Transaction, Trial};
+use keel_unit::value::{Timespan, people};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -48,10 +48,11 @@ impl Report<'_> {
     }
 
     fn over_budget(&self) -> Option<String> {
-        let budget = self.budget.filter(|budget| !within(budget.0, self.ended))?;
+        let Timespan(budget) = self.budget.filter(|budget| !within(budget.0, self.ended))?;
+        let budget = people(budget);
         Some(match self.ended.goal_at {
             Some(at) => {
-                format!("the boot takes {}, over its budget of {budget}", chart::people(at))
+                format!("the boot takes {}, over its budget of {budget}", people(at))
             }
             None => format!("the goal is not reached, within the budget of {budget} or later"),
         })
@@ -124,7 +125,7 @@ impl Report<'_> {
         for job in self.transaction.jobs() {
             let estimate = &self.estimates.units()[job.unit.index()];
             let Some(p95) = estimate.p95.filter(|p95| *p95 > estimate.takes) else { continue };
-            let (takes, p95) = (chart::people(estimate.takes), chart::people(p95));
+            let (takes, p95) = (people(estimate.takes), people(p95));
             let _ = writeln!(
                 lines,
                 "  {}  p{} {takes}, p95 {p95}",
@@ -166,7 +167,7 @@ impl Report<'_> {
                 "{:widest$}  {}  {:>11}  {lost}",
                 self.name(trial.unit),
                 palette.paint(ink, &ending),
-                chart::people(trial.ended.at())
+                people(trial.ended.at())
             );
             for broken in broken {
                 let line =
