@@ -19,7 +19,7 @@ use crate::commands::processes::Processes;
 use crate::commands::reset::Reset;
 use crate::commands::validate::Validate;
 use crate::commands::verify::Verify;
-use crate::commands::{audit, dmesg, events, inventory, logs, status, units};
+use crate::commands::{audit, dashboard, dmesg, events, inventory, logs, status, units};
 use crate::output::Notation;
 
 /// Boot graphs, images and nodes of Keel, from your own machine.
@@ -122,6 +122,9 @@ pub(crate) enum Command {
 
     /// Print what happened to a node's units since boot
     Events(events::Args),
+
+    /// Watch a node in the terminal: its boot, units, logs, processes and events
+    Dashboard(dashboard::Args),
 
     /// Print who called a node, and what came of it
     Audit(audit::Args),

@@ -52,6 +52,7 @@ fn dispatch(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
         Command::Reset(command) => command.run(&cli.node, out),
         Command::Audit(args) => commands::audit::run(&args, &cli.node, out),
         Command::Events(args) => commands::events::run(&args, &cli.node, out),
+        Command::Dashboard(args) => commands::dashboard::run(&args, &cli.node, out),
         Command::Logs(args) => commands::logs::run(&args, &cli.node, out),
         Command::Dmesg(args) => commands::dmesg::run(&args, &cli.node, out),
         Command::Context(command) => command.run(&cli.node, out),

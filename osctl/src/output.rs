@@ -84,8 +84,13 @@ pub(crate) struct Palette {
 }
 
 impl Palette {
-    #[cfg(test)]
+    /// No colour at all.
     pub(crate) const PLAIN: Self = Self { colour: false };
+
+    /// Whether there is any colour.
+    pub(crate) fn has_colour(self) -> bool {
+        self.colour
+    }
 
     fn of(choice: ColorChoice) -> Self {
         Self { colour: choice != ColorChoice::Never }

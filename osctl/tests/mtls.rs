@@ -1,7 +1,6 @@
 //! osctl against a bootstrapped node: a real TLS server that wants client certificates, and every way not to be let in.
 
 #![cfg(test)]
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
 mod fake;
 

@@ -815,6 +815,94 @@ fn a_watch_asks_again() {
     check_usage(&["units", "--interval", "5"], "--watch");
 }
 
+/// An osctl in a terminal of its own, as script(1) makes one.
+struct Terminal {
+    script: Child,
+    bytes: std::sync::mpsc::Receiver<Vec<u8>>,
+    screen: vt100::Parser,
+}
+
+impl Terminal {
+    fn start(node: &Node, rows: u16, columns: u16) -> Self {
+        let osctl = env!("CARGO_BIN_EXE_osctl");
+        let (endpoint, pin) = (&node.endpoint, node.fingerprint());
+        let command = format!(
+            "stty rows {rows} cols {columns}; exec {osctl} --endpoint {endpoint} --fingerprint {pin} dashboard"
+        );
+        let mut script = Command::new("script")
+            .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+            .env("TERM", "xterm-256color")
+            .env("OSCTL_HOME", node.home())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut stdout = script.stdout.take().unwrap();
+        let (send, bytes) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let mut piece = [0; 4096];
+            while let Ok(count @ 1..) = stdout.read(&mut piece) {
+                let _ = send.send(piece[..count].to_vec());
+            }
+        });
+        Self {
+            script,
+            bytes,
+            screen: vt100::Parser::new(rows.try_into().unwrap(), columns.try_into().unwrap(), 0),
+        }
+    }
+
+    fn keys(&mut self, keys: &str) {
+        std::io::Write::write_all(self.script.stdin.as_mut().unwrap(), keys.as_bytes()).unwrap();
+    }
+
+    /// Waits until the screen is as hoped; a screen that never is fails the test rather than hang it.
+    fn until(&mut self, hoped: impl Fn(&vt100::Screen) -> bool) {
+        while !hoped(self.screen.screen()) {
+            let piece = self.bytes.recv_timeout(std::time::Duration::from_secs(60));
+            let piece = piece.unwrap_or_else(|_| panic!("{}", self.screen.screen().contents()));
+            self.screen.process(&piece);
+        }
+    }
+
+    fn shows(&mut self, text: &str) {
+        self.until(|screen| screen.contents().contains(text));
+    }
+
+    /// It ends well, and gives the screen back.
+    fn ends(mut self) {
+        self.until(|screen| !screen.alternate_screen());
+        assert_eq!(self.script.wait().unwrap().code(), Some(0));
+    }
+}
+
+#[test]
+fn the_dashboard_runs_in_a_real_terminal() {
+    let node = Node::start();
+    let init = node.init(GoalState::Reached);
+    let mut terminal = Terminal::start(&node, 30, 100);
+    terminal.shows("containerd");
+    terminal.keys("2");
+    terminal.shows("SINCE");
+    terminal.keys("4");
+    init.say("something new");
+    terminal.shows("something new");
+    terminal.keys("?");
+    terminal.shows("ctrl-c");
+    terminal.keys("qq");
+    terminal.ends();
+
+    for size in [(1, 1), (3, 20)] {
+        let mut tiny = Terminal::start(&node, size.0, size.1);
+        tiny.until(vt100::Screen::alternate_screen);
+        tiny.keys("1234?\u{3}");
+        tiny.ends();
+    }
+    let piped = node.pinned(&["dashboard"]);
+    assert_eq!(piped.code, Some(2));
+    assert!(piped.stderr.contains("the dashboard needs a terminal"), "{}", piped.stderr);
+}
+
 #[test]
 fn a_changed_fingerprint_is_refused_loudly() {
     let node = Node::start();
@@ -930,6 +1018,8 @@ fn the_lines_of_the_book_for_a_node_run() {
         .map(|line| line.split("  #").next().unwrap())
         // Files with certificates in them, and several nodes: mtls.rs and a test above have those.
         .filter(|line| !line.starts_with("--"))
+        // It needs a terminal, and has a test of its own.
+        .filter(|line| *line != "dashboard")
         .collect();
     assert!(lines.len() >= 3, "{lines:?}");
 

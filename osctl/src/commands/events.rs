@@ -183,7 +183,7 @@ impl<'a> From<&'a Event> for EventView<'a> {
 }
 
 /// One event on one line: its number, seconds since init started, and what happened.
-fn line(event: &Event, palette: Palette) -> String {
+pub(crate) fn line(event: &Event, palette: Palette) -> String {
     let at = millis(event.at.as_ref());
     let stamp =
         palette.paint(Ink::Faint, &format!("{:>6} {:>6}.{:03}", event.seq, at / 1000, at % 1000));

@@ -6,6 +6,7 @@ pub(crate) mod boot;
 pub(crate) mod completion;
 pub(crate) mod config;
 pub(crate) mod context;
+pub(crate) mod dashboard;
 pub(crate) mod dmesg;
 pub(crate) mod events;
 pub(crate) mod explain;

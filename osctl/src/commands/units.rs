@@ -208,7 +208,8 @@ fn aligned(cells: &[String; 5], widths: [usize; 5]) -> [String; 5] {
     ]
 }
 
-fn row(unit: &Unit, now: u64) -> [String; 5] {
+/// A unit's cells: name, state, since, took and note.
+pub(crate) fn row(unit: &Unit, now: u64) -> [String; 5] {
     let since = age(now.saturating_sub(millis(unit.since.as_ref())));
     let took = unit.took.as_ref().map(|took| short(millis(Some(took)))).unwrap_or_default();
     [unit.name.clone(), unit_state(unit.state).0.to_owned(), since, took, note(unit, now)]

@@ -177,6 +177,12 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
+    /// For tests: over whatever a test has.
+    #[cfg(test)]
+    pub(crate) fn over(channel: Channel) -> Self {
+        Self { channel }
+    }
+
     /// What the node is and how it stands.
     pub(crate) fn node(&self) -> NodeClient<Channel> {
         NodeClient::new(self.channel.clone()).max_decoding_message_size(LARGEST)

@@ -1,6 +1,7 @@
 //! What people type for a node: `[https://]HOST[:PORT]`.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 
 /// The port of keel-agent.
 const PORT: u16 = 50051;
@@ -68,8 +69,15 @@ fn parse(text: &str) -> Result<Endpoint, EndpointErrorKind> {
     match host {
         "" => Err(EndpointErrorKind::NoHost),
         host if host.contains(odd) => Err(EndpointErrorKind::Host(host.to_owned())),
-        // Names have no case (RFC 4343), and a node is known by one spelling.
-        host => Ok(Endpoint { host: host.to_ascii_lowercase(), port, typed_http }),
+        host => Ok(Endpoint { host: one_spelling(host), port, typed_http }),
+    }
+}
+
+/// A node is known by one spelling: names have no case (RFC 4343), and an IPv6 address is written as RFC 5952 has it.
+fn one_spelling(host: &str) -> String {
+    match host.parse::<Ipv6Addr>() {
+        Ok(address) => address.to_string(),
+        Err(_) => host.to_ascii_lowercase(),
     }
 }
 
@@ -130,6 +138,7 @@ mod tests {
         check("::1", "[::1]:50051");
         check("http://[2001:db8::1]/", "[2001:db8::1]:50051");
         check("[::1]", "[::1]:50051");
+        check("2001:DB8:0:0::7", "[2001:db8::7]:50051");
         check("[fe80::1%eth0]:7", "[fe80::1%eth0]:7");
         check("ftp://a", "`ftp://a` is not an endpoint: unknown scheme `ftp`, expected https");
         check("", "`` is not an endpoint: it has no host");

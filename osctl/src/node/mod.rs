@@ -19,6 +19,6 @@ mod verifier;
 mod words;
 
 pub(crate) use comeback::{Broken, Comeback};
-pub(crate) use connect::{Connection, ask, connect, reach, refused};
+pub(crate) use connect::{Connection, ask, connect, one, open, reach, refused};
 pub(crate) use each::{Cell, each};
 pub(crate) use words::{age, goal_state, micros, millis, short, timestamp, unit_state};

@@ -1,7 +1,5 @@
 //! A node that the test makes up, behind the real services of the API.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
-
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 
@@ -147,7 +145,7 @@ impl Node for Fake {
         let mut events = self.0.lock().unwrap().events.clone();
         events.retain(|event| event.seq >= request.from_seq);
         let next_seq = events.last().map_or(request.from_seq, |event| event.seq + 1);
-        Ok(and_on(WatchEventsResponse { dropped: 0, events, next_seq }, request.follow))
+        Ok(and_on(WatchEventsResponse { events, next_seq, ..Default::default() }, request.follow))
     }
 }
 
@@ -165,7 +163,7 @@ impl Journal for Fake {
         let request = request.into_inner();
         let mut lines = self.0.lock().unwrap().lines.clone();
         lines.retain(|line| request.units.is_empty() || request.units.contains(&line.unit));
-        Ok(and_on(ReadLogsResponse { dropped: 0, lines }, request.follow))
+        Ok(and_on(ReadLogsResponse { lines, ..Default::default() }, request.follow))
     }
 
     async fn read_kernel_log(
