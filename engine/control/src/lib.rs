@@ -16,6 +16,8 @@
 mod client;
 mod event_log;
 mod frame;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod inventory;
 mod journal;
 mod message;

@@ -17,6 +17,8 @@
 
 mod apply;
 mod dhcp;
+#[cfg(feature = "fuzz")]
+pub mod fuzz;
 mod keeper;
 mod plan;
 mod resolv;

@@ -164,6 +164,12 @@ impl Client {
         }
     }
 
+    /// The transaction that an answer must belong to.
+    #[cfg(feature = "fuzz")]
+    pub(crate) fn xid(&self) -> u32 {
+        self.xid
+    }
+
     /// When to send [`Event::Timer`] next.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         match &self.state {
