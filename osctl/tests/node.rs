@@ -12,9 +12,9 @@ use std::thread::JoinHandle;
 
 use keel_control::{
     Address, BootRecord, BootReport, ConnectionError, CriticalUnit, Degraded, EventLog, GoalState,
-    Happened, Inventory, InventoryDisk, InventoryDriver, InventoryImage, InventoryLink, InventoryPartition, Limits,
-    Link, LogBatch, LogLine, LogQuery, LogSource, Refusal, RefusalKind, Service, Shutdown, Status,
-    Unit, UnitBoot, UnitList, UnitState,
+    Happened, Inventory, InventoryDisk, InventoryDriver, InventoryImage, InventoryLink,
+    InventoryPartition, Limits, Link, LogBatch, LogLine, LogQuery, LogSource, Refusal, RefusalKind,
+    Service, Shutdown, Status, Unit, UnitBoot, UnitList, UnitState,
 };
 use tempfile::TempDir;
 use tokio::sync::{oneshot, watch};

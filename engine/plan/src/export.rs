@@ -186,7 +186,12 @@ impl Export {
             goal: name(transaction.goal()),
             predicted: Predicted {
                 total_ms: millis(forecast.path.total),
-                critical_path: forecast.path.stretches.iter().map(|stretch| name(stretch.unit)).collect(),
+                critical_path: forecast
+                    .path
+                    .stretches
+                    .iter()
+                    .map(|stretch| name(stretch.unit))
+                    .collect(),
                 side_by_side: forecast.path.side_by_side,
             },
             units: units.collect(),

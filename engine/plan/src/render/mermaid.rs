@@ -9,9 +9,9 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::scene::{Look, Scene, Standing};
-use keel_unit::value::people;
 use crate::export::Export;
 use crate::transaction::UnitId;
+use keel_unit::value::people;
 
 /// Mermaid's `maxEdges`.
 const MOST_EDGES: usize = 500;

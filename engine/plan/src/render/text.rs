@@ -6,9 +6,9 @@ use std::time::Duration;
 use keel_unit::value::Timespan;
 
 use super::scene::Scene;
-use keel_unit::value::people;
 use crate::export::Export;
 use crate::transaction::UnitId;
+use keel_unit::value::people;
 
 /// The transaction in layers. A layer holds the units whose last prerequisite is in the layer before. A star marks what decides
 /// how long the boot takes.

@@ -52,9 +52,9 @@ impl Render {
         let Render { inputs, running, goal, format } = self;
         let export = match running.export(node, out)? {
             Some(export) => Ok(export),
-            None => {
-                inputs.planned_for_good(&goal).map(|(graph, transaction)| Export::new(&graph, &transaction))
-            }
+            None => inputs
+                .planned_for_good(&goal)
+                .map(|(graph, transaction)| Export::new(&graph, &transaction)),
         };
         match export {
             Ok(export) => {

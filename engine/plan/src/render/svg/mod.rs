@@ -16,9 +16,9 @@ use keel_unit::value::Timespan;
 
 use self::layout::{LINE, Layout, Place, Route, What, wrap};
 use super::scene::{Look, Scene, Standing};
-use keel_unit::value::people;
 use crate::export::Export;
 use crate::transaction::UnitId;
+use keel_unit::value::people;
 
 /// Room around everything.
 const MARGIN: f64 = 20.0;
