@@ -1,5 +1,7 @@
 //! Every target over its seeds, and over mutations of them: what `cargo xtask fuzz` begins with, on any toolchain.
 
+#![cfg(test)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
