@@ -688,27 +688,29 @@ fn nothing_outlives_the_machine_and_the_disk_is_clean() {
     assert!(!superblock.contains("needs_recovery"), "{superblock}");
 }
 
-/// keel-agent and osctl beside keel-init, if the workspace is built.
-fn beside(program: &str) -> Option<PathBuf> {
+/// keel-agent or osctl beside keel-init. A test of the workspace builds them; a test of this crate alone wants them built before.
+fn beside(program: &str) -> PathBuf {
     let path = PathBuf::from(env!("CARGO_BIN_EXE_keel-init")).with_file_name(program);
-    path.exists().then_some(path)
+    assert!(path.exists(), "first: cargo build -p {program}");
+    path
 }
 
 /// An agent that comes back at once whenever it is killed, on a port of its own.
-fn agent(port: u16) -> Option<String> {
-    let agent = beside("keel-agent")?;
+fn agent(port: u16) -> String {
+    let agent = beside("keel-agent");
     let agent = agent.display();
-    Some(format!(
+    format!(
         "part-of = \"boot\"\nafter = [\"certificate\"]\n[service]\n\
-         exec = [\"{agent}\", \"serve\", \"--listen\", \"127.0.0.1:{port}\", \"--dir\", \"{{dir}}/identity\"]\n\
+         exec = [\"{agent}\", \"serve\", \"--listen\", \"127.0.0.1:{port}\", \"--dir\", \"{{dir}}/identity\", \
+         \"--cluster-ca\", \"{{dir}}/ca.crt\", \"--audit-dir\", \"{{dir}}/audit\"]\n\
          ready = \"notify\"\nrestart = \"always\"\nrestart-delay = \"1ms\"\nrestart-max-delay = \"20ms\"\n\
          start-limit = {{ burst = 200, interval = \"10m\" }}\ntimeout = \"20s\"\n"
-    ))
+    )
 }
 
 /// The agent's identity, made once.
 fn certificate() -> String {
-    let agent = beside("keel-agent").unwrap_or_default();
+    let agent = beside("keel-agent");
     let agent = agent.display();
     let make = format!(
         "mkdir -p {{dir}}/identity && (test -e {{dir}}/identity/node.key || \
@@ -728,10 +730,7 @@ fn free_port() -> u16 {
 #[test]
 fn a_follower_misses_nothing_when_the_agent_is_killed() {
     let port = free_port();
-    let (Some(agent), Some(osctl)) = (agent(port), beside("osctl")) else {
-        // A test of this crate alone has neither; a test of the workspace builds both.
-        return;
-    };
+    let (agent, osctl) = (agent(port), beside("osctl"));
     let counts = "part-of = \"boot\"\n[service]\n\
                   exec = [\"/bin/sh\", \"-c\", \"i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done\"]\ntimeout = \"20s\"\n";
     let mut machine = Machine::boot(
@@ -798,6 +797,89 @@ fn a_follower_misses_nothing_when_the_agent_is_killed() {
     let _ = follower.wait();
     // Buffers that are bounded fill up at first.
     assert!(rss[49] <= rss[24] + 512, "PID 1 grew: {rss:?}");
+    machine.signal("TERM");
+    assert_eq!(machine.end(), Some(SIGINT));
+}
+
+/// The openssl program, in a folder.
+fn openssl(folder: &std::path::Path, arguments: &str) {
+    let openssl = Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output();
+    let openssl = openssl.expect("openssl");
+    assert!(openssl.status.success(), "openssl {arguments}: {openssl:?}");
+}
+
+/// A client that shares nothing with ours calls every method of the API, and each answers as its proto file says.
+#[test]
+fn a_client_in_python_calls_every_method() {
+    let port = free_port();
+    let makes_ca = "part-of = \"boot\"\nbefore = [\"keel-agent\"]\n[oneshot]\n\
+                    exec = [\"/bin/sh\", \"-c\", \"until test -e {dir}/ca.crt; do sleep 0.02; done\"]\ntimeout = \"20s\"\n";
+    let mut machine = Machine::boot(
+        "python",
+        &[
+            BOOT,
+            ("certificate.toml", &certificate()),
+            ("authority.toml", makes_ca),
+            ("keel-agent.toml", &agent(port)),
+        ],
+    );
+    let folder = machine.directory.path().to_owned();
+    let key = "ecparam -name prime256v1 -genkey -noout -out";
+    openssl(&folder, &format!("{key} ca.key"));
+    openssl(&folder, &format!("{key} ada.key"));
+    openssl(&folder, "req -new -key ada.key -subj /O=keel:admin/CN=ada -out ada.csr");
+    openssl(&folder, "req -x509 -new -key ca.key -subj /CN=cluster -days 2 -out ca.new");
+    fs::write(folder.join("extensions"), "extendedKeyUsage = clientAuth\n").expect("a file");
+    openssl(
+        &folder,
+        "x509 -req -in ada.csr -CA ca.new -CAkey ca.key -CAcreateserial -days 1 -extfile extensions -out ada.crt",
+    );
+    fs::rename(folder.join("ca.new"), folder.join("ca.crt")).expect("the CA in its place");
+    let report = machine.report();
+    assert_eq!(report["degraded"], serde_json::json!([]), "{report}");
+
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let python = root.join("target/python/bin/python3");
+    assert!(python.exists(), "first: cargo xtask setup");
+    let client = Command::new(python)
+        .arg(root.join("testdata/python/client.py"))
+        .arg(root.join("proto"))
+        .arg(format!("127.0.0.1:{port}"))
+        .arg(folder.join("identity/node.crt"))
+        .arg("localhost")
+        .args([folder.join("ada.crt"), folder.join("ada.key")])
+        .output()
+        .expect("python");
+    assert!(client.status.success(), "{}", String::from_utf8_lossy(&client.stderr));
+    let text = String::from_utf8(client.stdout).expect("UTF-8");
+    let calls: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let answer = |method: &str| {
+        let found = calls.iter().find(|call| call["method"] == method);
+        found.unwrap_or_else(|| panic!("{method} was not called: {text}"))
+    };
+    for call in &calls {
+        // A machine without a data partition has nothing to wipe.
+        let expected = match call["method"].as_str() {
+            Some("/keel.v1.Operation/Reset") => "FAILED_PRECONDITION",
+            _ => "OK",
+        };
+        assert_eq!(call["code"], expected, "{call}");
+    }
+    let protos = fs::read_dir(root.join("proto/keel/v1")).expect("the proto files");
+    let declared: usize = protos
+        .map(|file| fs::read_to_string(file.expect("a file").path()).expect("a proto file"))
+        .map(|proto| proto.lines().filter(|line| line.trim_start().starts_with("rpc ")).count())
+        .sum();
+    assert_eq!(calls.len(), declared);
+    let status = &answer("/keel.v1.Node/GetStatus")["answers"][0]["status"];
+    assert_eq!(status["state"], "GOAL_STATE_REACHED");
+    assert_eq!(status["mode"], "MODE_BOOTSTRAPPED");
+    assert_eq!(status["digest"], report["digest"]);
+    let jobs = &answer("/keel.v1.Operation/ControlUnit")["answers"][0]["jobs"];
+    assert!(jobs.is_array(), "stopping the goal stops something: {jobs}");
+    let audit = &answer("/keel.v1.Journal/ReadAudit")["answers"];
+    assert!(audit.to_string().contains("CN=ada"), "{audit}");
     machine.signal("TERM");
     assert_eq!(machine.end(), Some(SIGINT));
 }
