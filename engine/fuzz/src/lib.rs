@@ -1,7 +1,7 @@
 //! Fuzz targets for whatever reads bytes that others wrote. A target fails by a panic, by endless work, or where two
 //! readings of the same bytes differ.
 //!
-//! `cargo xtask fuzz` runs them under libFuzzer, from the seeds that each names; the tests of this crate run each over its
+//! `cargo xtask fuzz` runs them under libFuzzer, from the seeds that Cargo.toml names; the tests of this crate run each over its
 //! seeds and over mutations of them, on any toolchain.
 
 use std::collections::BTreeMap;
@@ -13,26 +13,18 @@ use keel_host::disk::{gpt as table, signature};
 use keel_plan::Trace;
 use keel_unit::Input;
 
-/// A target.
-#[derive(Debug, Clone, Copy)]
-pub struct Target {
-    /// Its name.
-    pub name: &'static str,
-    /// Takes any bytes, and panics if they show a fault.
-    pub run: fn(&[u8]),
-    /// The folders that its seeds are in, from the repository's root.
-    pub seeds: &'static [&'static str],
-}
+/// A target: takes any bytes, and panics if they show a fault.
+pub type Target = fn(&[u8]);
 
-/// Every target, in the order of the names.
-pub const TARGETS: &[Target] = &[
-    Target { name: "config", run: config, seeds: &["machine-configs", "testdata/configs"] },
-    Target { name: "dhcp", run: dhcp, seeds: &["testdata/fuzz/dhcp"] },
-    Target { name: "frames", run: frames, seeds: &["testdata/fuzz/frames"] },
-    Target { name: "gpt", run: gpt, seeds: &["testdata/fuzz/gpt"] },
-    Target { name: "trace", run: trace, seeds: &["testdata/traces"] },
-    Target { name: "uevent", run: uevent, seeds: &["testdata/fuzz/uevent"] },
-    Target { name: "units", run: units, seeds: &["units", "testdata/units"] },
+/// Every target by its name, in the order of the names.
+pub const TARGETS: &[(&str, Target)] = &[
+    ("config", config),
+    ("dhcp", dhcp),
+    ("frames", frames),
+    ("gpt", gpt),
+    ("trace", trace),
+    ("uevent", uevent),
+    ("units", units),
 ];
 
 /// Frames of the control protocol, read by either side.

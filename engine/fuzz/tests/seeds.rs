@@ -5,7 +5,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use keel_fuzz::{TARGETS, Target};
+use keel_fuzz::TARGETS;
 
 /// Mutations of each seed.
 const MUTATIONS: usize = 50;
@@ -17,9 +17,13 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
-fn seeds(target: &Target) -> Vec<Seed> {
+fn seeds(target: &str) -> Vec<Seed> {
+    let manifest = fs::read_to_string(root().join("engine/fuzz/Cargo.toml")).unwrap();
+    let manifest: toml::Table = toml::from_str(&manifest).unwrap();
+    let folders = manifest["package"]["metadata"]["seeds"][target].as_array().unwrap();
+    let mut folders: Vec<_> =
+        folders.iter().map(|folder| root().join(folder.as_str().unwrap())).collect();
     let mut seeds = Vec::new();
-    let mut folders: Vec<_> = target.seeds.iter().map(|folder| root().join(folder)).collect();
     while let Some(folder) = folders.pop() {
         let entries = fs::read_dir(&folder);
         let entries = entries.unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
@@ -55,11 +59,11 @@ fn mutate(bytes: &mut Vec<u8>, rng: &mut fastrand::Rng) {
 
 #[test]
 fn no_seed_and_no_mutation_of_one_shows_a_fault() {
-    for target in TARGETS {
-        let seeds = seeds(target);
-        assert!(!seeds.is_empty(), "{} has no seeds", target.name);
+    for (name, target) in TARGETS {
+        let seeds = seeds(name);
+        assert!(!seeds.is_empty(), "{name} has no seeds");
         for (n, (path, seed)) in seeds.iter().enumerate() {
-            (target.run)(seed);
+            target(seed);
             let mut rng = fastrand::Rng::with_seed(n as u64);
             for _ in 0..MUTATIONS {
                 let mut bytes = seed.clone();
@@ -67,8 +71,8 @@ fn no_seed_and_no_mutation_of_one_shows_a_fault() {
                     mutate(&mut bytes, &mut rng);
                 }
                 // Shown only if the target panics.
-                eprintln!("{}: {}: {}", target.name, path.display(), bytes.escape_ascii());
-                (target.run)(&bytes);
+                eprintln!("{name}: {}: {}", path.display(), bytes.escape_ascii());
+                target(&bytes);
             }
         }
     }
@@ -81,6 +85,6 @@ fn every_target_has_a_binary() {
         .map(|file| file.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned())
         .collect();
     files.sort();
-    let names: Vec<_> = TARGETS.iter().map(|target| target.name.to_owned()).collect();
+    let names: Vec<_> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
     assert_eq!(files, names);
 }

@@ -7,6 +7,7 @@ mod bench;
 mod codegen;
 mod command;
 mod demo;
+mod fuzz;
 mod node;
 mod payload;
 mod picture;
@@ -38,6 +39,8 @@ enum Xtask {
     Codegen(codegen::Args),
     /// Boot a node in QEMU from machine-configs/qemu.toml and show how it went
     Demo(demo::Options),
+    /// Fuzz whatever reads bytes that others wrote
+    Fuzz(fuzz::Options),
     /// Install what the other commands need: packages, a kernel, containerd, cargo-nextest
     Setup,
     /// Everything that CI checks: format, lints, then every tier of tests
@@ -64,6 +67,7 @@ fn run(command: Xtask) -> Result<ExitCode, Failure> {
         Xtask::Codegen(args) => codegen::run(&node::repository(), args)
             .map_err(Failure::because("the generated files are not right"))?,
         Xtask::Demo(options) => return demo::run(&options),
+        Xtask::Fuzz(options) => fuzz::run(&options)?,
         Xtask::Setup => setup::all().map(drop)?,
         Xtask::Test(options) => test::run(&options)?,
         Xtask::Tidy => {
