@@ -58,7 +58,7 @@ pub(crate) struct NodeArgs {
     #[arg(long, global = true, value_name = "HOST[:PORT]", env = "OSCTL_ENDPOINT", value_delimiter = ',', help_heading = NODE)]
     pub(crate) endpoint: Vec<String>,
 
-    /// SHA-256 fingerprint of the node's certificate, as its console shows it
+    /// SHA-256 fingerprint of the node's key, as its console shows it
     #[arg(long, global = true, value_name = "SHA256", env = "OSCTL_FINGERPRINT", help_heading = NODE)]
     pub(crate) fingerprint: Option<String>,
 

@@ -739,8 +739,7 @@ fn trust_is_pinned_or_shown() {
     let other = "00".repeat(32);
     let refused = node.osctl(&["--fingerprint", &other, "status"]);
     assert_eq!((refused.code, refused.stdout.as_str()), (Some(1), ""));
-    let expect =
-        format!("its certificate has the fingerprint {}, not {other}\n", node.fingerprint());
+    let expect = format!("its key has the fingerprint {}, not {other}\n", node.fingerprint());
     assert!(refused.stderr.contains(&expect), "{}", refused.stderr);
     assert!(
         refused.stderr.contains("next: compare with the fingerprint on the node's console"),

@@ -30,7 +30,7 @@ pub(crate) enum KnownNodesCommand {
         #[arg(value_name = "HOST[:PORT]")]
         node: String,
 
-        /// SHA-256 fingerprint of its certificate, as its console shows it
+        /// SHA-256 fingerprint of its key, as its console shows it
         #[arg(value_name = "SHA256")]
         sha256: String,
     },

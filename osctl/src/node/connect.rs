@@ -69,13 +69,13 @@ enum ConnectErrorKind {
     Tls(#[source] io::Error),
     #[error("{}", .0.what)]
     Refused(Refusal),
-    #[error("its certificate has the fingerprint {seen}, not {expected}")]
+    #[error("its key has the fingerprint {seen}, not {expected}")]
     OtherNode { seen: Fingerprint, expected: Fingerprint },
     #[error("{0}")]
     Changed(Box<Changed>),
     #[error("its certificate is not to be trusted: {why}; its fingerprint is {seen}")]
     Unsigned { seen: Fingerprint, why: String },
-    #[error("it is not known; its certificate has the fingerprint {seen}")]
+    #[error("it is not known; its key has the fingerprint {seen}")]
     Unknown { seen: Fingerprint },
     #[error("it hung up right after the handshake")]
     HungUp(#[source] io::Error),

@@ -12,7 +12,7 @@ use crate::node::words::moment;
 const FILE: &str = "known-nodes";
 
 /// How a new file begins.
-const HEAD: &str = "# Nodes that osctl knows: where, SHA-256 of the certificate, since when. `osctl known-nodes` edits it.\n";
+const HEAD: &str = "# Nodes that osctl knows: where, SHA-256 of its key, since when. `osctl known-nodes` edits it.\n";
 
 /// A node that is known.
 #[derive(Debug, Clone, PartialEq, Eq)]

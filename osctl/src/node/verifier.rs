@@ -1,4 +1,4 @@
-//! Whether the node that answers is the right one: by its certificate's fingerprint, or by the authority that signed it.
+//! Whether the node that answers is the right one: by its key's fingerprint, or by the authority that signed it.
 
 use std::sync::{Arc, OnceLock};
 
@@ -18,7 +18,7 @@ const H2: &[u8] = b"h2";
 /// How a node is known to be the right one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Trust {
-    /// Its certificate has this fingerprint, and nothing else counts.
+    /// Its key has this fingerprint, and nothing else counts.
     Pinned(Fingerprint),
     /// It is signed by the authority, if there is one, or has one of these fingerprints.
     Known(Vec<Fingerprint>),
@@ -83,7 +83,7 @@ impl Verifier {
         Arc::new(Self { trust, authority, seen: OnceLock::new(), provider })
     }
 
-    /// The fingerprint of the certificate that the node showed, and what was made of it.
+    /// The fingerprint of the key that the node showed, and what was made of it.
     pub(crate) fn seen(&self) -> Option<&(Fingerprint, Verdict)> {
         self.seen.get()
     }
