@@ -47,6 +47,9 @@ enum Maintenance {
 
 use Maintenance::{Closed, Open};
 
+/// Characters of an unknown method that are said back.
+const LONGEST_PATH: usize = 128;
+
 /// Every method there is, the least role that may call it, and whether it is open in maintenance.
 const METHODS: &[(&str, Role, Maintenance)] = &[
     ("/grpc.health.v1.Health/Check", Role::Viewer, Open),
@@ -84,6 +87,8 @@ pub(crate) fn known(method: &str) -> Option<&'static str> {
 /// Whether a role may call a method; `subject` is who has it.
 fn check(role: Role, subject: &str, method: &str) -> Result<(), Box<Status>> {
     let Some((_, least, maintenance)) = METHODS.iter().find(|(name, ..)| *name == method) else {
+        // A path can be long, and what is said goes into a log.
+        let method: String = method.chars().take(LONGEST_PATH).collect();
         return Err(Box::new(Status::unimplemented(format!("this node has no method {method}"))));
     };
     let why = match role {

@@ -72,11 +72,7 @@ impl Calls {
         let role = match authz::decide(&state, &self.peer, request.uri().path()) {
             Ok(role) => role,
             Err(status) => {
-                crate::log::say(format_args!(
-                    "{}: refused: {}",
-                    self.peer.address,
-                    status.message()
-                ));
+                call.refused = true;
                 return self.observe(call, (*status).into_http());
             }
         };
@@ -119,6 +115,8 @@ struct Call {
     record: Record,
     began: Instant,
     code: Option<Code>,
+    /// The caller may not call that.
+    refused: bool,
     shared: Arc<Shared>,
     place: Arc<Place>,
 }
@@ -139,6 +137,7 @@ impl Call {
             record,
             began: Instant::now(),
             code: None,
+            refused: false,
             shared: calls.shared.clone(),
             place: calls.place.clone(),
         }
@@ -167,6 +166,10 @@ impl Drop for Call {
         record.result = name(code).to_owned();
         record.at(SystemTime::now(), self.began.elapsed());
         self.shared.metrics.called(&record.method, name(code));
+        if self.refused {
+            // Anybody can be refused as often as he likes: that must not push out what was done.
+            return self.shared.audit.call_refused(record);
+        }
         let changes = authz::changes(&record.method);
         self.shared.audit.called(record, changes);
     }

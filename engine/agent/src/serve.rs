@@ -31,6 +31,10 @@ use crate::trust::{self, Trust};
 /// The most bytes of one message, in either direction; a client takes no more without being told to.
 const MESSAGE: usize = 4 * 1024 * 1024;
 
+/// The most bytes of a request. What can be asked today is small, and a stranger may ask on many streams at once: each holds as much
+/// memory as its request says that it is long.
+const REQUEST: usize = 64 * 1024;
+
 /// What the agent needs to serve.
 #[derive(Debug)]
 pub(crate) struct Settings {
@@ -188,16 +192,16 @@ async fn routes(
     let records = keel_control::RECORDS.into();
     let journal = Journal::new(control.to_owned(), records, shared.clone(), stopping.clone());
     Ok(Routes::new(
-        NodeServer::new(node).max_decoding_message_size(MESSAGE).max_encoding_message_size(MESSAGE),
+        NodeServer::new(node).max_decoding_message_size(REQUEST).max_encoding_message_size(MESSAGE),
     )
     .add_service(
         JournalServer::new(journal)
-            .max_decoding_message_size(MESSAGE)
+            .max_decoding_message_size(REQUEST)
             .max_encoding_message_size(MESSAGE),
     )
     .add_service(
         OperationServer::new(Operation::new(control.to_owned()))
-            .max_decoding_message_size(MESSAGE)
+            .max_decoding_message_size(REQUEST)
             .max_encoding_message_size(MESSAGE),
     )
     .add_service(health().await)

@@ -18,6 +18,7 @@ pub type Target = fn(&[u8]);
 
 /// Every target by its name, in the order of the names.
 pub const TARGETS: &[(&str, Target)] = &[
+    ("certificates", certificates),
     ("config", config),
     ("dhcp", dhcp),
     ("frames", frames),
@@ -26,6 +27,11 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("uevent", uevent),
     ("units", units),
 ];
+
+/// A certificate, a revocation list, or a file of either.
+pub fn certificates(bytes: &[u8]) {
+    keel_agent::fuzz::certificates(bytes);
+}
 
 /// Frames of the control protocol, read by either side.
 pub fn frames(bytes: &[u8]) {

@@ -14,7 +14,7 @@ use nix::sys::socket::SockaddrStorage;
 /// Where programs find the machine id; the identity unit writes it.
 const MACHINE_ID: &str = "/etc/machine-id";
 
-/// Where keel-agent leaves its certificate's fingerprint, for people to compare.
+/// Where keel-agent leaves its key's fingerprint, for people to compare.
 ///
 /// The second is that of a machine without a data partition, and ends with its boot.
 const FINGERPRINTS: [&str; 2] =

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use keel_plan::{BootGraph, PlanError, Transaction, compile};
+use keel_unit::config::rescue;
 use keel_unit::diagnostic::Drawing;
 use keel_unit::{Input, load};
 
@@ -41,13 +42,15 @@ pub(crate) fn load(arguments: &Arguments) -> Loaded {
         Ok(boot) => return Loaded::Whole(boot),
         Err(why) => why,
     };
-    let mut input = load::load(&arguments.units, None);
-    input.config("(built in)", "schema = 1\n");
-    input.unit(&format!("(built in)/{RESCUE_GOAL}.toml"), RESCUE);
-    match boot(input, RESCUE_GOAL) {
-        Ok(boot) => Loaded::Rescue(boot, why),
-        Err(_) => Loaded::Nothing(why),
+    for config in rescue(&load::text(&arguments.config).unwrap_or_default()) {
+        let mut input = load::load(&arguments.units, None);
+        input.config("(built in)", config);
+        input.unit(&format!("(built in)/{RESCUE_GOAL}.toml"), RESCUE);
+        if let Ok(boot) = boot(input, RESCUE_GOAL) {
+            return Loaded::Rescue(boot, why);
+        }
     }
+    Loaded::Nothing(why)
 }
 
 /// What is wrong comes with the text underlined, as `osctl validate` does it; in ASCII, because nobody knows what is at the other end

@@ -15,12 +15,17 @@ const PATIENCE: Duration = Duration::from_secs(4);
 const MOST: usize = 64;
 
 /// What Keel keeps there, and what it means to be without.
-const MEANINGS: [(&str, &str); 6] = [
+const MEANINGS: [(&str, &str); 8] = [
     ("identity", "machine id, key and certificate: the machine comes back as another one"),
     ("containerd", "images and containers, which are fetched and made again"),
     ("kubelet", "state of the kubelet and volumes of the pods that ran here"),
     ("kubernetes", "the cluster's certificates and configuration: the node leaves its cluster"),
     ("etcd", "this node's copy of the cluster's data"),
+    (
+        "trust",
+        "the cluster's CA: unless the machine config carries one, the node comes back in maintenance, open to all",
+    ),
+    ("audit", "who called this node, and what came of it"),
     ("boots", "traces and logs of earlier boots"),
 ];
 

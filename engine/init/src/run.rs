@@ -32,7 +32,7 @@ const LAST_WORDS: usize = 8;
 /// How many events an operator can read back: a boot of 500 units, several times over.
 const EVENTS: usize = 4096;
 
-/// How long the end of the boot waits for the certificate's fingerprint. Only a disk that does not answer takes it.
+/// How long the end of the boot waits for the key's fingerprint. Only a disk that does not answer takes it.
 const FINGERPRINT_PATIENCE: Duration = Duration::from_secs(1);
 
 /// A machine from its first unit to its last.

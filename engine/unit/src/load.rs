@@ -67,6 +67,11 @@ pub fn load_all(files: Files<'_>) -> Input {
     input
 }
 
+/// The text of a file of the machine config, whatever it says; none if it cannot be read.
+pub fn text(path: &Path) -> Option<String> {
+    read(path).ok()
+}
+
 impl Input {
     /// The text of a file of the machine config.
     fn readable(&mut self, path: &Path) -> Option<String> {

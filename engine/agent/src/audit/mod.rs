@@ -108,13 +108,33 @@ impl Audit {
         self.keep(if changes { Sort::Change } else { Sort::Read }, record);
     }
 
-    /// Keeps a connection that was refused, and says so; of a flood only some.
-    pub(crate) fn refused(&self, address: SocketAddr, refusal: &Refusal) {
+    /// Keeps a call that was refused, and says so; of a flood only some.
+    pub(crate) fn call_refused(&self, record: Record) {
+        if !self.may_tell() {
+            return;
+        }
+        say(format_args!(
+            "{}: refused: {}",
+            record.peer,
+            record.why.as_deref().unwrap_or(&record.result)
+        ));
+        self.keep(Sort::Refused, record);
+    }
+
+    /// Whether one more refusal may be told of.
+    fn may_tell(&self) -> bool {
         let taken =
             self.refusals.lock().unwrap_or_else(PoisonError::into_inner).take(Instant::now());
-        let Some(untold) = taken else { return };
-        if untold > 0 {
-            say(format_args!("{untold} more connections were refused"));
+        if let Some(untold @ 1..) = taken {
+            say(format_args!("{untold} more connections or calls were refused"));
+        }
+        taken.is_some()
+    }
+
+    /// Keeps a connection that was refused, and says so; of a flood only some.
+    pub(crate) fn refused(&self, address: SocketAddr, refusal: &Refusal) {
+        if !self.may_tell() {
+            return;
         }
         match refusal.subject.as_str() {
             "" => say(format_args!("{address}: refused: {}", refusal.why)),

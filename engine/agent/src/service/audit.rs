@@ -5,7 +5,7 @@ use std::sync::Arc;
 use keel_proto::v1::{AuditRecord, ReadAuditRequest, ReadAuditResponse};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc::{self, Sender};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
@@ -23,9 +23,11 @@ pub(super) fn read(
     shared: Arc<Shared>,
     request: ReadAuditRequest,
     mut stopping: watch::Receiver<bool>,
+    place: OwnedSemaphorePermit,
 ) -> ReceiverStream<Batch> {
     let (batches, stream) = mpsc::channel(2);
     tokio::spawn(async move {
+        let _place = place;
         let end = tokio::select! {
             end = pump(&shared, &request, &batches) => end,
             () = batches.closed() => return,

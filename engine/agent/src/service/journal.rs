@@ -27,6 +27,9 @@ const READERS: usize = 16;
 /// Callers for whom the records may be read at one moment: a disk that does not answer holds no more threads than that.
 const LOOKS: usize = 4;
 
+/// Callers that may read the audit log at one time: each has all of it in memory at first.
+const AUDIT_READERS: usize = 4;
+
 /// How long a disk may take.
 const DISK: Duration = Duration::from_secs(5);
 
@@ -45,6 +48,7 @@ pub(crate) struct Journal {
     readers: Arc<Semaphore>,
     kernel_readers: Arc<Semaphore>,
     looks: Arc<Semaphore>,
+    audit_readers: Arc<Semaphore>,
     stopping: watch::Receiver<bool>,
 }
 
@@ -63,6 +67,7 @@ impl Journal {
             readers: Arc::new(Semaphore::new(READERS)),
             kernel_readers: Arc::new(Semaphore::new(READERS)),
             looks: Arc::new(Semaphore::new(LOOKS)),
+            audit_readers: Arc::new(Semaphore::new(AUDIT_READERS)),
             stopping,
         }
     }
@@ -196,6 +201,7 @@ impl JournalApi for Journal {
         &self,
         _: Request<ListBootsRequest>,
     ) -> Result<Response<ListBootsResponse>, Status> {
+        let _place = place(&self.readers)?;
         let current = self.current().await?;
         let look = |folder: &Path| boots::list(folder).map_err(|error| boots::unreadable(&error));
         let (own, earlier): (Vec<_>, Vec<_>) =
@@ -237,7 +243,8 @@ impl JournalApi for Journal {
         &self,
         request: Request<ReadAuditRequest>,
     ) -> Result<Response<Self::ReadAuditStream>, Status> {
+        let place = place(&self.audit_readers)?;
         let stopping = self.stopping.clone();
-        Ok(Response::new(audit::read(self.shared.clone(), request.into_inner(), stopping)))
+        Ok(Response::new(audit::read(self.shared.clone(), request.into_inner(), stopping, place)))
     }
 }

@@ -27,6 +27,9 @@ const QUESTIONS: usize = 16;
 /// How much of the graph one message carries: far less than a message may.
 const PIECE: usize = 64 * 1024;
 
+/// Graphs on their way to a caller at one time.
+const EXPORTS: usize = 8;
+
 /// Callers that may watch events at one time.
 const WATCHERS: usize = 16;
 
@@ -38,6 +41,7 @@ pub(crate) struct Node {
     questions: Semaphore,
     watchers: Arc<Semaphore>,
     inventories: Semaphore,
+    exports: Arc<Semaphore>,
     stopping: watch::Receiver<bool>,
 }
 
@@ -54,6 +58,7 @@ impl Node {
             questions: Semaphore::new(QUESTIONS),
             watchers: Arc::new(Semaphore::new(WATCHERS)),
             inventories: Semaphore::new(1),
+            exports: Arc::new(Semaphore::new(EXPORTS)),
             stopping,
         }
     }
@@ -109,9 +114,14 @@ impl NodeApi for Node {
         &self,
         _: Request<ExportGraphRequest>,
     ) -> Result<Response<Self::ExportGraphStream>, Status> {
+        let place = self.exports.clone().try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted("others export the graph already; try again in a moment")
+        })?;
         let graph = self.ask(Control::export_graph).await?;
         let (pieces, stream) = mpsc::channel(1);
         tokio::spawn(async move {
+            // A caller that reads slowly holds a whole graph.
+            let _place = place;
             for piece in graph.chunks(PIECE) {
                 let piece = ExportGraphResponse { piece: piece.to_vec() };
                 // A caller that has left needs no more of it.

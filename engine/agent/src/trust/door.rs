@@ -74,8 +74,10 @@ pub(super) fn check_crls(
 
 fn verifier<'a>(
     authorities: impl Iterator<Item = &'a Authority>,
-    crls: Vec<CertificateRevocationListDer<'static>>,
+    mut crls: Vec<CertificateRevocationListDer<'static>>,
 ) -> Result<Arc<dyn ClientCertVerifier>, VerifierBuilderError> {
+    // Of several lists of one CA webpki heeds the first: the newest.
+    crls.sort_by_key(|crl| std::cmp::Reverse(published(crl)));
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(authorities.map(|authority| authority.der.clone()));
     // The order in which rustls looks at both is its own; a broken CRL must be seen without a CA too.
@@ -91,14 +93,21 @@ fn verifier<'a>(
 }
 
 fn webpki_takes(crl: &CertificateRevocationListDer<'_>) -> Result<(), VerifierBuilderError> {
+    // rustls looks for roots before it looks at lists, so without a CA it would not say. Its list of what is wrong with one is webpki's,
+    // in other words; ours only needs to say that it is not taken.
+    match webpki::OwnedCertRevocationList::from_der(crl) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(VerifierBuilderError::InvalidCrl(
+            rustls::CertRevocationListError::Other(rustls::OtherError(Arc::new(error))),
+        )),
+    }
+}
+
+/// When a list was published; long ago, if it does not say.
+fn published(crl: &CertificateRevocationListDer<'_>) -> i64 {
     use x509_parser::prelude::{CertificateRevocationList, FromDer};
 
-    match CertificateRevocationList::from_der(crl) {
-        Ok(_) => Ok(()),
-        Err(_) => {
-            Err(VerifierBuilderError::InvalidCrl(rustls::CertRevocationListError::ParseError))
-        }
-    }
+    CertificateRevocationList::from_der(crl).map_or(0, |(_, crl)| crl.last_update().timestamp())
 }
 
 /// Why a client was refused.
@@ -138,7 +147,15 @@ impl Guard {
             let why = not_for_clients(claim);
             return Err(refuse(CertificateError::InvalidPurpose.into(), why));
         }
-        Ok(Client::new(claim.clone(), own, others))
+        let mut client = Client::new(claim.clone(), own, others);
+        // The CA itself is not among what the client sends, and ends with everything that it has issued.
+        let last = others.last().and_then(Claim::read);
+        let issuer = last.as_ref().unwrap_or(claim).issuer.as_str();
+        let authorities = self.authorities.iter().filter(|authority| authority.subject == issuer);
+        if let Some(end) = authorities.map(|authority| authority.not_after).max() {
+            client.not_after = client.not_after.min(end);
+        }
+        Ok(client)
     }
 
     fn verify(

@@ -169,6 +169,35 @@ impl State {
     }
 }
 
+/// Everything of this room that reads what others wrote, on the same bytes. Returns the texts that people would be shown.
+#[cfg(feature = "fuzz")]
+pub(crate) fn fuzz(bytes: &[u8]) -> Vec<String> {
+    let file = Path::new("fuzzed");
+    let mut shown = Vec::new();
+    let mut certificates = vec![CertificateDer::from(bytes.to_vec())];
+    certificates.extend(CertificateDer::pem_slice_iter(bytes).take(8).filter_map(Result::ok));
+    let mut authorities = Vec::new();
+    for der in certificates {
+        if let Some(claim) = client::Claim::read(&der) {
+            shown.extend([claim.subject.clone(), claim.issuer.clone()]);
+            let client = Client::new(claim, &der, std::slice::from_ref(&der));
+            let _role = client.role();
+        }
+        match Authority::new(der, file) {
+            Ok(authority) => authorities.push(authority),
+            Err(error) => shown.push(chain(&error)),
+        }
+    }
+    let mut lists = vec![CertificateRevocationListDer::from(bytes.to_vec())];
+    lists
+        .extend(CertificateRevocationListDer::pem_slice_iter(bytes).take(8).filter_map(Result::ok));
+    lists.retain(|list| door::check_crls(std::slice::from_ref(list)).is_ok());
+    if !authorities.is_empty() {
+        let _door = Door::guarded(authorities, lists);
+    }
+    shown
+}
+
 /// Reads the files, and publishes what they say.
 #[derive(Debug)]
 pub(crate) struct Trust {

@@ -1,6 +1,7 @@
 //! The machine config: the one file that says how this machine differs from any other.
 
 mod read;
+mod rescue;
 mod text;
 mod unset;
 
@@ -21,6 +22,7 @@ use crate::value::{
 
 pub(crate) use self::read::Config;
 pub use self::read::{Effective, effective_config, merged_config};
+pub use self::rescue::rescue;
 pub use self::text::Origin;
 pub(crate) use self::text::{key as toml_key, value as toml_value};
 pub(crate) use self::unset::UNSET;
