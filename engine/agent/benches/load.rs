@@ -3,6 +3,8 @@
 //! Clients call in a closed loop, each on a connection of its own: with N of them, N calls are always under way. Before each row the
 //! connections are made and one call has been answered on each.
 
+#![expect(clippy::unwrap_used, reason = "a benchmark may panic")]
+
 #[path = "../tests/support/mod.rs"]
 mod support;
 
@@ -103,8 +105,7 @@ fn main() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let limits = Limits::default();
         runtime.expect("a runtime").block_on(async {
-            let listener =
-                std::os::unix::net::UnixListener::from(listener.into_std().expect("a socket"));
+            let listener = listener.into_std().expect("a socket");
             let listener = tokio::net::UnixListener::from_std(listener).expect("a socket");
             keel_control::serve(listener, machine, limits).await
         })

@@ -184,7 +184,7 @@ mod tests {
         let stale = Err("not current, run `cargo xtask codegen`: keel.v1.rs".to_owned());
         assert_eq!(
             check(root),
-            Err("not current, run `cargo xtask codegen`: keel.v1.rs, findings.md, machine-config.md, units.md, inventory.json, machine-config.json, unit.json"
+            Err("not current, run `cargo xtask codegen`: descriptor.rs, keel.v1.rs, findings.md, machine-config.md, units.md, inventory.json, machine-config.json, unit.json"
                 .to_owned()),
             "nothing is generated yet"
         );
@@ -199,7 +199,11 @@ mod tests {
 
         run(root, Args { check: false }).unwrap();
         fs::write(&proto, PROTO.replace("name", "word")).unwrap();
-        assert_eq!(check(root), stale, "the proto file has changed since");
+        assert_eq!(
+            check(root),
+            Err("not current, run `cargo xtask codegen`: descriptor.rs, keel.v1.rs".to_owned()),
+            "the proto file has changed since"
+        );
 
         fs::write(&proto, PROTO).unwrap();
         fs::write(root.join(PROTO_OUT).join("keel.v0.rs"), "").unwrap();

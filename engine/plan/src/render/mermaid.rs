@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write;
 use std::time::Duration;
 
+use keel_unit::value::people;
+
 use super::scene::{Look, Scene, Standing};
 use crate::export::Export;
 use crate::transaction::UnitId;
-use keel_unit::value::people;
 
 /// Mermaid's `maxEdges`.
 const MOST_EDGES: usize = 500;

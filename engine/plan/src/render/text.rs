@@ -3,12 +3,11 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use keel_unit::value::Timespan;
+use keel_unit::value::people;
 
 use super::scene::Scene;
 use crate::export::Export;
 use crate::transaction::UnitId;
-use keel_unit::value::people;
 
 /// The transaction in layers. A layer holds the units whose last prerequisite is in the layer before. A star marks what decides
 /// how long the boot takes.
@@ -82,7 +81,7 @@ impl Columns {
         let unit = scene.unit(id);
         let mark = if scene.critical(id) { '*' } else { ' ' };
         let deadline = match unit.deadline_ms.map(Duration::from_millis) {
-            Some(deadline) if !scene.is_target(id) => format!("within {}", Timespan(deadline)),
+            Some(deadline) if !scene.is_target(id) => format!("within {}", people(deadline)),
             _ => String::new(),
         };
         let condition = if unit.conditional { " (conditional)" } else { "" };

@@ -559,7 +559,7 @@ mod tests {
         );
         let mut pausing = alone(Unit { note: note(), ..unit("a", UnitState::Waiting) });
         pausing.unit.restart_at = ms(36_000);
-        check(&pausing, &["It is started again in 4.00 s: no such file."]);
+        check(&pausing, &["It is started again in 4 s: no such file."]);
         let failed = Unit { note: note(), ..unit("partition.data", UnitState::Failed) };
         check(
             &blocked(failed, None, UnitState::Failed),
@@ -576,7 +576,7 @@ mod tests {
             &blocked(pausing, ms(34_000), UnitState::Waiting),
             &[
                 "It has been waiting for containerd for 12 s.",
-                "At the root is lease, which is started again in 2.00 s: no such file.",
+                "At the root is lease, which is started again in 2 s: no such file.",
                 "It holds up boot.",
             ],
         );

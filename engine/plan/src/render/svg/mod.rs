@@ -12,13 +12,12 @@ mod style;
 use std::fmt::Write;
 use std::time::Duration;
 
-use keel_unit::value::Timespan;
+use keel_unit::value::people;
 
 use self::layout::{LINE, Layout, Place, Route, What, wrap};
 use super::scene::{Look, Scene, Standing};
 use crate::export::Export;
 use crate::transaction::UnitId;
-use keel_unit::value::people;
 
 /// Room around everything.
 const MARGIN: f64 = 20.0;
@@ -211,7 +210,7 @@ impl Picture<'_> {
             let _ = write!(hint, "\nfrom {} to {}", people(ms(from)), people(ms(to)));
         }
         if let Some(deadline) = unit.deadline_ms {
-            let _ = write!(hint, ", within {}", Timespan(ms(deadline)));
+            let _ = write!(hint, ", within {}", people(ms(deadline)));
         }
         let _ = write!(hint, "\n{}:{}", unit.file, unit.line);
         hint
