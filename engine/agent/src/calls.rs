@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderMap, Request, Response};
 use http_body::{Frame, SizeHint};
@@ -84,9 +84,18 @@ impl Calls {
         if changes {
             call.record.digest_before = self.digest().await;
         }
-        let response = match TowerService::call(&mut self.routes, request).await {
-            Ok(response) => response,
-            Err(never) => match never {},
+        // A request that never ends would keep its place for as long.
+        let answer = TowerService::call(&mut self.routes, request);
+        let response = match tokio::time::timeout(ANSWERED, answer).await {
+            Ok(Ok(response)) => response,
+            Ok(Err(never)) => match never {},
+            Err(_) => {
+                let why = format!(
+                    "the request did not come whole, or was not answered, within {} s",
+                    ANSWERED.as_secs()
+                );
+                Status::deadline_exceeded(why).into_http()
+            }
         };
         if changes {
             call.record.digest_after = self.digest().await;
@@ -197,6 +206,9 @@ pub(crate) fn name(code: Code) -> &'static str {
         Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }
+
+/// How long a call may take until its answer begins, its request included. Init answers within ten seconds, after others.
+const ANSWERED: Duration = Duration::from_secs(20);
 
 /// What a stream says that has to end with its connection.
 const OVER: &str = "the connection is closed by the node: connect again";

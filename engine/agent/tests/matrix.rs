@@ -250,6 +250,51 @@ async fn authorities_are_replaced_while_the_agent_runs() {
     refused(&mut agent, Some(&eve), "CertificateRevoked", "is revoked");
 }
 
+/// As a cluster rotates its CA: both are called the same, and only the old one has revoked anybody.
+#[tokio::test]
+async fn a_list_of_one_ca_says_nothing_of_another_of_the_same_name() {
+    let method = "/keel.v1.Journal/ReadAudit";
+    let (old, new) = (Authority::new("kubernetes"), Authority::new("kubernetes"));
+    let eve = old.issue(&Wanted { name: "eve", serial: 666, ..Wanted::default() });
+    let (of_old, of_new) = (old.client(&["keel:admin"]), new.client(&["keel:admin"]));
+    let mut agent = Start::new()
+        .cluster_ca(&(old.pem.clone() + &new.pem))
+        .cluster_crl(&old.revoke(666))
+        .start();
+    assert_eq!(agent.call(Some(&of_new), method).await, "OK");
+    assert_eq!(agent.call(Some(&of_old), method).await, "OK");
+    refused(&mut agent, Some(&eve), "CertificateRevoked", "is revoked");
+}
+
+/// A stranger who is refused again and again leaves the record of what was done where it is.
+#[tokio::test]
+async fn refused_calls_push_out_no_change() {
+    let ca = Authority::new("ca");
+    let agent = Start::new().cluster_ca(&ca.pem).start();
+    let (admin, viewer) = (ca.client(&["keel:admin"]), ca.client(&["keel:viewer"]));
+    // There is no init to reboot; that it was asked is on the record.
+    assert_ne!(agent.call(Some(&admin), "/keel.v1.Operation/Reboot").await, "OK");
+    let mut stranger = agent.connect(Some(&viewer)).await;
+    for _ in 0..500 {
+        let said = stranger.call("/keel.v1.Operation/Reboot").await;
+        assert!(said.starts_with("PermissionDenied"), "{said}");
+    }
+    // The agent writes in the order in which calls end, so after this one the others are on the disk.
+    assert_ne!(agent.call(Some(&admin), "/keel.v1.Operation/Reboot").await, "OK");
+    let file = agent.path("audit/changes.jsonl");
+    let kept = || {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let changes = text.lines().filter(|line| line.contains("Operation/Reboot")).count();
+        (changes, text.contains("PERMISSION_DENIED"))
+    };
+    let deadline = std::time::Instant::now() + support::PATIENCE;
+    while kept().0 < 2 {
+        assert!(std::time::Instant::now() < deadline, "{:?}", kept());
+        std::thread::yield_now();
+    }
+    assert_eq!(kept(), (2, false));
+}
+
 #[test]
 fn a_ca_in_the_machine_config_closes_it_from_the_start() {
     let ca = Authority::new("ca");

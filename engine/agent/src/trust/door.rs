@@ -34,7 +34,11 @@ pub(crate) enum Door {
 pub(crate) struct Guard {
     authorities: Vec<Authority>,
     crls: Vec<CertificateRevocationListDer<'static>>,
+    /// Of all of them together: what clients are told of whom is trusted.
     verifier: Arc<dyn ClientCertVerifier>,
+    /// Of each by itself, in the same order, with the lists that it heeds. CAs may share a name, as the old and the new one of a cluster
+    /// do, and webpki takes a list for a CA's by that name alone.
+    each: Vec<Arc<dyn ClientCertVerifier>>,
 }
 
 impl Door {
@@ -43,8 +47,14 @@ impl Door {
         authorities: Vec<Authority>,
         crls: Vec<CertificateRevocationListDer<'static>>,
     ) -> Self {
-        match verifier(authorities.iter(), crls.clone()) {
-            Ok(verifier) => Self::Guarded(Guard { authorities, crls, verifier }),
+        let verifiers = || {
+            let all = verifier(authorities.iter(), crls.clone())?;
+            let each =
+                authorities.iter().map(|one| verifier([one].into_iter(), heeded(one, &crls)));
+            Ok::<_, VerifierBuilderError>((all, each.collect::<Result<Vec<_>, _>>()?))
+        };
+        match verifiers() {
+            Ok((verifier, each)) => Self::Guarded(Guard { authorities, crls, verifier, each }),
             Err(error) => Self::Shut(format!("cannot check clients: {}", chain(&error))),
         }
     }
@@ -101,6 +111,25 @@ fn webpki_takes(crl: &CertificateRevocationListDer<'_>) -> Result<(), VerifierBu
             rustls::CertRevocationListError::Other(rustls::OtherError(Arc::new(error))),
         )),
     }
+}
+
+/// The lists that count for clients of a CA: its own, and those of CAs with other names, which may be between it and a client.
+fn heeded(
+    authority: &Authority,
+    crls: &[CertificateRevocationListDer<'static>],
+) -> Vec<CertificateRevocationListDer<'static>> {
+    use x509_parser::prelude::{CertificateRevocationList, FromDer, X509Certificate};
+
+    let Ok((_, certificate)) = X509Certificate::from_der(&authority.der) else {
+        return crls.to_vec();
+    };
+    let foreign = |crl: &CertificateRevocationListDer<'_>| {
+        CertificateRevocationList::from_der(crl).is_ok_and(|(_, crl)| {
+            crl.issuer().as_raw() == certificate.subject().as_raw()
+                && crl.verify_signature(certificate.public_key()).is_err()
+        })
+    };
+    crls.iter().filter(|crl| !foreign(crl)).cloned().collect()
 }
 
 /// When a list was published; long ago, if it does not say.
@@ -166,15 +195,17 @@ impl Guard {
     ) -> Result<(), Error> {
         let time = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
         // webpki does not look at the dates of what it is told to trust.
-        let expired = self.authorities.iter().any(|authority| authority.not_after < time);
-        if !expired {
-            return self.verifier.verify_client_cert(own, others, now).map(|_| ());
+        let both = self.authorities.iter().zip(&self.each);
+        let valid = both.filter(|(authority, _)| authority.not_after >= time);
+        let mut refused = Error::from(CertificateError::UnknownIssuer);
+        for (_, verifier) in valid {
+            match verifier.verify_client_cert(own, others, now) {
+                Ok(_) => return Ok(()),
+                Err(error) if telling(&error) >= telling(&refused) => refused = error,
+                Err(_) => {}
+            }
         }
-        let valid = self.authorities.iter().filter(|authority| authority.not_after >= time);
-        match verifier(valid, self.crls.clone()) {
-            Ok(verifier) => verifier.verify_client_cert(own, others, now).map(|_| ()),
-            Err(_) => Err(CertificateError::UnknownIssuer.into()),
-        }
+        Err(refused)
     }
 
     /// What an error of webpki means here.
@@ -238,6 +269,15 @@ impl Guard {
     fn trusted(&self) -> String {
         let names: Vec<_> = self.authorities.iter().map(|ca| ca.subject.as_str()).collect();
         names.join(" and ")
+    }
+}
+
+/// How much an error says: that one CA knows nothing of a client is no news when another has revoked it.
+fn telling(error: &Error) -> u8 {
+    match error {
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => 0,
+        Error::InvalidCertificate(CertificateError::BadSignature) => 1,
+        _ => 2,
     }
 }
 

@@ -8,6 +8,15 @@ use tempfile::TempDir;
 
 use super::*;
 
+/// A revocation list of X.509's first version: `openssl ca -gencrl` makes one where nobody asks for extensions.
+const FIRST_VERSION: &str = "-----BEGIN X509 CRL-----
+MIG/MGcwCgYIKoZIzj0EAwIwEjEQMA4GA1UEAwwHY2x1c3RlchcNMjYxMTI0MTQy
+NzU0WhcNMzYxMTIxMTQyNzU0WjAnMCUCFBSCb4nkk5B9UcYQ8gayzZJegDfeFw0y
+NjExMjQxNDA4MzZaMAoGCCqGSM49BAMCA0gAMEUCIQCQNGBDR92GTkeM/sD0sX4q
+knnZnaOaYLcLmCyxW470QQIgDt6kjCLYT/7X8G8dm2qDWOb7RRw/B0JETs/4GAqt
+xxI=
+-----END X509 CRL-----";
+
 /// A CA's certificate in PEM.
 fn ca(name: &str) -> String {
     let mut params = CertificateParams::default();
@@ -93,6 +102,8 @@ fn how_a_machine_starts() {
     check(true, &[("cluster.crt", &two)], "CN=two!");
     check(false, &[("cluster.crt", &one), ("cluster.crl", "garbage")], "shut!");
     check(false, &[("cluster.crl", "garbage")], "shut!");
+    // A list of X.509's first version, which webpki does not take.
+    check(false, &[("cluster.crt", &one), ("cluster.crl", FIRST_VERSION)], "shut!");
 }
 
 #[test]
@@ -111,6 +122,7 @@ fn nothing_that_happens_later_opens_it() {
     assert_eq!(machine.after("cluster.crt", Some(&format!("{one}{two}"))), "CN=one CN=two");
     assert_eq!(machine.after("cluster.crt", Some(&two)), "CN=two");
     assert_eq!(machine.after("cluster.crl", Some("garbage")), "CN=two!");
+    assert_eq!(machine.after("cluster.crl", Some(FIRST_VERSION)), "CN=two!");
     assert_eq!(machine.after("cluster.crl", None), "CN=two");
 
     let mut machine = Machine::start(false, &[("cluster.crt", &one), ("cluster.crl", "garbage")]);
