@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::cli::NodeArgs;
 use crate::error::{Exit, Failure};
-use crate::node::{self, Broken, Comeback, micros};
+use crate::node::{self, Broken, Comeback, Reader, micros};
 use crate::output::{Format, Ink, Output, Palette, printable_line};
 
 #[derive(Debug, clap::Args)]
@@ -25,21 +25,9 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
     node::ask(async {
-        let mut reading = Reading { args, boot: None, next: 0 };
-        let mut comeback = Comeback::new();
-        loop {
-            match reading.round(node, &mut comeback, out).await {
-                Ok(()) => return Ok(Exit::Clean),
-                Err(Broken::Away(failure)) if args.follow && reading.boot.is_some() => {
-                    comeback.wait(failure, out).await?;
-                }
-                Err(
-                    Broken::Away(failure) | Broken::ForGood(failure) | Broken::Rebooted(failure),
-                ) => {
-                    return Err(failure);
-                }
-            }
-        }
+        let reading = Reading { args, boot: None, next: 0 };
+        node::read_on(reading, node, out).await?;
+        Ok(Exit::Clean)
     })
 }
 
@@ -52,7 +40,15 @@ struct Reading<'a> {
     next: u64,
 }
 
-impl Reading<'_> {
+impl Reader for Reading<'_> {
+    fn follows(&self) -> bool {
+        self.args.follow
+    }
+
+    fn answered(&self) -> bool {
+        self.boot.is_some()
+    }
+
     async fn round(
         &mut self,
         node: &NodeArgs,
@@ -76,7 +72,9 @@ impl Reading<'_> {
         }
         Ok(())
     }
+}
 
+impl Reading<'_> {
     fn take(&mut self, mut batch: ReadKernelLogResponse, out: &mut Output) -> Result<(), Failure> {
         let known = self.boot.get_or_insert_default();
         if *known != batch.boot {

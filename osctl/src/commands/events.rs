@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::cli::NodeArgs;
 use crate::error::{Exit, Failure};
-use crate::node::{self, Broken, Comeback, goal_state, millis, unit_state};
+use crate::node::{self, Broken, Comeback, Reader, goal_state, millis, unit_state};
 use crate::output::{Format, Ink, Output, Palette, printable_line};
 
 #[derive(Debug, clap::Args)]
@@ -56,25 +56,9 @@ impl From<Kind> for EventKind {
 
 pub(crate) fn run(args: &Args, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
     node::ask(async {
-        let mut reading = Reading { args, next: args.from, boot: None };
-        let mut comeback = Comeback::new();
-        loop {
-            match reading.round(node, &mut comeback, out).await {
-                Ok(()) => return Ok(Exit::Clean),
-                Err(Broken::Rebooted(_)) if args.follow && reading.boot.is_some() => {
-                    out.notice("the node has rebooted; these are the events of the new boot");
-                    reading = Reading { next: 1, boot: Some(String::new()), ..reading };
-                }
-                Err(Broken::Away(failure)) if args.follow && reading.boot.is_some() => {
-                    comeback.wait(failure, out).await?;
-                }
-                Err(
-                    Broken::Away(failure) | Broken::ForGood(failure) | Broken::Rebooted(failure),
-                ) => {
-                    return Err(failure);
-                }
-            }
-        }
+        let reading = Reading { args, next: args.from, boot: None };
+        node::read_on(reading, node, out).await?;
+        Ok(Exit::Clean)
     })
 }
 
@@ -87,8 +71,25 @@ struct Reading<'a> {
     boot: Option<String>,
 }
 
-impl Reading<'_> {
-    /// Reads until the stream ends, or breaks.
+impl Reader for Reading<'_> {
+    fn follows(&self) -> bool {
+        self.args.follow
+    }
+
+    fn answered(&self) -> bool {
+        self.boot.is_some()
+    }
+
+    fn begin_anew(&mut self, out: &mut Output) -> bool {
+        if self.boot.is_none() {
+            return false;
+        }
+        out.notice("the node has rebooted; these are the events of the new boot");
+        self.next = 1;
+        self.boot = Some(String::new());
+        true
+    }
+
     async fn round(
         &mut self,
         node: &NodeArgs,

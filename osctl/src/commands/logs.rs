@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::cli::NodeArgs;
 use crate::error::{Exit, Failure};
-use crate::node::{self, Broken, Comeback, Connection, millis};
+use crate::node::{self, Broken, Comeback, Connection, Reader, millis};
 use crate::output::{Format, Ink, Output, Palette, printable_line};
 
 #[derive(Debug, clap::Args)]
@@ -73,22 +73,9 @@ impl Since {
 
 pub(crate) fn run(args: &Args, node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
     node::ask(async {
-        let mut reading = Reading { args, since: None, next: 0, boot: None, width: 0 };
-        let mut comeback = Comeback::new();
-        loop {
-            match reading.round(node, &mut comeback, out).await {
-                Ok(()) => return Ok(Exit::Clean),
-                Err(Broken::Rebooted(_)) if args.follow => reading.begin_anew(out),
-                Err(Broken::Away(failure)) if args.follow && reading.boot.is_some() => {
-                    comeback.wait(failure, out).await?;
-                }
-                Err(
-                    Broken::Away(failure) | Broken::ForGood(failure) | Broken::Rebooted(failure),
-                ) => {
-                    return Err(failure);
-                }
-            }
-        }
+        let reading = Reading { args, since: None, next: 0, boot: None, width: 0 };
+        node::read_on(reading, node, out).await?;
+        Ok(Exit::Clean)
     })
 }
 
@@ -105,8 +92,22 @@ struct Reading<'a> {
     width: usize,
 }
 
-impl Reading<'_> {
-    /// Reads until the stream ends, or breaks.
+impl Reader for Reading<'_> {
+    fn follows(&self) -> bool {
+        self.args.follow
+    }
+
+    fn answered(&self) -> bool {
+        self.boot.is_some()
+    }
+
+    fn begin_anew(&mut self, out: &mut Output) -> bool {
+        out.notice("the node has rebooted; these are the lines of the new boot");
+        self.next = 1;
+        self.boot = Some(String::new());
+        true
+    }
+
     async fn round(
         &mut self,
         node: &NodeArgs,
@@ -130,7 +131,9 @@ impl Reading<'_> {
         }
         Ok(())
     }
+}
 
+impl Reading<'_> {
     async fn request(&mut self, connection: &Connection) -> Result<ReadLogsRequest, Broken> {
         let begins = self.next == 0;
         if begins
@@ -170,11 +173,6 @@ impl Reading<'_> {
     }
 
     /// All of the new boot is news.
-    fn begin_anew(&mut self, out: &mut Output) {
-        out.notice("the node has rebooted; these are the lines of the new boot");
-        *self = Self { next: 1, boot: Some(String::new()), ..*self };
-    }
-
     fn print(&mut self, batch: &ReadLogsResponse, out: &mut Output) -> Result<(), Failure> {
         match out.format() {
             Format::Table => {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tonic::{Code, Status};
 
+use crate::cli::NodeArgs;
 use crate::error::Failure;
 use crate::output::Output;
 
@@ -40,6 +41,49 @@ impl Broken {
             | Code::DeadlineExceeded
             | Code::ResourceExhausted => Self::Away(failure),
             _ => Self::ForGood(failure),
+        }
+    }
+}
+
+/// What reads a stream of a node, and knows where it is.
+pub(crate) trait Reader {
+    /// Whether it goes on with what comes from now on.
+    fn follows(&self) -> bool;
+
+    /// Whether the node has answered before: a break that comes first is no break, but a failure.
+    fn answered(&self) -> bool;
+
+    /// The node has booted anew: goes on from the start of that boot. False where that makes no sense.
+    fn begin_anew(&mut self, _out: &mut Output) -> bool {
+        false
+    }
+
+    /// Reads until the stream ends, or breaks.
+    async fn round(
+        &mut self,
+        node: &NodeArgs,
+        comeback: &mut Comeback,
+        out: &mut Output,
+    ) -> Result<(), Broken>;
+}
+
+/// Reads to the end, or follows for ever, through every break that may pass.
+pub(crate) async fn read_on(
+    mut reader: impl Reader,
+    node: &NodeArgs,
+    out: &mut Output,
+) -> Result<(), Failure> {
+    let mut comeback = Comeback::new();
+    loop {
+        match reader.round(node, &mut comeback, out).await {
+            Ok(()) => return Ok(()),
+            Err(Broken::Rebooted(_)) if reader.follows() && reader.begin_anew(out) => {}
+            Err(Broken::Away(failure)) if reader.follows() && reader.answered() => {
+                comeback.wait(failure, out).await?;
+            }
+            Err(Broken::Away(failure) | Broken::ForGood(failure) | Broken::Rebooted(failure)) => {
+                return Err(failure);
+            }
         }
     }
 }

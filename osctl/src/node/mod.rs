@@ -18,7 +18,7 @@ pub(crate) mod target;
 mod verifier;
 mod words;
 
-pub(crate) use comeback::{Broken, Comeback};
+pub(crate) use comeback::{Broken, Comeback, Reader, read_on};
 pub(crate) use connect::{Connection, ask, connect, one, open, reach, refused};
 pub(crate) use each::{Cell, each};
 pub(crate) use words::{age, goal_state, micros, millis, short, timestamp, unit_state};
