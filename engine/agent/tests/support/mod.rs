@@ -67,6 +67,7 @@ pub(crate) fn put(path: &Path, text: &str) {
 pub(crate) struct Start {
     folder: TempDir,
     arguments: Vec<String>,
+    own_mounts: bool,
 }
 
 impl Start {
@@ -75,7 +76,7 @@ impl Start {
         let made = binary().args(["identity", "--dir"]).arg(folder.path()).output().unwrap();
         assert!(made.status.success(), "{made:?}");
         fs::create_dir(folder.path().join("trust")).unwrap();
-        Self { folder, arguments: Vec::new() }
+        Self { folder, arguments: Vec::new(), own_mounts: false }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -99,11 +100,24 @@ impl Start {
         self
     }
 
+    /// In a mount namespace of its own.
+    pub(crate) fn own_mounts(self) -> Self {
+        Self { own_mounts: true, ..self }
+    }
+
     pub(crate) fn start(self) -> Agent {
         let socket = self.path("notify");
         let notified = UnixDatagram::bind(&socket).unwrap();
         notified.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut child = binary()
+        let mut command = match self.own_mounts {
+            false => binary(),
+            true => {
+                let mut command = Command::new("unshare");
+                command.arg("--mount").arg(env!("CARGO_BIN_EXE_keel-agent"));
+                command
+            }
+        };
+        let mut child = command
             .args(["serve", "--listen", "[::]:0", "--dir"])
             .arg(self.folder.path())
             .arg("--control")
@@ -171,7 +185,16 @@ impl Agent {
     pub(crate) fn again(mut self) -> Self {
         let folder = std::mem::replace(&mut self.folder, TempDir::new().unwrap());
         fs::remove_file(folder.path().join("notify")).unwrap();
-        Start { folder, arguments: Vec::new() }.start()
+        Start { folder, arguments: Vec::new(), own_mounts: false }.start()
+    }
+
+    /// Runs a command in its mount namespace.
+    pub(crate) fn inside(&self, command: &[&str]) {
+        let target = self.child.id().to_string();
+        let mut nsenter = Command::new("nsenter");
+        nsenter.args(["--mount", "--target", &target]).args(command);
+        let ran = nsenter.output().unwrap();
+        assert!(ran.status.success(), "{command:?}: {ran:?}");
     }
 
     /// The next line of the log that holds a text; lines before it are passed over.
