@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -21,9 +20,10 @@ use tower_service::Service as TowerService;
 
 use crate::audit::{Audit, Record};
 use crate::authz;
+use crate::init::Init;
 use crate::metrics::Metrics;
 use crate::peer::Peer;
-use crate::places::Place;
+use crate::places::{CallKind, Full, Place};
 use crate::trust::State;
 
 /// What calls on all connections share.
@@ -31,8 +31,7 @@ use crate::trust::State;
 pub(crate) struct Shared {
     pub(crate) audit: Audit,
     pub(crate) metrics: Arc<Metrics>,
-    /// Init's socket.
-    pub(crate) control: PathBuf,
+    pub(crate) init: Arc<Init>,
 }
 
 /// The calls of one connection.
@@ -76,6 +75,10 @@ impl Calls {
                 return self.observe(call, (*status).into_http());
             }
         };
+        if let Err(full) = call.number {
+            call.refused = true;
+            return self.observe(call, Status::resource_exhausted(full.to_string()).into_http());
+        }
         if self.peer.client.is_none() {
             call.record.roles = vec![role.word().to_owned()];
         }
@@ -105,8 +108,8 @@ impl Calls {
 
     /// The digest of the running graph, where init tells it.
     async fn digest(&self) -> Option<String> {
-        let status = async { Control::connect(&self.shared.control).await?.status().await };
-        status.await.ok().map(|status| status.digest)
+        let status = self.shared.init.ask(Control::status).await;
+        status.ok().map(|status| status.digest)
     }
 
     fn observe(&self, mut call: Call, response: Response<Body>) -> Response<Observed> {
@@ -128,18 +131,22 @@ struct Call {
     refused: bool,
     shared: Arc<Shared>,
     place: Arc<Place>,
+    /// Its number among all calls that run.
+    number: Result<u64, Full>,
 }
 
 impl Call {
     fn new(calls: &Calls, method: &str) -> Self {
-        calls.place.busy();
+        // Whatever else stands there may be long, or hold what nobody should read.
+        let known = authz::known(method).unwrap_or("unknown");
+        let kind = if authz::is_endless(known) { CallKind::Endless } else { CallKind::Bounded };
+        let number = calls.place.begin(known, kind);
         let roles = calls.peer.client.iter().flat_map(|client| &client.roles);
         let record = Record {
             peer: calls.peer.address.to_string(),
             subject: calls.peer.subject().to_owned(),
             roles: roles.map(|role| role.word().to_owned()).collect(),
-            // Whatever else stands there may be long, or hold what nobody should read.
-            method: authz::known(method).unwrap_or("unknown").to_owned(),
+            method: known.to_owned(),
             ..Record::default()
         };
         Self {
@@ -149,6 +156,7 @@ impl Call {
             refused: false,
             shared: calls.shared.clone(),
             place: calls.place.clone(),
+            number,
         }
     }
 
@@ -163,7 +171,9 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.place.done();
+        if let Ok(number) = self.number {
+            self.place.end(number);
+        }
         let mut record = std::mem::take(&mut self.record);
         let code = match self.code {
             Some(code) => code,

@@ -6,12 +6,14 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask, Watches};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Notify;
 use tokio::time::sleep;
 use tokio_stream::StreamExt;
 
@@ -27,7 +29,7 @@ pub(crate) async fn follow(mut trust: Trust) -> io::Result<()> {
     let mut hangups = signal(SignalKind::hangup())?;
     let inotify = Inotify::init()?;
     let mut folders = Folders::new(&trust, inotify.watches());
-    let mounts = Mounts::open();
+    let mounts = mounts();
     folders.look();
     // What came between the first reading and the watch.
     reload(&mut trust);
@@ -43,7 +45,7 @@ pub(crate) async fn follow(mut trust: Trust) -> io::Result<()> {
                 Some(Err(error)) => return Err(error),
                 None => return Ok(()),
             },
-            () = mounts.changed() => {}
+            () = mounts.notified() => {}
             () = sleep(LOOK) => {}
             _ = hangups.recv() => changed = true,
         }
@@ -154,25 +156,25 @@ impl Folder {
     }
 }
 
-/// The kernel's table of mounts. inotify says nothing of what is mounted over a folder.
-struct Mounts(Option<AsyncFd<File>>);
-
-impl Mounts {
-    fn open() -> Self {
-        // Without it there is still the look from time to time.
-        let table = File::open("/proc/self/mountinfo");
-        let table = table.and_then(|file| AsyncFd::with_interest(file, Interest::PRIORITY));
-        Self(table.ok())
-    }
-
-    /// Waits until something is mounted or unmounted.
-    async fn changed(&self) {
-        let Some(table) = &self.0 else { return std::future::pending().await };
-        match table.ready(Interest::PRIORITY).await {
-            Ok(mut ready) => ready.clear_ready(),
-            Err(_) => std::future::pending().await,
+/// Says when something is mounted or unmounted: inotify says nothing of what is mounted over a folder. Without the kernel's table there
+/// is still the look from time to time.
+fn mounts() -> Arc<Notify> {
+    let changed = Arc::new(Notify::new());
+    let Ok(table) = File::open("/proc/self/mountinfo") else { return changed };
+    let tell = changed.clone();
+    // The table is waited for with poll(2), see proc_pid_mountinfo(5). The thread lasts as long as the process.
+    let wait = move || {
+        loop {
+            let mut wanted = [PollFd::new(&table, PollFlags::PRI)];
+            match poll(&mut wanted, None) {
+                Ok(_) => tell.notify_one(),
+                Err(Errno::INTR) => {}
+                Err(_) => return,
+            }
         }
-    }
+    };
+    let _: io::Result<_> = std::thread::Builder::new().name("mounts".to_owned()).spawn(wait);
+    changed
 }
 
 fn reload(trust: &mut Trust) {

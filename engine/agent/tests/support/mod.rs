@@ -6,7 +6,7 @@ pub(crate) mod pki;
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -266,6 +266,22 @@ impl Agent {
         client: Option<&Issued>,
     ) -> Connection {
         let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+        Self::over(tcp, address, client).await
+    }
+
+    /// A connection for calls, from that address of this host.
+    pub(crate) async fn connect_from(&self, source: IpAddr) -> Connection {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((source, 0).into()).unwrap();
+        let tcp = socket.connect(self.address).await.unwrap();
+        Self::over(tcp, self.address, None).await
+    }
+
+    async fn over(
+        tcp: tokio::net::TcpStream,
+        address: SocketAddr,
+        client: Option<&Issued>,
+    ) -> Connection {
         let config = Arc::new(client_config(&TLS13, client));
         let name = ServerName::from(address.ip());
         let tls = TlsConnector::from(config).connect(name, tcp).await.unwrap();
@@ -311,6 +327,17 @@ impl Connection {
         self.send.ready().await.map_err(|error| format!("{error:?}"))?;
         let answer = tokio::time::timeout(PATIENCE, self.send.send_request(request)).await.unwrap();
         answer.map_err(|error| format!("{error:?}"))
+    }
+
+    /// Begins a stream that goes on: its first message has come.
+    pub(crate) async fn follow(&mut self, method: &str) -> Result<Incoming, String> {
+        let answer = self.begin(method).await?;
+        if Status::from_header_map(answer.headers()).is_some() {
+            return Err(end(answer).await);
+        }
+        let mut body = answer.into_body();
+        let first = tokio::time::timeout(PATIENCE, body.frame()).await.unwrap();
+        first.unwrap().map(|_| body).map_err(|error| format!("{error:?}"))
     }
 
     /// Waits until the node has closed it.

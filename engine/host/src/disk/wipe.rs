@@ -101,11 +101,7 @@ pub fn condemn(label: &str, roots: &Roots) -> Result<Condemned, WipeError> {
 }
 
 /// What an open partition is, by its descriptor and not by its name.
-fn identify(
-    file: &BlockFile,
-    place: &Place,
-    roots: &Roots,
-) -> Result<Identity, WipeErrorKind> {
+fn identify(file: &BlockFile, place: &Place, roots: &Roots) -> Result<Identity, WipeErrorKind> {
     let other = |why| WipeErrorKind::Other(file.path().to_owned(), why);
     let failed = |disk: &BlockFile, source| {
         let disk = disk.path().to_owned();
