@@ -275,3 +275,107 @@ impl http_body::Body for Observed {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use http_body_util::{BodyExt, Full, StreamBody};
+    use hyper::body::Bytes;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::places::{Limits, Places};
+    use crate::trust::{self, Trust};
+
+    const CHECK: &str = "/grpc.health.v1.Health/Check";
+
+    /// A connection to a node in maintenance, in memory: what a client sends its requests by, and the node's places.
+    async fn connect<B>(
+        folder: &std::path::Path,
+    ) -> (hyper::client::conn::http2::SendRequest<B>, Arc<Place>)
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let nowhere = folder.join("no-ca.crt");
+        let trust = Trust::load(trust::Places {
+            config: None,
+            config_crl: None,
+            cluster: nowhere.clone(),
+            cluster_crl: nowhere,
+        });
+        let address: IpAddr = [192, 0, 2, 7].into();
+        let places = Places::new(Limits::default());
+        let mut place = places.take(address);
+        place.shaken().unwrap();
+        let place = Arc::new(place);
+        let (_reporter, health) = tonic_health::server::health_reporter();
+        let calls = Calls {
+            routes: Routes::new(health),
+            trust: trust.subscribe(),
+            shared: Arc::new(Shared {
+                audit: Audit::start(&folder.join("audit")).unwrap(),
+                metrics: Arc::default(),
+                init: Init::new(folder.join("no-init.sock")),
+            }),
+            peer: Arc::new(Peer::new((address, 40_112).into(), None, &trust.subscribe().borrow())),
+            place: place.clone(),
+            over: CancellationToken::new(),
+        };
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        tokio::spawn(async move {
+            let _trust = trust;
+            let _ = server.serve_connection(TokioIo::new(far), calls).await;
+        });
+        let io = TokioIo::new(near);
+        let (send, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        tokio::spawn(connection);
+        (send, place)
+    }
+
+    fn request<B>(body: B) -> Request<B> {
+        let request = Request::post(format!("https://node{CHECK}"));
+        let request = request.header("content-type", "application/grpc").header("te", "trailers");
+        request.body(body).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_never_comes_whole_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut send, place) = connect(folder.path()).await;
+        // Five bytes are announced, two come, and then nothing.
+        let first = Frame::data(Bytes::from_static(&[0, 0, 0, 0, 5, b'a', b'b']));
+        let never = tokio_stream::StreamExt::chain(
+            tokio_stream::once(Ok::<_, Infallible>(first)),
+            tokio_stream::pending(),
+        );
+        let began = Instant::now();
+        let answer = send.send_request(request(StreamBody::new(never))).await.unwrap();
+        let status = Status::from_header_map(answer.headers()).unwrap();
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+        assert!(status.message().contains("did not come whole"), "{status:?}");
+        let took = began.elapsed();
+        assert!(took >= ANSWERED && took < ANSWERED + Duration::from_secs(1), "{took:?}");
+        drop(answer);
+        // Its place among the calls is free again.
+        while place.idle_since().is_none() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_comes_whole_is_answered_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut send, _place) = connect(folder.path()).await;
+        let began = Instant::now();
+        let answer = send.send_request(request(Full::new(Bytes::from_static(&[0; 5])))).await;
+        let answer = answer.unwrap().into_body().collect().await.unwrap();
+        let status = Status::from_header_map(answer.trailers().unwrap()).unwrap();
+        assert_eq!(status.code(), Code::Ok, "{status:?}");
+        assert!(began.elapsed() < Duration::from_secs(1));
+    }
+}

@@ -317,12 +317,27 @@ pub(crate) struct Connection {
 impl Connection {
     /// Begins a call whose request is the empty message, which every method takes.
     pub(crate) async fn begin(&mut self, method: &str) -> Result<http::Response<Incoming>, String> {
+        self.begin_with(method, &[&[]]).await
+    }
+
+    /// Begins a call with these messages, as they are encoded; no more follow.
+    pub(crate) async fn begin_with(
+        &mut self,
+        method: &str,
+        messages: &[&[u8]],
+    ) -> Result<http::Response<Incoming>, String> {
+        let mut body = Vec::new();
+        for message in messages {
+            body.push(0);
+            body.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+            body.extend(*message);
+        }
         let request = Request::builder()
             .method(Method::POST)
             .uri(format!("https://node{method}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
-            .body(Full::new(Bytes::from_static(&[0; 5])))
+            .body(Full::new(Bytes::from(body)))
             .unwrap();
         self.send.ready().await.map_err(|error| format!("{error:?}"))?;
         let answer = tokio::time::timeout(PATIENCE, self.send.send_request(request)).await.unwrap();
@@ -352,6 +367,36 @@ impl Connection {
         match self.begin(method).await {
             Ok(answer) => end(answer).await,
             Err(error) => error,
+        }
+    }
+}
+
+/// The messages of an answer, one by one.
+pub(crate) struct Messages {
+    body: Incoming,
+    bytes: Vec<u8>,
+}
+
+impl Messages {
+    pub(crate) fn of(answer: http::Response<Incoming>) -> Self {
+        Self { body: answer.into_body(), bytes: Vec::new() }
+    }
+
+    /// The next message, as it is encoded; none at the end.
+    pub(crate) async fn next(&mut self) -> Option<Vec<u8>> {
+        loop {
+            if let Some((length, rest)) =
+                self.bytes.get(1..).and_then(|all| all.split_first_chunk())
+                && let Some(message) = rest.get(..u32::from_be_bytes(*length) as usize)
+            {
+                let message = message.to_vec();
+                self.bytes.drain(..5 + message.len());
+                return Some(message);
+            }
+            let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await.unwrap()?;
+            if let Ok(data) = frame.unwrap().into_data() {
+                self.bytes.extend(data);
+            }
         }
     }
 }
