@@ -9,6 +9,7 @@ mod convert;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod identity;
+mod init;
 mod listen;
 mod log;
 mod metrics;
