@@ -17,6 +17,7 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use crate::about::About;
 use crate::audit::Audit;
 use crate::calls::Shared;
+use crate::cluster;
 use crate::identity::{Current, Given, Identity, IdentityError, Lasts, keep_current};
 use crate::init::Init;
 use crate::listen;
@@ -51,6 +52,8 @@ pub(crate) struct Settings {
     /// Init's socket.
     pub(crate) control: PathBuf,
     pub(crate) trust: trust::Places,
+    /// The kubelet's folder.
+    pub(crate) kubelet: PathBuf,
     /// The folder of the audit log, and the one for a machine without a data partition.
     pub(crate) audit: PathBuf,
     pub(crate) spare_audit: PathBuf,
@@ -105,6 +108,8 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
     let listener = listener.map_err(|source| ServeError::Listen { address, source })?;
     let bound = listener.local_addr().map_err(|source| ServeError::Listen { address, source })?;
 
+    let cluster =
+        cluster::Places { kubelet: settings.kubelet, trusted: settings.trust.cluster.clone() };
     let trust = Trust::load(settings.trust);
     let state = trust.subscribe();
     let audit = match lasts {
@@ -164,11 +169,17 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
             say(format_args!("the trusted CAs are not watched any more: {error}"));
         }
     });
+    let registering = tokio::spawn(async move {
+        if let Err(error) = cluster::register(cluster).await {
+            say(format_args!("cannot watch for a cluster to join: {error}"));
+        }
+    });
     let serving = tokio::spawn(server.run(listener, stopping));
     tell(State::Ready);
     stop.wait().await;
     tell(State::Stopping);
     following.abort();
+    registering.abort();
     stopping_in.send_replace(true);
     // It can only end by itself.
     let _ = serving.await;
