@@ -1104,6 +1104,37 @@ fn a_boot_is_remembered_by_the_next() {
     assert_eq!(records().len(), 2, "the first boot's record is still there");
 }
 
+/// The storage is not there while the machine boots, and comes long after: the boot is written down then, from its beginning.
+#[test]
+fn a_boot_that_reaches_its_storage_late_is_recorded_then() {
+    let mount = "part-of = \"boot\"\n[mount]\nsource = \"{dir}/late\"\ntarget = \"/var/lib/keel\"\nfstype = \"none\"\n\
+                 options = [\"bind\"]\ntimeout = \"20s\"\n";
+    let says = "part-of = \"boot\"\n[oneshot]\nexec = [\"/bin/echo\", \"said before there was a disk\"]\ntimeout = \"20s\"\n";
+    let mut machine = Machine::boot("late", &[BOOT, ("data.toml", mount), ("says.toml", says)]);
+    let report = machine.report();
+    assert_eq!(report["degraded"][0]["unit"], "mount.data", "{report}");
+    let boots = machine.shared("late/boots");
+    fs::create_dir(machine.shared("late")).expect("a place for records");
+    steer(&machine, "mount.data", UnitVerb::Start, false).expect("a plan");
+    let record = || {
+        let boot = fs::read_dir(&boots).ok()?.flatten().next()?;
+        fs::read_to_string(boot.path().join("1.jsonl")).ok()
+    };
+    machine.until("a record", |_| record().is_some());
+    let text = record().expect("a record");
+    let lines: Vec<serde_json::Value> =
+        text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines[0]["boot"]["state"], "degraded", "{}", lines[0]);
+    assert_eq!(lines[0]["boot"]["ended"], serde_json::Value::Null, "{}", lines[0]);
+    assert_eq!(lines[1]["format"], "keel-boot-trace");
+    assert_eq!(lines[2]["text"], "said before there was a disk");
+    machine.signal("TERM");
+    machine.end();
+    let text = record().expect("a record");
+    let head = text.lines().next().expect("a head");
+    assert!(head.contains(r#""ended":"power-off""#), "{head}");
+}
+
 #[test]
 fn without_storage_the_console_says_that_a_boot_is_forgotten() {
     let mut machine = Machine::boot("forgotten", &[BOOT]);
