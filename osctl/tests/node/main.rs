@@ -4,6 +4,7 @@
 #![cfg(test)]
 
 mod asking;
+mod auditing;
 mod book;
 mod dashboard;
 mod following;

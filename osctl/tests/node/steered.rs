@@ -17,7 +17,7 @@ use rcgen::{
     Issuer, KeyPair, KeyUsagePurpose,
 };
 
-use crate::support::{Control, Ended, MACHINE_ID, Node, osctl_command, root};
+use crate::support::{Control, Ended, Following, MACHINE_ID, Node, osctl_command, root};
 use crate::terminal::Terminal;
 
 /// A machine of two units: `kubelet`, which is up and can be steered, and `broken`, which never comes up.
@@ -262,6 +262,14 @@ impl Steered {
         let mut osctl = osctl_command(&["--fingerprint", &self.node.fingerprint()]);
         osctl.args(self.arguments(role)).args(args).env("OSCTL_HOME", self.node.home());
         Ended::of(osctl.stdin(Stdio::null()).current_dir(root()))
+    }
+
+    /// Starts an osctl that goes on, as somebody with this role.
+    pub(crate) fn follow(&self, role: &str, args: &[&str]) -> Following {
+        // The node itself is named by what starts it.
+        let who = self.arguments(role).split_off(2);
+        let who: Vec<_> = who.iter().map(String::as_str).collect();
+        self.node.follow(&[&who, args].concat())
     }
 
     /// Runs osctl as somebody with this role in a terminal, with what it keeps in `home`.
