@@ -13,8 +13,10 @@ pub const MAX_REMARK: usize = 1024;
 /// Asks for another machine config. Answered by [`Answer`], at once; what becomes of it is told by events.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Apply {
-    /// The whole config, in TOML; at most [`MAX_CONFIG`] bytes. It may hold secrets.
-    pub config: String,
+    /// The files of the config, in TOML, each laid over those before; at most [`MAX_CONFIG`] bytes in all. They may hold secrets.
+    pub layers: Vec<Layer>,
+    /// The file of its secrets.
+    pub secrets: Option<Layer>,
     /// The digest that the running graph must have.
     pub base: Option<String>,
     /// Only say what would happen.
@@ -35,6 +37,15 @@ pub struct Apply {
     pub keep_secrets: bool,
 }
 
+/// A file of a config.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    /// Its name, as findings show it.
+    pub name: String,
+    /// What it says.
+    pub text: String,
+}
+
 /// What stands for the text of a secret in a config that is shown.
 pub const KEPT: &str = "<secret>";
 
@@ -42,7 +53,7 @@ pub const KEPT: &str = "<secret>";
 impl std::fmt::Debug for Apply {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Apply")
-            .field("bytes", &self.config.len())
+            .field("layers", &self.layers.len())
             .field("base", &self.base)
             .field("dry_run", &self.dry_run)
             .field("mode", &self.mode)

@@ -96,6 +96,11 @@ impl EventLog {
         Ok(Batch { dropped: start - from, events, next })
     }
 
+    /// The number that the next event will have.
+    pub fn next(&self) -> u64 {
+        *self.next.borrow()
+    }
+
     /// Reads events from number `from` on, and waits for the first if there is none yet.
     ///
     /// # Errors

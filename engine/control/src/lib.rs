@@ -28,7 +28,7 @@ mod server;
 pub use client::{Control, ControlError, ControlErrorKind, LogStream, Watch};
 pub use config::{
     Answer, Applied, Apply, ApplyMode, BootChange, ConfigText, Decision, Fate, Finding, Findings,
-    Generation, GenerationResult, History, KEPT, MAX_CONFIG, MAX_REMARK, MutationPlan,
+    Generation, GenerationResult, History, KEPT, Layer, MAX_CONFIG, MAX_REMARK, MutationPlan,
     MutationProgress, Rollback, Trial, Undone, UnitChange,
 };
 pub use event_log::{Batch, EventLog};
