@@ -5,6 +5,7 @@ mod answers;
 mod audit;
 mod authz;
 mod calls;
+mod changes;
 mod cluster;
 mod convert;
 #[cfg(feature = "fuzz")]

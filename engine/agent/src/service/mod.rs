@@ -3,6 +3,7 @@
 mod audit;
 mod boots;
 mod bounds;
+mod config;
 mod journal;
 mod kernel_log;
 mod logs;
@@ -17,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tonic::Status;
 
+pub(crate) use config::Config;
 pub(crate) use journal::Journal;
 pub(crate) use node::Node;
 pub(crate) use operation::Operation;
