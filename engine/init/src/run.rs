@@ -151,7 +151,7 @@ impl Run {
             }
             Happening::Finished(outcome) => self.finish(&outcome).await,
             // The loop has seen to it.
-            Happening::Down(_) => {}
+            Happening::Down(_) | Happening::Cleared { .. } => {}
         }
     }
 
