@@ -56,6 +56,11 @@ const METHODS: &[(&str, Role, Maintenance)] = &[
     ("/grpc.health.v1.Health/Watch", Role::Viewer, Open),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Role::Viewer, Open),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Role::Viewer, Open),
+    ("/keel.v1.Config/Apply", Role::Admin, Open),
+    ("/keel.v1.Config/Confirm", Role::Admin, Open),
+    ("/keel.v1.Config/Get", Role::Viewer, Open),
+    ("/keel.v1.Config/History", Role::Viewer, Open),
+    ("/keel.v1.Config/Rollback", Role::Admin, Open),
     ("/keel.v1.Journal/GetBoot", Role::Viewer, Open),
     ("/keel.v1.Journal/ListBoots", Role::Viewer, Open),
     ("/keel.v1.Journal/ReadAudit", Role::Admin, Closed),
@@ -77,6 +82,9 @@ const METHODS: &[(&str, Role, Maintenance)] = &[
 /// Whether a method may change the machine.
 pub(crate) fn changes(method: &str) -> bool {
     method.starts_with("/keel.v1.Operation/")
+        || ["Apply", "Confirm", "Rollback"]
+            .iter()
+            .any(|word| method.strip_prefix("/keel.v1.Config/") == Some(word))
 }
 
 /// Whether it is a method at all.

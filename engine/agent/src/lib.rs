@@ -5,6 +5,7 @@ mod answers;
 mod audit;
 mod authz;
 mod calls;
+mod changes;
 mod convert;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;

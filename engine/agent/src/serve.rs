@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use keel_proto::v1::config_server::ConfigServer;
 use keel_proto::v1::journal_server::JournalServer;
 use keel_proto::v1::node_server::NodeServer;
 use keel_proto::v1::operation_server::OperationServer;
@@ -24,7 +25,7 @@ use crate::metrics::{self, Metrics};
 use crate::notify::{State, notify};
 use crate::places::{Limits, Places};
 use crate::server::{Server, raise_file_limit};
-use crate::service::{Journal, Node, Operation};
+use crate::service::{Config, Journal, Node, Operation};
 use crate::tls::Shown;
 use crate::trust::{self, Trust};
 
@@ -204,6 +205,11 @@ async fn routes(
             .max_decoding_message_size(REQUEST)
             .max_encoding_message_size(MESSAGE),
     )
+    .add_service(
+        ConfigServer::new(Config::new(control.to_owned(), stopping.clone()))
+            .max_decoding_message_size(REQUEST)
+            .max_encoding_message_size(MESSAGE),
+    )
     .add_service(health().await)
     .add_service(reflection)
     .add_service(reflection_alpha)
@@ -216,6 +222,7 @@ async fn health() -> HealthServer<impl Health> {
     reporter.set_serving::<NodeServer<Node>>().await;
     reporter.set_serving::<JournalServer<Journal>>().await;
     reporter.set_serving::<OperationServer<Operation>>().await;
+    reporter.set_serving::<ConfigServer<Config>>().await;
     health
 }
 

@@ -102,6 +102,7 @@ impl Server {
         mut stopping: watch::Receiver<bool>,
     ) {
         let state = self.trust.borrow().clone();
+        let local = stream.local_addr().ok().map(|local| local.ip().to_canonical());
         let shake = timeout(HANDSHAKE, tls::shake_hands(stream, self.shown.clone(), state.clone()));
         let shaken = tokio::select! {
             shaken = shake => shaken.unwrap_or_else(|_| {
@@ -134,7 +135,7 @@ impl Server {
         {
             return refused(Refusal { subject: subject(), why });
         }
-        let peer = Arc::new(Peer::new(address, client, &latest));
+        let peer = Arc::new(Peer::new(address, client, &latest).through(local));
         self.serve(TokioIo::new(stream), peer, Arc::new(place), stopping).await;
     }
 

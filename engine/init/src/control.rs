@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keel_control::{
-    BootRecord, ConnectionError, ControlUnit, EventLog, Inventory, Limits, LogQuery, LogSource,
-    Refusal, RefusalKind, Reset, ResetPlan, Service, Shutdown, Status, UnitDetail, UnitList,
-    UnitPlan, bind, serve,
+    Answer, Apply, BootRecord, ConfigText, ConnectionError, ControlUnit, EventLog, History,
+    Inventory, Limits, LogQuery, LogSource, Refusal, RefusalKind, Reset, ResetPlan, Rollback,
+    Service, Shutdown, Status, UnitDetail, UnitList, UnitPlan, bind, serve,
 };
 use keel_host::disk::inventory::Roots;
 use keel_host::disk::wipe::{self, Condemned};
@@ -17,6 +17,7 @@ use keel_plan::export::Export;
 use keel_plan::{BootGraph, ShutdownKind, State, Trace, Transaction};
 use tokio::sync::{Mutex, mpsc, oneshot};
 
+use crate::config::Configs;
 use crate::logs::Logs;
 use crate::operate::Data;
 use crate::screen::Screen;
@@ -58,6 +59,7 @@ pub(crate) struct Answers {
     slow: Mutex<()>,
     events: Arc<EventLog>,
     logs: Logs,
+    configs: Arc<Configs>,
     screen: Screen,
 }
 
@@ -65,12 +67,14 @@ pub(crate) struct Answers {
 pub(crate) fn channel(
     events: Arc<EventLog>,
     logs: Logs,
+    configs: impl FnOnce(mpsc::Sender<Question>) -> Arc<Configs>,
     screen: Screen,
 ) -> (Arc<Answers>, mpsc::Receiver<Question>) {
     let (questions, asked) = mpsc::channel(WAITING);
     let inventories = Inventories::new(Roots::default());
     let slow = Mutex::default();
-    (Arc::new(Answers { questions, inventories, slow, events, logs, screen }), asked)
+    let configs = configs(questions.clone());
+    (Arc::new(Answers { questions, inventories, slow, events, logs, configs, screen }), asked)
 }
 
 impl Answers {
@@ -79,6 +83,11 @@ impl Answers {
         let listener = bind(path)?;
         tokio::spawn(serve(listener, self, Limits::default()));
         Ok(())
+    }
+
+    /// The configs of this machine.
+    pub(crate) fn configs(&self) -> &Arc<Configs> {
+        &self.configs
     }
 
     async fn ask<T>(
@@ -181,13 +190,33 @@ impl Service for Answers {
         Ok(ResetPlan { stops, losses })
     }
 
+    async fn apply(&self, ask: Apply) -> Result<Answer, Refusal> {
+        self.configs.apply(ask).await
+    }
+
+    async fn rollback(&self, ask: Rollback) -> Result<Answer, Refusal> {
+        self.configs.rollback(ask).await
+    }
+
+    async fn confirm(&self) -> Result<u64, Refusal> {
+        self.configs.confirm().await
+    }
+
+    async fn history(&self) -> Result<History, Refusal> {
+        self.configs.history().await
+    }
+
+    async fn config(&self, generation: Option<u64>) -> Result<ConfigText, Refusal> {
+        self.configs.config(generation).await
+    }
+
     fn connection_failed(&self, error: &ConnectionError) {
         self.screen.line(error.to_string());
     }
 }
 
 /// Does what takes time on a thread of its own.
-async fn off_thread<T: Send + 'static>(
+pub(crate) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
     let done = tokio::task::spawn_blocking(work).await;

@@ -1179,3 +1179,6 @@ fn a_reset_machine_comes_back_as_another_one() {
     machine.signal("TERM");
     assert_eq!(machine.end(), Some(SIGINT));
 }
+
+#[path = "namespace/configs.rs"]
+mod configs;

@@ -135,7 +135,7 @@ fn names_may_differ(batch: &Batch) -> bool {
         || batch.events.iter().any(|event| match &event.what {
             Happened::Transition { unit, .. } => is_of_names(unit),
             Happened::Fact { unit, .. } => unit.as_deref().is_some_and(is_of_names),
-            Happened::Goal { .. } => false,
+            Happened::Goal { .. } | Happened::Mutation { .. } => false,
         })
 }
 

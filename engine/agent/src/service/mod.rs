@@ -2,6 +2,7 @@
 
 mod audit;
 mod boots;
+mod config;
 mod journal;
 mod kernel_log;
 mod logs;
@@ -9,6 +10,7 @@ mod node;
 mod operation;
 mod watch;
 
+pub(crate) use config::Config;
 pub(crate) use journal::Journal;
 pub(crate) use node::Node;
 pub(crate) use operation::Operation;
