@@ -1,6 +1,5 @@
 //! keel.v1.Config: the node's machine config through time. Init plans, keeps and tries it; here it is asked, and told of.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use keel_control::{
@@ -18,6 +17,7 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use crate::init::Init;
 use crate::peer::Peer;
 use crate::{changes, convert};
 
@@ -30,23 +30,22 @@ const WAITING: usize = 16;
 /// The service.
 #[derive(Debug)]
 pub(crate) struct Config {
-    control: PathBuf,
+    init: Arc<Init>,
     places: Arc<Semaphore>,
     stopping: watch::Receiver<bool>,
 }
 
 impl Config {
-    /// Asks init at that socket.
-    pub(crate) fn new(control: PathBuf, stopping: watch::Receiver<bool>) -> Self {
-        Self { control, places: Arc::new(Semaphore::new(CALLERS)), stopping }
+    /// Asks init.
+    pub(crate) fn new(init: Arc<Init>, stopping: watch::Receiver<bool>) -> Self {
+        Self { init, places: Arc::new(Semaphore::new(CALLERS)), stopping }
     }
 
     async fn ask<T>(
         &self,
         question: impl AsyncFnOnce(&mut Control) -> Result<T, ControlError>,
     ) -> Result<T, Status> {
-        let answer = async { question(&mut Control::connect(&self.control).await?).await };
-        answer.await.map_err(|error| convert::error(&error))
+        self.init.ask(question).await.map_err(|error| convert::error(&error))
     }
 
     /// Has a config changed, and tells how it goes: the answer, then every event of it until it has had its turn.
@@ -59,11 +58,11 @@ impl Config {
             Status::resource_exhausted("as many callers as there is room for change the config")
         })?;
         let (told, stream) = mpsc::channel(WAITING);
-        let (control, mut stopping) = (self.control.clone(), self.stopping.clone());
+        let (init, mut stopping) = (self.init.clone(), self.stopping.clone());
         tokio::spawn(async move {
             let _place = place;
             let end = tokio::select! {
-                end = run(&control, change, &told) => end,
+                end = run(&init, change, &told) => end,
                 () = told.closed() => return,
                 _ = stopping.wait_for(|stopping| *stopping) => Err(Status::unavailable("the agent is stopping")),
             };
@@ -83,16 +82,15 @@ enum Change {
 }
 
 async fn run(
-    control: &std::path::Path,
+    init: &Init,
     change: Change,
     told: &Sender<Result<ApplyResponse, Status>>,
 ) -> Result<(), Status> {
     let failed = |error: ControlError| convert::error(&error);
     let left = |_| Status::cancelled("the caller has left");
-    let mut init = Control::connect(control).await.map_err(failed)?;
     let answer = match change {
-        Change::Apply(ask) => init.apply(ask).await,
-        Change::Rollback(ask) => init.rollback(ask).await,
+        Change::Apply(ask) => init.ask(async |init| init.apply(ask).await).await,
+        Change::Rollback(ask) => init.ask(async |init| init.rollback(ask).await).await,
     };
     let answer = answer.map_err(failed)?;
     let follows = match &answer {
@@ -103,7 +101,8 @@ async fn run(
     };
     told.send(Ok(changes::answer(answer))).await.map_err(left)?;
     let Some((number, from_seq)) = follows else { return Ok(()) };
-    let mut events = init.watch(from_seq, true).await.map_err(failed)?;
+    let line = init.follow().await.map_err(failed)?;
+    let mut events = line.control.watch(from_seq, true).await.map_err(failed)?;
     while let Some(batch) = events.next().await.map_err(failed)? {
         for event in batch.events {
             let Happened::Mutation { generation, progress } = event.what else { continue };
