@@ -1350,3 +1350,5 @@ fn a_reset_machine_comes_back_as_another_one() {
 
 #[path = "namespace/configs.rs"]
 mod configs;
+#[path = "namespace/mutations.rs"]
+mod mutations;

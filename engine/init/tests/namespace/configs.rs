@@ -33,8 +33,11 @@ impl Node {
         );
         let greeting = "part-of = \"boot\"\n[file]\npath = \"{dir}/greeting\"\ncontent = \"{{ machine.hostname if machine.hostname else 'nobody' }}\"\ntimeout = \"20s\"\n";
         let strict = "part-of = \"boot\"\nafter = [\"file.greeting\"]\n[oneshot]\nexec = [\"/bin/sh\", \"-c\", \"grep -q . {dir}/greeting && ! grep -q broken {dir}/greeting\"]\ntimeout = \"20s\"\n";
+        // What a machine that runs cannot do: a filesystem of the kernel's stays mounted. So every change of the name takes a reboot.
+        let lasting = "part-of = \"boot\"\ncondition = { path-missing = [\"/nowhere/{{ machine.hostname }}\"] }\n[mount]\nsource = \"tmpfs\"\nfstype = \"tmpfs\"\ntarget = \"{dir}/lasting\"\ntimeout = \"20s\"\n";
         let mut units = vec![
             BOOT,
+            ("lasting.toml", lasting),
             ("data.toml", mount.as_str()),
             ("greeting.toml", greeting),
             ("strict.toml", strict),
@@ -48,7 +51,7 @@ impl Node {
     }
 }
 
-fn wanted(text: &str, mode: ApplyMode) -> Apply {
+pub(super) fn wanted(text: &str, mode: ApplyMode) -> Apply {
     Apply {
         layers: vec![Layer { name: "node.toml".to_owned(), text: text.to_owned() }],
         secrets: None,
@@ -64,7 +67,7 @@ fn wanted(text: &str, mode: ApplyMode) -> Apply {
     }
 }
 
-fn apply(machine: &Machine, wanted: Apply) -> Result<Applied, String> {
+pub(super) fn apply(machine: &Machine, wanted: Apply) -> Result<Applied, String> {
     match ask(machine, async |init| init.apply(wanted).await)? {
         Answer::Planned(applied) => Ok(applied),
         Answer::Invalid(findings) => Err(findings.drawn),
@@ -72,7 +75,7 @@ fn apply(machine: &Machine, wanted: Apply) -> Result<Applied, String> {
 }
 
 /// What became of each config, and the one that runs.
-fn history(machine: &Machine) -> (Vec<GenerationResult>, Option<u64>) {
+pub(super) fn history(machine: &Machine) -> (Vec<GenerationResult>, Option<u64>) {
     let history = ask(machine, async |init| init.history().await).expect("a history");
     assert_eq!(history.damage, Vec::<String>::new());
     (history.generations.iter().map(|it| it.result).collect(), history.current)
@@ -93,8 +96,9 @@ fn a_config_is_applied_holds_and_is_gone_back_from() {
     assert_eq!((plan.fate, plan.generation, plan.plan.needs_reboot), (Fate::DryRun, None, true));
     let changes: Vec<_> =
         plan.plan.changes.iter().map(|it| (it.unit.as_str(), it.decision)).collect();
-    assert_eq!(changes, [("file.greeting", Decision::NeedsReboot)], "{plan:?}");
-    assert_eq!(plan.plan.changes[0].because, ["file.content changed"]);
+    let expect = [("file.greeting", Decision::Rerun), ("mount.lasting", Decision::NeedsReboot)];
+    assert_eq!(changes, expect, "{plan:?}");
+    assert_eq!(plan.plan.changes[0].because, ["file.content changes"]);
     assert_eq!(history(&machine), (vec![], None));
 
     // A bad one is refused whole, with everything that is wrong with it, and no secret.
@@ -106,7 +110,7 @@ fn a_config_is_applied_holds_and_is_gone_back_from() {
     let refusal = apply(&machine, other).unwrap_err();
     assert!(refusal.contains("sha256:00") && refusal.contains(&plan.plan.base), "{refusal}");
     let refusal = apply(&machine, wanted(PATCHED, ApplyMode::NoReboot)).unwrap_err();
-    assert_eq!(refusal, "file.greeting changes only by a reboot");
+    assert_eq!(refusal, "mount.lasting changes only by a reboot");
     assert_eq!(history(&machine), (vec![], None));
 
     let applied = apply(&machine, wanted(PATCHED, ApplyMode::Auto)).unwrap();
@@ -239,9 +243,10 @@ fn a_staged_config_waits_for_the_next_boot_and_the_last_one_counts() {
 #[test]
 fn a_config_that_the_image_no_longer_understands_is_left_out() {
     let mut node = Node::new("left-out");
-    for text in
-        [PATCHED, "schema = 1\n[machine]\nhostname = \"two\"\n[units.more]\ndescription = \"x\"\n"]
-    {
+    for text in [
+        PATCHED,
+        "schema = 1\n[machine]\nhostname = \"three\"\n[units.more]\ndescription = \"x\"\n",
+    ] {
         let more: &[(&str, &str)] = &[("more.toml", "description = \"m\"\n[target]\n")];
         let mut machine = node.boot_units(more);
         apply(&machine, wanted(text, ApplyMode::Auto)).unwrap();

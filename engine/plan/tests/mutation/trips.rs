@@ -1,0 +1,1 @@
+//! Mutations carried out on an imagined node, in every situation that it may be in.
