@@ -8,6 +8,8 @@
 mod book;
 mod folder;
 #[cfg(test)]
+mod power;
+#[cfg(test)]
 mod tests;
 
 use std::io;
