@@ -33,7 +33,7 @@ pub struct Trip {
     pub begun: Vec<(Duration, Arc<str>, Effect)>,
     /// The changes of state, with the unit's name.
     pub transitions: Vec<(Arc<str>, Transition)>,
-    /// How long it took, in the node's time.
+    /// How long it took in the node's time: until the mutation ended, else until the last thing that happened.
     pub took: Duration,
     /// The machine went down.
     pub down: bool,
@@ -75,6 +75,11 @@ impl Node {
         mutation(&from.graph, &from.transaction, &to.graph, &to.transaction, &self.states())
     }
 
+    /// From the next graph on, units behave as this says.
+    pub fn spoil(&mut self, imagined: impl Fn(&Side) -> Machine + 'static) {
+        self.imagined = Box::new(imagined);
+    }
+
     /// Boots, and lets so much time pass.
     pub fn boot(&mut self, most: Duration) -> Trip {
         self.give(Event::Submit);
@@ -96,15 +101,19 @@ impl Node {
         self.make(first);
     }
 
-    /// Lets time pass until nothing more happens by itself, or so much of it has passed.
+    /// Lets so much time pass.
     pub fn pass(&mut self, most: Duration) -> Trip {
-        let (began, horizon) = (self.now, self.now + most);
+        let (began, horizon) = (self.now, self.now.saturating_add(most));
+        let mut last = self.now;
         while !self.trip.down {
             let instants = [self.machine.next_due(), self.wake_at.map(|due| due.max(self.now))];
             let Some(at) = instants.into_iter().flatten().min().filter(|at| *at <= horizon) else {
                 break;
             };
             self.now = self.now.max(at);
+            if self.trip.end.is_none() {
+                last = self.now;
+            }
             if let Some((token, report)) = self.machine.pop_due(self.now) {
                 self.give(Event::Report { token, report });
             } else if self.wake_at.is_some_and(|due| due <= self.now) {
@@ -112,7 +121,8 @@ impl Node {
                 self.give(Event::TimerDue);
             }
         }
-        self.trip.took = self.now.saturating_sub(began);
+        self.trip.took = last.saturating_sub(began);
+        self.now = horizon;
         std::mem::take(&mut self.trip)
     }
 
