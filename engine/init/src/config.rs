@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use keel_control::{
-    Answer, Applied, Apply, ApplyMode, ConfigText, Decision, EventLog, Fate, Generation,
-    GenerationResult, Happened, History, KEPT, Layer, MAX_CONFIG, MAX_REMARK, MutationProgress,
-    Refusal, RefusalKind, Rollback, Trial, Undone,
+    Answer, Applied, Apply, ApplyMode, ConfigText, Decision, EventLog, Fate, Happened, History,
+    KEPT, Layer, MAX_CONFIG, MAX_REMARK, MutationProgress, Refusal, RefusalKind, Rollback, Trial,
+    Undone,
 };
 use keel_plan::mutation::{Mutation, Side, mutation};
 use keel_plan::{ShutdownKind, State as UnitState};
@@ -507,7 +507,7 @@ impl Configs {
         };
         let book = store.book();
         Ok(History {
-            generations: book.pages.iter().map(told).collect(),
+            generations: book.pages.iter().map(store::told).collect(),
             current,
             next: book.pending.as_ref().filter(|it| !it.tried).map(|pending| pending.number),
             trial,
@@ -594,23 +594,5 @@ fn bounded(bytes: usize, author: &str, reason: &str) -> Result<(), Refusal> {
         () if author.len() > MAX_REMARK => Err(too_long("the author", MAX_REMARK)),
         () if reason.len() > MAX_REMARK => Err(too_long("the reason", MAX_REMARK)),
         () => Ok(()),
-    }
-}
-
-fn told(page: &Page) -> Generation {
-    Generation {
-        number: page.number,
-        digest: page.digest.clone(),
-        text_sha256: page.text_sha256.clone(),
-        author: page.author.clone(),
-        reason: page.reason.clone(),
-        at_ms: page.at_ms,
-        result: match page.fate {
-            store::Fate::Staged => GenerationResult::Staged,
-            store::Fate::UnderWay => GenerationResult::UnderWay,
-            store::Fate::Good => GenerationResult::Good,
-            store::Fate::Undone => GenerationResult::RolledBack,
-        },
-        note: page.note.clone(),
     }
 }
