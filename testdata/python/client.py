@@ -17,6 +17,8 @@ from grpc_tools import protoc
 
 # Requests that are not empty. What changes a machine is asked for without being done.
 REQUESTS = {
+    "/keel.v1.Config/Apply": {"files": [{"name": "c.toml", "text": "schema = 1\n"}], "mode": "APPLY_MODE_AUTO", "dryRun": True},
+    "/keel.v1.Config/Rollback": {"mode": "APPLY_MODE_AUTO", "dryRun": True},
     "/keel.v1.Node/GetUnit": {"unit": "boot"},
     "/keel.v1.Operation/ControlUnit": {"unit": "boot", "verb": "UNIT_VERB_STOP", "dryRun": True},
     "/keel.v1.Operation/PowerOff": {"dryRun": True},

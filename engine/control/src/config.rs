@@ -171,7 +171,7 @@ pub struct MutationPlan {
     pub base: String,
     /// The digest of the graph that is to run.
     pub target: String,
-    /// The units that are not left alone, in order of their names.
+    /// The units that are not left alone: first what goes for good, then the rest in the order of the new graph.
     pub changes: Vec<UnitChange>,
     /// How many units are left alone.
     pub kept: u32,
@@ -205,7 +205,7 @@ pub enum Decision {
     Stop,
     /// It is stopped and started.
     Restart,
-    /// It takes its new parameters while it runs.
+    /// It reads its configuration again, and runs on.
     Reload,
     /// Its work is done once more.
     Rerun,

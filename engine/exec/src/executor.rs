@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keel_plan::{
-    Action, Event, Job, JobKind, Outcome, Refusal, Scheduler, ShutdownKind, Timeline, Transaction,
-    Transition, UnitId, Why,
+    Action, Adoption, Event, Job, JobKind, Outcome, Refusal, Scheduler, ShutdownKind, Timeline,
+    Transaction, Transition, UnitId, Why,
 };
 use tokio::time::Instant;
 
@@ -47,6 +47,12 @@ pub enum Happening {
     },
     /// Every job has its result. The run goes on: services are supervised.
     Finished(Outcome),
+    /// Everything that was to go for another graph is down, but these: [`Executor::adopt`] comes next. Told when everything else has
+    /// been, so that nothing is left to tell in the numbers of the graph before.
+    Cleared {
+        /// Units that could not be stopped.
+        stuck: Vec<UnitId>,
+    },
     /// The shutdown is over.
     Down(ShutdownKind),
 }
@@ -61,6 +67,10 @@ pub struct Executor<H> {
     /// What has happened and was not asked for yet. Bounded: it is emptied before the next event is taken, and one event
     /// moves each unit a few times at most.
     happened: VecDeque<Happening>,
+    /// What could not be stopped, once the next graph may be taken on.
+    cleared: Option<Vec<UnitId>>,
+    /// What came after all while nothing could be started.
+    recovered: Vec<UnitId>,
     submitted: bool,
 }
 
@@ -74,6 +84,8 @@ impl<H: Host> Executor<H> {
             started,
             wake_at: None,
             happened: VecDeque::new(),
+            cleared: None,
+            recovered: Vec::new(),
             submitted: false,
         }
     }
@@ -87,6 +99,9 @@ impl<H: Host> Executor<H> {
         loop {
             if let Some(happening) = self.happened.pop_front() {
                 return happening;
+            }
+            if let Some(stuck) = self.cleared.take() {
+                return Happening::Cleared { stuck };
             }
             let due = self.wake_at.map(|at| self.started + at);
             let timer = async {
@@ -110,6 +125,27 @@ impl<H: Host> Executor<H> {
     /// Asks for one unit to be started, stopped or restarted.
     pub fn request(&mut self, job: Job) {
         self.handle(Event::Request(job));
+    }
+
+    /// Takes these down, and starts nothing until [`adopt`](Self::adopt). [`Happening::Cleared`] is the end of it, unless a shutdown is.
+    pub fn clear(&mut self, units: Arc<[UnitId]>) {
+        self.handle(Event::Clear(units));
+    }
+
+    /// Takes on the next graph, on [`Happening::Cleared`]; `host` has the host do the same. From here on units go by their new numbers.
+    /// Whether it did: a machine that goes down takes on nothing.
+    pub fn adopt(&mut self, adoption: &Adoption, host: impl FnOnce(&mut H)) -> bool {
+        let now = self.now();
+        let Some(actions) = self.scheduler.adopt(adoption, now) else { return false };
+        let moves = &adoption.moves;
+        let units = adoption.transaction.units().len();
+        self.timeline = self.timeline.renumbered(moves, units);
+        host(&mut self.host);
+        self.carry_out(actions);
+        for unit in std::mem::take(&mut self.recovered) {
+            moves[unit.index()].into_iter().for_each(|unit| self.recover(unit));
+        }
+        true
     }
 
     /// Stops everything in reverse order; [`Happening::Down`] is the end of it.
@@ -151,14 +187,27 @@ impl<H: Host> Executor<H> {
             HostEvent::Recovered { unit } => {
                 let text = "has come after all".to_owned();
                 self.happened.push_back(Happening::Fact { unit, text });
-                self.request(Job { unit, kind: JobKind::Start });
+                self.recover(unit);
             }
+        }
+    }
+
+    fn recover(&mut self, unit: UnitId) {
+        if self.scheduler.is_clearing() {
+            self.recovered.push(unit);
+        } else {
+            self.request(Job { unit, kind: JobKind::Start });
         }
     }
 
     fn handle(&mut self, event: Event) {
         let now = self.now();
-        for action in self.scheduler.handle(event, now) {
+        let actions = self.scheduler.handle(event, now);
+        self.carry_out(actions);
+    }
+
+    fn carry_out(&mut self, actions: Vec<Action>) {
+        for action in actions {
             match action {
                 Action::Begin { token, effect } => self.host.begin(token, effect),
                 Action::WakeAt(at) => self.wake_at = Some(at),
@@ -176,6 +225,7 @@ impl<H: Host> Executor<H> {
                     self.happened.push_back(Happening::Reboot { unit, why });
                 }
                 Action::Finished(outcome) => self.happened.push_back(Happening::Finished(outcome)),
+                Action::Cleared { stuck } => self.cleared = Some(stuck),
                 Action::Down(kind) => self.happened.push_back(Happening::Down(kind)),
                 // Results of single jobs show in the transitions, and the goal's in the outcome.
                 Action::JobEnded { .. } | Action::GoalReached { .. } => {}

@@ -1,8 +1,9 @@
 //! From the text of another config to what it would do to this machine. Pure, but for reading the image's units.
 
-use keel_control::{BootChange, Decision, Finding, Findings, Layer, MutationPlan, UnitChange};
+use keel_control::{BootChange, Finding, Findings, Layer, MutationPlan, UnitChange};
 use keel_plan::diff::{Changed, Diff};
 use keel_plan::export::{Export, Setting};
+use keel_plan::mutation::{Mutation, mutation};
 use keel_plan::{BootGraph, PlanError, State, Transaction, compile};
 use keel_unit::config::merged_config;
 use keel_unit::diagnostic::{Drawing, Report};
@@ -11,6 +12,7 @@ use keel_unit::{Kind, load};
 use crate::arguments::Arguments;
 use crate::boot::Boot;
 use crate::choose::STORAGE;
+use crate::mutate;
 
 /// The most findings that are told of.
 const MOST_FINDINGS: usize = 200;
@@ -25,6 +27,8 @@ pub(crate) struct Wanted {
 /// What a config does.
 pub(crate) struct Plan {
     pub(crate) plan: MutationPlan,
+    /// The same, to be carried out.
+    pub(crate) mutation: Mutation,
     /// Whether the way to the machine may be cut.
     pub(crate) touches_links: bool,
 }
@@ -100,49 +104,9 @@ pub(crate) fn plan(
             |finding: &Finding| format!("{}:{}: {}\n", finding.file, finding.line, finding.message);
         return Err(Findings { drawn: fixed.iter().map(line).collect(), findings: fixed });
     }
-    let active = |name: &str| {
-        graph.find(name).is_some_and(|id| {
-            let lasts =
-                matches!(graph.unit(id).kind, Kind::Service(_) | Kind::Mount(_) | Kind::Link(_));
-            lasts && states[id.index()].is_active()
-        })
-    };
-    let mut changes: Vec<UnitChange> = Vec::new();
-    let mut add = |unit: &str, because: Vec<String>| match changes
-        .iter_mut()
-        .find(|change| change.unit == unit)
-    {
-        Some(change) => change.because.extend(because),
-        None => changes.push(UnitChange {
-            unit: unit.to_owned(),
-            decision: Decision::NeedsReboot,
-            because,
-            interrupts: active(unit),
-        }),
-    };
-    diff.added.iter().for_each(|entry| add(&entry.name, vec!["it is new".to_owned()]));
-    diff.removed.iter().for_each(|entry| add(&entry.name, vec!["it is gone".to_owned()]));
-    for changed in &diff.changed {
-        let keys = changed.keys.iter().map(|key| match (&key.old, &key.new) {
-            (None, _) => format!("{} is set", key.key),
-            (_, None) => format!("{} is no longer set", key.key),
-            _ => format!("{} changed", key.key),
-        });
-        let kind = changed.kind.iter().map(|[old, new]| format!("it was a {old}, and is a {new}"));
-        let started = changed.started.iter().map(|[_, now]| match now {
-            true => "the goal starts it now".to_owned(),
-            false => "the goal does not start it any more".to_owned(),
-        });
-        add(&changed.name, keys.chain(kind).chain(started).collect());
-    }
-    for (edges, word) in [(&diff.edges_added, "now"), (&diff.edges_removed, "no longer")] {
-        for edge in edges {
-            add(&edge.from, vec![format!("it {word} depends on {} ({})", edge.to, edge.kind)]);
-        }
-    }
-    changes.sort_by(|a, b| a.unit.cmp(&b.unit));
-    let gone = diff.removed.len();
-    let kept = target.units.len().saturating_sub(changes.len().saturating_sub(gone));
+    let mutation = mutation(graph, transaction, &new.graph, &new.transaction, states);
+    let changes: Vec<UnitChange> = mutation.moves().map(mutate::told).collect();
+    let kept = mutation.changes.len() - changes.len();
     let is_link = |graph: &BootGraph, name: &str| {
         graph.find(name).is_some_and(|id| matches!(graph.unit(id).kind, Kind::Link(_)))
     };
@@ -158,12 +122,12 @@ pub(crate) fn plan(
     let plan = MutationPlan {
         base: old.digest,
         target: target.digest,
-        needs_reboot: !changes.is_empty(),
+        needs_reboot: mutation.needs_reboot(),
         changes,
         kept: u32::try_from(kept).unwrap_or(u32::MAX),
         boot,
     };
-    Ok(Plan { plan, touches_links })
+    Ok(Plan { plan, mutation, touches_links })
 }
 
 /// Where the machine's data is and who it is stand on the disk: another config does not change that.

@@ -7,19 +7,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use keel_control::{
-    Answer, Applied, Apply, ApplyMode, ConfigText, EventLog, Fate, Generation, GenerationResult,
-    Happened, History, KEPT, Layer, MAX_CONFIG, MAX_REMARK, MutationProgress, Refusal, RefusalKind,
-    Rollback, Trial, Undone,
+    Answer, Applied, Apply, ApplyMode, ConfigText, Decision, EventLog, Fate, Happened, History,
+    KEPT, Layer, MAX_CONFIG, MAX_REMARK, MutationProgress, Refusal, RefusalKind, Rollback, Trial,
+    Undone,
 };
+use keel_plan::mutation::{Mutation, Side, mutation};
 use keel_plan::{ShutdownKind, State as UnitState};
 use keel_unit::config::{masked, restored};
 use keel_unit::load;
 use tokio::sync::{Mutex, MutexGuard, Notify, mpsc, oneshot};
 
 use crate::arguments::Arguments;
-use crate::change;
+use crate::boot::Boot;
+use crate::change::{self, Plan};
 use crate::console;
 use crate::control::{Question, Snapshot, off_thread};
+use crate::mutate::{Begun, MutationEnd};
 use crate::screen::Screen;
 use crate::store::{self, Book, Folder, Page, Pending, Store, Wants};
 
@@ -53,8 +56,26 @@ struct State {
     running: Option<(u64, String)>,
     /// The config that waits for a word, and until when.
     trial: Option<(u64, Instant)>,
+    /// The config that was taken on while the machine runs: nothing about it is learned from the end of a boot.
+    live: Option<u64>,
+    /// Where a config on trial came from, if the machine goes back there as it runs.
+    way_back: Option<WayBack>,
     /// The machine goes down for a config.
     leaving: Option<(u64, String)>,
+}
+
+/// The config before, and its graph.
+struct WayBack {
+    running: Option<(u64, String)>,
+    side: Side,
+}
+
+/// A config that is being taken on.
+struct Going {
+    number: u64,
+    text: String,
+    wants: Wants,
+    from: Side,
 }
 
 impl Configs {
@@ -84,7 +105,7 @@ impl Configs {
         else {
             return;
         };
-        if !pending.tried || Some(pending.number) != running {
+        if !pending.tried || Some(pending.number) != running || state.live == running {
             return;
         }
         let number = pending.number;
@@ -131,6 +152,21 @@ impl Configs {
 
     /// The config does not hold: the machine goes back to the one before it.
     async fn undo(&self, state: &mut State, number: u64, culprit: Option<String>, why: String) {
+        state.trial = None;
+        if let Some(way_back) = state.way_back.take()
+            && let Some(undone) = self.go_back(way_back.side).await
+        {
+            let note = why.clone();
+            if let Err(error) = self.write(state, move |book| book.undone(&note)).await {
+                self.say(&format!("that config {number} is undone cannot be noted: {error}"));
+            }
+            state.running = way_back.running;
+            let last_words = Vec::new();
+            let undone = Undone { culprit, why, last_words, undone };
+            self.tell(number, MutationProgress::RolledBack(undone));
+            self.settled.notify_waiters();
+            return;
+        }
         let note = why.clone();
         // Where that cannot be noted, the next boot finds the note that the config had its turn, which says the same.
         if let Err(error) = self.write(state, move |book| book.undone(&note)).await {
@@ -142,6 +178,66 @@ impl Configs {
         self.tell(number, MutationProgress::RolledBack(undone));
         state.leaving = Some((number, "keel".to_owned()));
         self.reboot().await;
+    }
+
+    /// Goes back to this graph as the machine runs. What that took; nothing if it takes a reboot.
+    async fn go_back(&self, to: Side) -> Option<Vec<String>> {
+        let Snapshot { graph, transaction, states } = self.snapshot().await.ok()?;
+        let side = to.clone();
+        let planned = off_thread(move || {
+            let (graph_to, way) = (&side.graph, &side.transaction);
+            Ok(mutation(&graph, &transaction, graph_to, way, &states))
+        });
+        let mutation = planned.await.ok()?;
+        let undone: Vec<_> =
+            mutation.moves().map(|it| format!("{}: {}", it.unit, it.decision)).collect();
+        let ended = self.begin(to, mutation).await.ok()?;
+        matches!(ended.await, Ok(MutationEnd::Reached)).then_some(undone)
+    }
+
+    /// Has the owner take on another graph.
+    async fn begin(&self, to: Side, mutation: Mutation) -> Begun {
+        let (tell, told) = oneshot::channel();
+        let gone = || Refusal::from(RefusalKind::Stopping);
+        let question = Question::Mutate(Box::new((to, mutation)), tell);
+        self.questions.send(question).await.map_err(|_| gone())?;
+        told.await.map_err(|_| gone())?
+    }
+
+    /// A config that is being taken on, to its end.
+    async fn see_through(self: Arc<Self>, going: Going, ended: oneshot::Receiver<MutationEnd>) {
+        // Nobody tells: the machine goes down, and the next boot finds that the config had its turn.
+        let Ok(ended) = ended.await else { return };
+        let Going { number, text, wants, from } = going;
+        let mut state = self.state.lock().await;
+        let (undone, progress): (_, fn(Undone) -> MutationProgress) = match ended {
+            MutationEnd::Reached => {
+                let running = state.running.replace((number, text));
+                match wants {
+                    Wants::Goal => self.settle(&mut state, number).await,
+                    Wants::Word { within_ms } => {
+                        let within = Duration::from_millis(within_ms);
+                        state.trial = Some((number, Instant::now() + within));
+                        state.way_back = Some(WayBack { running, side: from });
+                        self.tell(number, MutationProgress::Waits { ms: within_ms });
+                        drop(state);
+                        tokio::spawn(self.clone().expect_a_word(number, within));
+                    }
+                }
+                return;
+            }
+            MutationEnd::RolledBack(undone) => (undone, MutationProgress::RolledBack),
+            MutationEnd::Degraded(undone) => (undone, MutationProgress::Degraded),
+        };
+        let note = match &undone.culprit {
+            Some(unit) => format!("{unit}: {}", undone.why),
+            None => undone.why.clone(),
+        };
+        if let Err(error) = self.write(&mut state, move |book| book.undone(&note)).await {
+            self.say(&format!("that config {number} is undone cannot be noted: {error}"));
+        }
+        self.tell(number, progress(undone));
+        self.settled.notify_waiters();
     }
 
     async fn reboot(&self) {
@@ -197,7 +293,7 @@ impl Configs {
     }
 
     /// Another config.
-    pub(crate) async fn apply(&self, ask: Apply) -> Result<Answer, Refusal> {
+    pub(crate) async fn apply(self: &Arc<Self>, ask: Apply) -> Result<Answer, Refusal> {
         let bytes = ask.layers.iter().chain(&ask.secrets).map(|layer| layer.text.len()).sum();
         bounded(bytes, &ask.author, &ask.reason)?;
         let mut state = match ask.dry_run {
@@ -208,7 +304,7 @@ impl Configs {
     }
 
     /// An earlier config.
-    pub(crate) async fn rollback(&self, ask: Rollback) -> Result<Answer, Refusal> {
+    pub(crate) async fn rollback(self: &Arc<Self>, ask: Rollback) -> Result<Answer, Refusal> {
         bounded(0, &ask.author, &ask.reason)?;
         let mut state = match ask.dry_run {
             true => self.state.lock().await,
@@ -249,8 +345,9 @@ impl Configs {
         self.go(&mut state, apply).await
     }
 
-    async fn go(&self, state: &mut State, mut ask: Apply) -> Result<Answer, Refusal> {
+    async fn go(self: &Arc<Self>, state: &mut State, mut ask: Apply) -> Result<Answer, Refusal> {
         let Snapshot { graph, transaction, states } = self.snapshot().await?;
+        let from = Side { graph: graph.clone(), transaction: transaction.clone() };
         let running = graph.digest().to_string();
         if let Some(asked) = ask.base.take().filter(|asked| *asked != running) {
             return Err(RefusalKind::OtherGraph { asked, running }.into());
@@ -275,15 +372,18 @@ impl Configs {
             let layers: Vec<Layer> = layers.into_iter().map(restore).collect();
             Ok(change::read(&arguments, &layers, secrets.as_ref()).and_then(|wanted| {
                 let plan = change::plan(&graph, &transaction, &states, &wanted.boot)?;
-                Ok((wanted.text, plan, wanted.boot.graph.digest().to_string()))
+                let Boot { graph, transaction } = wanted.boot;
+                Ok((wanted.text, plan, Side { graph: Arc::new(graph), transaction }))
             }))
         });
-        let (text, plan, digest) = match read.await? {
+        let (text, plan, to) = match read.await? {
             Ok(read) => read,
             Err(findings) => return Ok(Answer::Invalid(findings)),
         };
+        let digest = to.graph.digest().to_string();
+        let Plan { plan, mutation, touches_links } = plan;
         let planned = |fate, generation, from_seq| {
-            Ok(Answer::Planned(Applied { plan: plan.plan.clone(), fate, generation, from_seq }))
+            Ok(Answer::Planned(Applied { plan: plan.clone(), fate, generation, from_seq }))
         };
         let next = self.events.next();
         if ask.dry_run {
@@ -294,11 +394,12 @@ impl Configs {
             let number = state.running.as_ref().map(|(number, _)| *number);
             return planned(Fate::Nothing, number, next);
         }
-        if ask.mode == ApplyMode::NoReboot && plan.plan.needs_reboot {
-            let units = plan.plan.changes.iter().take(64).cloned().collect();
+        if ask.mode == ApplyMode::NoReboot && plan.needs_reboot {
+            let needs = plan.changes.iter().filter(|it| it.decision == Decision::NeedsReboot);
+            let units = needs.take(64).cloned().collect();
             return Err(RefusalKind::NeedsReboot { units }.into());
         }
-        let cuts = ask.over.is_some_and(|over| !over.is_loopback()) && plan.touches_links;
+        let cuts = ask.over.is_some_and(|over| !over.is_loopback()) && touches_links;
         let on_trial = ask.mode == ApplyMode::Try || (ask.mode == ApplyMode::Auto && cuts);
         let within = match ask.timeout_ms {
             0 => TRIAL,
@@ -308,8 +409,9 @@ impl Configs {
         let wants = if on_trial { Wants::Word { within_ms } } else { Wants::Goal };
         let author = ask.author.clone();
         let (reason, kept) = (ask.reason.clone(), text.clone());
-        let unchanged = plan.plan.changes.is_empty();
+        let unchanged = plan.base == plan.target;
         let staged = ask.mode == ApplyMode::Staged;
+        let live = !plan.needs_reboot && !unchanged && !staged;
         let number = self
             .with_store(state, move |store| {
                 let number = store.book().last + 1;
@@ -330,6 +432,10 @@ impl Configs {
                     // Nothing about the machine differs: there is nothing to try.
                     book = book.settled();
                 }
+                if live {
+                    // From here on it has its turn: a boot that finds it has not seen it hold.
+                    book = book.tried();
+                }
                 let full = |error| {
                     let what = format!("the data partition cannot be written: {error}");
                     Refusal::from(RefusalKind::NoStore(what))
@@ -349,6 +455,21 @@ impl Configs {
             return planned(Fate::Begun, Some(number), next);
         }
         self.tell(number, MutationProgress::Began);
+        if live {
+            let ended = match self.begin(to, mutation).await {
+                Ok(ended) => ended,
+                Err(refusal) => {
+                    let note = refusal.to_string();
+                    self.write(state, move |book| book.undone(&note)).await?;
+                    self.settled.notify_waiters();
+                    return Err(refusal);
+                }
+            };
+            state.live = Some(number);
+            let going = Going { number, text, wants, from };
+            tokio::spawn(self.clone().see_through(going, ended));
+            return planned(if on_trial { Fate::OnTrial } else { Fate::Begun }, Some(number), next);
+        }
         self.tell(number, MutationProgress::Reboots);
         state.leaving = Some((number, ask.author));
         let questions = self.questions.clone();
@@ -367,6 +488,7 @@ impl Configs {
         let (number, _) = state.trial.ok_or(RefusalKind::NothingOnTrial)?;
         self.write(&mut state, Book::settled).await?;
         state.trial = None;
+        state.way_back = None;
         self.tell(number, MutationProgress::Reached);
         self.settled.notify_waiters();
         Ok(number)
@@ -385,7 +507,7 @@ impl Configs {
         };
         let book = store.book();
         Ok(History {
-            generations: book.pages.iter().map(told).collect(),
+            generations: book.pages.iter().map(store::told).collect(),
             current,
             next: book.pending.as_ref().filter(|it| !it.tried).map(|pending| pending.number),
             trial,
@@ -472,23 +594,5 @@ fn bounded(bytes: usize, author: &str, reason: &str) -> Result<(), Refusal> {
         () if author.len() > MAX_REMARK => Err(too_long("the author", MAX_REMARK)),
         () if reason.len() > MAX_REMARK => Err(too_long("the reason", MAX_REMARK)),
         () => Ok(()),
-    }
-}
-
-fn told(page: &Page) -> Generation {
-    Generation {
-        number: page.number,
-        digest: page.digest.clone(),
-        text_sha256: page.text_sha256.clone(),
-        author: page.author.clone(),
-        reason: page.reason.clone(),
-        at_ms: page.at_ms,
-        result: match page.fate {
-            store::Fate::Staged => GenerationResult::Staged,
-            store::Fate::UnderWay => GenerationResult::UnderWay,
-            store::Fate::Good => GenerationResult::Good,
-            store::Fate::Undone => GenerationResult::RolledBack,
-        },
-        note: page.note.clone(),
     }
 }

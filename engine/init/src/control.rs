@@ -14,11 +14,13 @@ use keel_host::disk::inventory::Roots;
 use keel_host::disk::wipe::{self, Condemned};
 use keel_host::inventory::Inventories;
 use keel_plan::export::Export;
+use keel_plan::mutation::{Mutation, Side};
 use keel_plan::{BootGraph, ShutdownKind, State, Trace, Transaction};
 use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 
 use crate::config::Configs;
 use crate::logs::Logs;
+use crate::mutate::Begun;
 use crate::operate::Data;
 use crate::screen::Screen;
 use crate::{inventory, losses, recorder};
@@ -33,6 +35,8 @@ pub(crate) enum Question {
     Graph(oneshot::Sender<Snapshot>),
     Unit(String, oneshot::Sender<Result<UnitDetail, Refusal>>),
     ControlUnit(ControlUnit, oneshot::Sender<Result<UnitPlan, Refusal>>),
+    /// Takes on another graph.
+    Mutate(Box<(Side, Mutation)>, oneshot::Sender<Begun>),
     RehearseShutdown(oneshot::Sender<Result<Vec<String>, Refusal>>),
     Data(oneshot::Sender<Result<Data, Refusal>>),
     Reset(Condemned, oneshot::Sender<Result<(), Refusal>>),

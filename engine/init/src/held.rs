@@ -4,10 +4,12 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::ops::Deref;
+use std::sync::Arc;
 
 use keel_exec::{Host, HostEvent};
 use keel_host::machine::Machine;
-use keel_plan::{Effect, Report, Token, UnitId};
+use keel_plan::{Adoption, Effect, Report, Token, UnitId};
+use keel_unit::Unit;
 use tokio::sync::watch;
 
 /// The machine, or what of it may begin.
@@ -33,6 +35,26 @@ impl Held {
         adopted: HashSet<UnitId>,
     ) -> Self {
         Self { machine, free, held: VecDeque::new(), opened, adopted, told: VecDeque::new() }
+    }
+
+    /// Takes on the units of another graph. Only once all may begin.
+    pub(crate) fn adopt(&mut self, units: Vec<Arc<Unit>>, adoption: &Adoption) {
+        let moved = |unit: UnitId| adoption.moves.get(unit.index()).copied().flatten();
+        self.machine.adopt(units, &adoption.moves);
+        self.adopted = self.adopted.iter().copied().filter_map(moved).collect();
+        // What is started anew is not what is up.
+        self.adopted.retain(|unit| !adoption.start.contains(unit));
+        let told = std::mem::take(&mut self.told).into_iter();
+        self.told = told
+            .filter_map(|event| match event {
+                HostEvent::Report { token, report } => {
+                    let token = Token { unit: moved(token.unit)?, ..token };
+                    Some(HostEvent::Report { token, report })
+                }
+                // Nothing else is ever told here.
+                HostEvent::Fact { .. } | HostEvent::Recovered { .. } => None,
+            })
+            .collect();
     }
 
     fn is_held(&self, unit: UnitId) -> bool {

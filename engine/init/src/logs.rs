@@ -1,7 +1,7 @@
 //! What units wrote, as keel-control tells it.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use keel_control::{LogBatch, LogQuery, LogSource, Refusal, RefusalKind};
@@ -17,12 +17,21 @@ pub(crate) struct Logs {
     journal: Journal,
     started: Instant,
     /// Every unit, whether it writes or not.
-    units: Arc<HashSet<String>>,
+    units: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Logs {
     pub(crate) fn new(journal: Journal, started: Instant, units: HashSet<String>) -> Self {
-        Self { journal, started, units: Arc::new(units) }
+        Self { journal, started, units: Arc::new(Mutex::new(units)) }
+    }
+
+    /// The units of another graph.
+    pub(crate) fn adopt(&self, units: HashSet<String>) {
+        *self.units.lock().unwrap_or_else(PoisonError::into_inner) = units;
+    }
+
+    fn is_unit(&self, name: &str) -> bool {
+        self.units.lock().unwrap_or_else(PoisonError::into_inner).contains(name)
     }
 
     /// Begins to read.
@@ -43,7 +52,7 @@ impl Logs {
     fn refusal(&self, error: Unreadable) -> Refusal {
         match error {
             Unreadable::NotYet { asked, next } => RefusalKind::NoLine { asked, next },
-            Unreadable::NoLog(unit) if self.units.contains(&unit) => {
+            Unreadable::NoLog(unit) if self.is_unit(&unit) => {
                 RefusalKind::NoLog(format!("`{unit}` runs no program, so it writes no lines"))
             }
             Unreadable::NoLog(unit) => {

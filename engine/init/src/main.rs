@@ -16,6 +16,7 @@ mod inventory;
 mod life;
 mod logs;
 mod losses;
+mod mutate;
 mod operate;
 mod record;
 mod recorder;

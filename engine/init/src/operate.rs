@@ -102,6 +102,9 @@ pub(crate) fn control_unit(run: &mut Run, ask: &ControlUnit) -> Result<UnitPlan,
             run.name(unit),
             run.name(with)
         )),
+        keel_plan::Refusal::Mutating => {
+            RefusalKind::Impossible("another graph is being taken on at this moment".to_owned())
+        }
         // Its id comes from this very graph.
         keel_plan::Refusal::UnknownUnit => RefusalKind::Internal(why.to_string()),
     })?;

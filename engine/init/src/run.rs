@@ -11,6 +11,7 @@ use keel_host::disk::wipe::Condemned;
 use keel_host::machine::{Machine, Places};
 use keel_host::module::Options;
 use keel_host::process::Reaper;
+use keel_plan::mutation::Heard;
 use keel_plan::{
     Blame, BootGraph, MOST_SPANS, Outcome, REPORT, SPAN, Shortfall, ShutdownKind, State,
     Transaction, Transition, UnitId, Why,
@@ -26,13 +27,14 @@ use crate::console::{self, Line, Summary, Verdict};
 use crate::control::{self, Answers, Question, Snapshot};
 use crate::held::Held;
 use crate::logs::Logs;
+use crate::mutate::Mutating;
 use crate::recorder::Recorder;
 use crate::screen::Screen;
 use crate::store::{Folder, Store};
 use crate::{about, operate, record, rootfs, status};
 
 /// How many lines of its output a failed unit is shown with.
-const LAST_WORDS: usize = 8;
+pub(crate) const LAST_WORDS: usize = 8;
 
 /// How many events an operator can read back: a boot of 500 units, several times over.
 const EVENTS: usize = 4096;
@@ -85,7 +87,10 @@ pub(crate) struct Run {
     recorder: Recorder,
     recorder_says: UnboundedReceiver<String>,
     /// When the newest activation of each unit began.
-    began: HashMap<UnitId, Duration>,
+    pub(crate) began: HashMap<UnitId, Duration>,
+    /// Another graph that is being taken on.
+    pub(crate) mutating: Option<Mutating>,
+    pub(crate) logs: Logs,
     questions: Receiver<Question>,
     /// Until /run is there, nobody can ask.
     answers: Option<Arc<Answers>>,
@@ -130,7 +135,8 @@ impl Run {
             let (events, screen) = (events.clone(), screen.clone());
             Configs::new(arguments.clone(), questions, events, screen, started)
         };
-        let (answers, questions) = control::channel(events.clone(), logs, configs, screen.clone());
+        let (answers, questions) =
+            control::channel(events.clone(), logs.clone(), configs, screen.clone());
         let configs = answers.configs().clone();
         if let Some(Known { store, number, text }) = known {
             let configs = configs.clone();
@@ -152,6 +158,8 @@ impl Run {
             recorder,
             recorder_says,
             began: HashMap::new(),
+            mutating: None,
+            logs,
             questions,
             answers: Some(answers),
             events,
@@ -210,7 +218,11 @@ impl Run {
     async fn hear(&mut self, happening: Happening) {
         let sentence = |why: &Why| why.describe(&self.transaction).to_string();
         match happening {
-            Happening::Transition(transition) => self.announce(&transition),
+            Happening::Transition(transition) => {
+                self.announce(&transition);
+                self.mutation_hears(Heard::Transition(&transition));
+            }
+            Happening::Cleared { stuck } => self.mutation_hears(Heard::Cleared(&stuck)),
             Happening::Fact { unit, text } => {
                 // What has to wait for a disk, or to make a partition, finds no config on it.
                 if matches!(self.graph.unit(unit).kind, keel_unit::Kind::Partition(_)) {
@@ -228,7 +240,13 @@ impl Run {
                 self.fact(Some(unit), text);
                 self.going_down(ShutdownKind::Reboot);
             }
-            Happening::Finished(outcome) => self.finish(&outcome).await,
+            Happening::Finished(outcome) => {
+                match self.summary {
+                    None => self.finish(&outcome).await,
+                    Some(_) => self.stands(&outcome),
+                }
+                self.mutation_hears(Heard::Finished);
+            }
             // The loop has seen to it.
             Happening::Down(_) => {}
         }
@@ -380,6 +398,10 @@ impl Run {
             Question::ControlUnit(ask, tell) => {
                 drop(tell.send(operate::control_unit(self, &ask)));
             }
+            Question::Mutate(change, tell) => {
+                let (side, mutation) = *change;
+                drop(tell.send(self.mutate(side, mutation)));
+            }
             Question::RehearseShutdown(tell) => drop(tell.send(operate::stops(self))),
             Question::Data(tell) => drop(tell.send(operate::data(self))),
             Question::Reset(condemned, tell) => {
@@ -397,6 +419,11 @@ impl Run {
     /// Whether the machine is not on its way down already.
     fn goes_on(&self) -> Result<(), Refusal> {
         if self.is_stopping() { Err(RefusalKind::Stopping.into()) } else { Ok(()) }
+    }
+
+    /// Whether it is known which config this machine has: before that, another run may take over.
+    pub(crate) fn knows_its_config(&self) -> bool {
+        *self.gate.borrow()
     }
 
     /// Whether the machine goes down.
@@ -512,7 +539,7 @@ impl Run {
         self.transaction.spec(unit).name.to_string()
     }
 
-    fn fact(&self, unit: Option<UnitId>, text: String) {
+    pub(crate) fn fact(&self, unit: Option<UnitId>, text: String) {
         let unit = unit.map(|unit| self.name(unit));
         self.screen.line(match &unit {
             Some(unit) => Line {
@@ -528,7 +555,7 @@ impl Run {
         self.events.push(status::millis(self.now()), Happened::Fact { unit, text });
     }
 
-    fn goal(&mut self, state: GoalState, why: Option<String>) {
+    pub(crate) fn goal(&mut self, state: GoalState, why: Option<String>) {
         self.goal_state = state;
         if let (GoalState::Emergency, Some(why)) = (state, &why) {
             self.screen.line(format!("EMERGENCY: {why}"));

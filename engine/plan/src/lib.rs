@@ -17,6 +17,7 @@ mod forecast;
 mod graph;
 mod implied;
 mod machine;
+pub mod mutation;
 mod path;
 mod plan;
 mod predict;
@@ -44,8 +45,8 @@ pub use plan::{BOOT, PlanError, compile, order, plan, pulled_in};
 pub use predict::{Basis, Prediction, UnitPrediction, difference, predict, predictions};
 pub use resolve::resolve;
 pub use scheduler::{
-    Action, Because, Effect, Event, ExitStatus, JobResult, KILL_GRACE, Outcome, Planned, Refusal,
-    Report, Scheduler, Shortfall, ShutdownKind, Token, Transition, UnitStatus, Why,
+    Action, Adoption, Because, Effect, Event, ExitStatus, JobResult, KILL_GRACE, Outcome, Planned,
+    Refusal, Report, Scheduler, Shortfall, ShutdownKind, Token, Transition, UnitStatus, Why,
 };
 pub use simulate::{Script, Simulation, drive, simulate};
 pub use slack::slack;

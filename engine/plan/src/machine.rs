@@ -222,6 +222,57 @@ impl Machine {
         self
     }
 
+    /// Goes on as the machine of another graph: what is under way there goes on here, by its unit's new number. How units behave is
+    /// what `next` says, and nothing has begun on that one yet.
+    pub fn adopt(&mut self, next: Machine, moves: &[Option<UnitId>]) {
+        let before = std::mem::replace(self, next);
+        let moved = |unit: UnitId| moves.get(unit.index()).copied().flatten();
+        for (old, new) in moves.iter().enumerate() {
+            if let Some(new) = new {
+                self.epochs[new.index()] = before.epochs[old];
+            }
+        }
+        self.begun = before.begun;
+        self.answers = before
+            .answers
+            .into_iter()
+            .filter_map(|Reverse(answer)| {
+                let unit = moved(answer.token.unit)?;
+                let token = Token { unit, attempt: answer.token.attempt };
+                Some(Reverse(Answer { token, ..answer }))
+            })
+            .collect();
+        if let (Some(mine), Some(theirs)) = (&mut self.processors, before.processors) {
+            let units = self.behaviours.len();
+            let mut carried = Processors {
+                free: theirs.free,
+                queue: VecDeque::new(),
+                holding: vec![false; units],
+                queued: vec![Queued::default(); units],
+            };
+            for (old, new) in moves.iter().enumerate() {
+                match new {
+                    Some(new) => {
+                        let queued = theirs.queued[old];
+                        let behind = queued.behind.and_then(moved);
+                        carried.holding[new.index()] = theirs.holding[old];
+                        carried.queued[new.index()] = Queued { behind, ..queued };
+                    }
+                    None => carried.free += usize::from(theirs.holding[old]),
+                }
+            }
+            carried.queue = theirs
+                .queue
+                .into_iter()
+                .filter_map(|(token, since)| {
+                    let unit = moved(token.unit)?;
+                    Some((Token { unit, ..token }, since))
+                })
+                .collect();
+            *mine = carried;
+        }
+    }
+
     /// How a unit behaves, to be changed.
     pub fn behaviour(&mut self, unit: UnitId) -> &mut Behaviour {
         &mut self.behaviours[unit.index()]
@@ -257,6 +308,7 @@ impl Machine {
                     _ => self.start(token, now, false),
                 }
             }
+            Effect::Reload => {}
             Effect::Stop | Effect::Kill => {
                 self.epochs[token.unit.index()] += 1;
                 let hangs = match self.fault(token) {

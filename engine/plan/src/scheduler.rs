@@ -47,7 +47,15 @@
 //! job and comes back again and again, or may run for ever, is bounded by the waiting unit's own deadline, counted from the
 //! first such wait of this activation: that the other is being killed in between is no new beginning. So a run ends within
 //! the sum of the deadlines, whatever its units do.
+//!
+//! # From graph to graph
+//!
+//! A machine that runs takes on another graph in two moves. [`Event::Clear`] takes down, in reverse order and in the old graph, what
+//! the change concerns; meanwhile nothing starts. When all of it is down ([`Action::Cleared`]), [`Scheduler::adopt`] carries every
+//! other unit over by its name as it is, with its timer, its job and the token of what is under way, and starts what is to be
+//! started. Both cost what the units are; at any other time a mutation costs nothing. A shutdown takes the place of either.
 
+mod adopt;
 mod jobs;
 mod links;
 mod messages;
@@ -62,6 +70,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use adopt::Adoption;
 pub use messages::{
     Action, Effect, Event, ExitStatus, JobResult, Outcome, Refusal, Report, Shortfall,
     ShutdownKind, Token, Transition,
@@ -96,6 +105,10 @@ pub struct Scheduler {
     alive: usize,
     goal_reached: bool,
     shutdown: Option<Shutdown>,
+    /// What is being taken down for another graph; nothing starts meanwhile.
+    clearing: Option<adopt::Clearing>,
+    /// What is to read its configuration again once everything is up.
+    to_reload: Vec<UnitId>,
     ignored: u64,
     mistake: Option<Illegal>,
     effort: u64,
@@ -136,6 +149,10 @@ struct Agenda {
 }
 
 impl Agenda {
+    fn new(units: usize) -> Agenda {
+        Agenda { settling: vec![false; units], acting: vec![false; units], ..Agenda::default() }
+    }
+
     fn look_at(&mut self, id: UnitId) {
         if !std::mem::replace(&mut self.settling[id.index()], true) {
             self.settle.push_back(id);
@@ -199,8 +216,25 @@ struct Row {
 #[derive(Clone, Copy)]
 struct OpenJob {
     kind: JobKind,
-    /// Belongs to the transaction, and not to a request.
-    counts: bool,
+    by: By,
+}
+
+/// Who opened a job.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// The transaction.
+    Transaction,
+    /// A change of the graph. As the transaction's, it is awaited; its failure undoes the change, so the unit's own policy is not asked.
+    Mutation,
+    /// Somebody, for this unit; nobody waits for it.
+    Request,
+}
+
+impl By {
+    /// Whether the end of the run waits for it.
+    fn counts(self) -> bool {
+        self != By::Request
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -225,6 +259,33 @@ struct Leaving {
     failed: bool,
     /// `Kill` was begun.
     killing: bool,
+}
+
+impl Row {
+    /// A unit to which nothing has happened.
+    fn fresh() -> Row {
+        Row {
+            state: State::Inactive,
+            desired: Desired::Down,
+            since: Duration::ZERO,
+            why: Why::Nothing,
+            trouble: None,
+            attempt: 0,
+            job: None,
+            good: false,
+            reached: None,
+            cursor: 0,
+            doomed_by: None,
+            patience: None,
+            paused: false,
+            condition: Condition::Unknown,
+            failures: 0,
+            streak: 0,
+            restarts: 0,
+            window: (Duration::ZERO, 0),
+            leaving: Leaving { why: Why::Nothing, failed: false, killing: false },
+        }
+    }
 }
 
 /// One unit, as reports about the machine show it.
@@ -256,30 +317,9 @@ impl Scheduler {
     /// A machine on which nothing has been started. The seed decides the jitter of all pauses, and nothing else.
     pub fn new(transaction: Arc<Transaction>, seed: u64) -> Scheduler {
         let units = transaction.units().len();
-        let row = || Row {
-            state: State::Inactive,
-            desired: Desired::Down,
-            since: Duration::ZERO,
-            why: Why::Nothing,
-            trouble: None,
-            attempt: 0,
-            job: None,
-            good: false,
-            reached: None,
-            cursor: 0,
-            doomed_by: None,
-            patience: None,
-            paused: false,
-            condition: Condition::Unknown,
-            failures: 0,
-            streak: 0,
-            restarts: 0,
-            window: (Duration::ZERO, 0),
-            leaving: Leaving { why: Why::Nothing, failed: false, killing: false },
-        };
         Scheduler {
             links: transaction.links(),
-            rows: std::iter::repeat_with(row).take(units).collect(),
+            rows: std::iter::repeat_with(Row::fresh).take(units).collect(),
             waiting_for: vec![None; units],
             timers: Timers::new(units),
             transaction,
@@ -290,14 +330,12 @@ impl Scheduler {
             alive: 0,
             goal_reached: false,
             shutdown: None,
+            clearing: None,
+            to_reload: Vec::new(),
             ignored: 0,
             mistake: None,
             effort: 0,
-            agenda: Agenda {
-                settling: vec![false; units],
-                acting: vec![false; units],
-                ..Agenda::default()
-            },
+            agenda: Agenda::new(units),
             actions: Vec::new(),
             waking_at: None,
         }
@@ -316,6 +354,7 @@ impl Scheduler {
                 self.waking_at = None;
             }
             Event::Request(job) => self.request(job),
+            Event::Clear(units) => self.clear(&units),
             Event::Shutdown(kind) => self.ask_for_shutdown(kind),
         }
         self.run_agenda();
@@ -437,11 +476,13 @@ impl Scheduler {
 
     /// What is true of the whole once every unit has settled.
     fn conclude(&mut self) {
-        if self.run == Run::Running && self.open_jobs == 0 {
+        if self.run == Run::Running && self.open_jobs == 0 && self.clearing.is_none() {
             self.run = Run::Finished;
+            self.reload();
             let outcome = Outcome { reached: self.goal_reached, degraded: self.degraded() };
             self.actions.push(Action::Finished(outcome));
         }
+        self.tell_when_cleared();
         if let Some(shutdown) = &mut self.shutdown
             && self.alive == 0
             && shutdown.progress == Progress::Begun

@@ -112,7 +112,10 @@ pub fn drive(
                 Action::Down(_) => down = true,
                 Action::Emergency { unit, .. } => run.emergency = run.emergency.or(Some(*unit)),
                 Action::Reboot { unit, .. } => run.reboot = run.reboot.or(Some(*unit)),
-                Action::JobEnded { .. } | Action::Refused { .. } | Action::GoalReached { .. } => {}
+                Action::JobEnded { .. }
+                | Action::Refused { .. }
+                | Action::Cleared { .. }
+                | Action::GoalReached { .. } => {}
             }
             watch(now, action);
         }

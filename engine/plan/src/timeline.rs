@@ -77,6 +77,18 @@ impl Timeline {
         }
     }
 
+    /// The same in another graph. A unit that is new in it has a span of its own from now on.
+    #[must_use]
+    pub fn renumbered(&self, moves: &[Option<UnitId>], units: usize) -> Timeline {
+        let mut timeline = Timeline::new(units);
+        for (span, moved) in self.spans.iter().zip(moves) {
+            let Some(unit) = *moved else { continue };
+            let waited_for = span.waited_for.and_then(|other| moves[other.index()]);
+            timeline.spans[unit.index()] = Span { unit, waited_for, ..span.clone() };
+        }
+        timeline
+    }
+
     /// The spans of all units, by [`UnitId`].
     pub fn spans(&self) -> &[Span] {
         &self.spans

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use keel_exec::{Host, HostEvent};
-use keel_plan::{Effect, Machine, Token, Transaction};
+use keel_plan::{Effect, Machine, Token, Transaction, UnitId};
 use tokio::time::Instant;
 
 /// An effect that was begun, and when.
@@ -26,6 +26,11 @@ impl FakeHost {
     /// A host on which each unit takes as long as it says and nothing goes wrong.
     pub fn sound(transaction: &Arc<Transaction>, started: Instant) -> Self {
         FakeHost::new(Machine::new(transaction.clone()), started)
+    }
+
+    /// Goes on as the host of another graph; see [`Machine::adopt`].
+    pub fn adopt(&mut self, next: Machine, moves: &[Option<UnitId>]) {
+        self.machine.adopt(next, moves);
     }
 
     /// Every effect that was begun, in order.

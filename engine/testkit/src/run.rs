@@ -48,7 +48,13 @@ pub fn run(transaction: &Arc<Transaction>, machine: Machine, seed: u64, script: 
                     Some((_, Event::Request(job))) => executor.request(*job),
                     Some((_, Event::Shutdown(kind))) => executor.shut_down(*kind),
                     // The others are not for people to give.
-                    Some((_, Event::Submit | Event::TimerDue | Event::Report { .. })) => {}
+                    Some((
+                        _,
+                        Event::Submit
+                        | Event::TimerDue
+                        | Event::Report { .. }
+                        | Event::Clear(_),
+                    )) => {}
                     None => break,
                 },
             }

@@ -4,12 +4,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keel_plan::{Report, Token, UnitId};
+use keel_plan::Report;
 use keel_unit::Kind;
 use keel_unit::kinds::{HostName, Module};
 use keel_unit::value::Source;
 
 use super::program::reason;
+use super::slot::{Activation, Slot};
 use super::{Shared, leftover};
 use crate::disk::{filesystem, partition};
 use crate::hostname::HostnameError;
@@ -21,16 +22,15 @@ use crate::{clock, device, file, hostname, identity, mount, sysctl};
 const LAST_WORK: Duration = Duration::from_secs(2);
 
 /// Does a unit's work.
-pub(super) async fn run(shared: &Arc<Shared>, token: Token, asks: &mut Asks) -> Report {
-    let id = token.unit;
-    let worked = match &shared.unit(id).kind {
+pub(super) async fn run(shared: &Arc<Shared>, of: &Activation, asks: &mut Asks) -> Report {
+    let worked = match &of.unit.kind {
         // Work that waits, and may simply be dropped when somebody has waited enough.
         Kind::Device(device) => tokio::select! {
             found = wait_for(device) => found,
             _ = asks.next() => return Report::Stopped,
         },
         Kind::Partition(unit) => {
-            let (roots, say) = (&shared.roots, shared.say(id));
+            let (roots, say) = (&shared.roots, shared.say(&of.slot));
             tokio::select! {
                 located = partition::activate(unit, roots, &say) => located.map(drop).map_err(|error| reason(&error)),
                 _ = asks.next() => return Report::Stopped,
@@ -38,7 +38,7 @@ pub(super) async fn run(shared: &Arc<Shared>, token: Token, asks: &mut Asks) -> 
         }
         // A tool that runs (e2fsck, mke2fs) ends when it is dropped.
         Kind::Filesystem(unit) => {
-            let (roots, say) = (&shared.roots, shared.say(id));
+            let (roots, say) = (&shared.roots, shared.say(&of.slot));
             tokio::select! {
                 made = filesystem::activate(unit, roots, &shared.tools, &say) => made.map(drop).map_err(|error| reason(&error)),
                 _ = asks.next() => return Report::Stopped,
@@ -47,8 +47,8 @@ pub(super) async fn run(shared: &Arc<Shared>, token: Token, asks: &mut Asks) -> 
         // Work that a thread does. A thread cannot be taken back: whoever asks for an end hears of it when the work has ended,
         // and the scheduler knows what to make of one that never does.
         _ => {
-            let shared = shared.clone();
-            tokio::task::spawn_blocking(move || work(&shared, id))
+            let (shared, of) = (shared.clone(), of.clone());
+            tokio::task::spawn_blocking(move || work(&shared, &of))
                 .await
                 .unwrap_or_else(|error| Err(error.to_string()))
         }
@@ -67,12 +67,12 @@ async fn wait_for(device: &keel_unit::kinds::Device) -> Result<(), String> {
 }
 
 /// On a thread of its own.
-fn work(shared: &Arc<Shared>, id: UnitId) -> Result<(), String> {
+fn work(shared: &Arc<Shared>, of: &Activation) -> Result<(), String> {
     fn said<T>(result: Result<T, impl std::error::Error>) -> Result<(), String> {
         result.map(drop).map_err(|error| reason(&error))
     }
-    match &shared.unit(id).kind {
-        Kind::Module(module) => load(shared, id, module),
+    match &of.unit.kind {
+        Kind::Module(module) => load(shared, &of.slot, module),
         Kind::Sysctl(unit) => said(sysctl::apply(Path::new("/proc/sys"), unit)),
         Kind::Hostname(unit) => said(name(shared, unit)),
         Kind::Time(unit) => said(clock::apply(unit)),
@@ -98,15 +98,15 @@ fn name(shared: &Shared, unit: &HostName) -> Result<(), HostnameError> {
 }
 
 /// Takes down what a unit left on the machine. Most leave what is wanted until the power goes: files, parameters, modules.
-pub(super) async fn take_down(shared: &Arc<Shared>, id: UnitId) -> Result<(), String> {
-    let Kind::Mount(unit) = &shared.unit(id).kind else { return Ok(()) };
+pub(super) async fn take_down(shared: &Arc<Shared>, of: &Activation) -> Result<(), String> {
+    let Kind::Mount(unit) = &of.unit.kind else { return Ok(()) };
     // Kernel filesystems stay mounted to the end, so nobody has to leave them.
     if !unit.existing && !matches!(unit.source, Some(Source::Pseudo(_))) {
         leftover::end(shared).await;
         last_work(shared, unit.target.as_path()).await;
     }
-    let shared = shared.clone();
-    let unmount = move || match &shared.unit(id).kind {
+    let unit = of.unit.clone();
+    let unmount = move || match &unit.kind {
         Kind::Mount(unit) => mount::deactivate(unit).map(drop).map_err(|error| reason(&error)),
         _ => Ok(()),
     };
@@ -123,7 +123,7 @@ async fn last_work(shared: &Shared, target: &Path) {
     }
 }
 
-fn load(shared: &Arc<Shared>, id: UnitId, module: &Module) -> Result<(), String> {
+fn load(shared: &Arc<Shared>, slot: &Arc<Slot>, module: &Module) -> Result<(), String> {
     let modules = modules(shared)?;
     if let Some(name) = &module.name {
         let parameters = module.parameters.as_ref().map(|line| line.as_str()).unwrap_or_default();
@@ -131,31 +131,31 @@ fn load(shared: &Arc<Shared>, id: UnitId, module: &Module) -> Result<(), String>
     }
     // Opened before the first look, so that no device falls between the look and the listening.
     let uevents = device::UeventSocket::open();
-    tell(shared, id, &modules.coldplug(Path::new("/sys")));
-    let shared = shared.clone();
+    tell(shared, slot, &modules.coldplug(Path::new("/sys")));
+    let (shared, slot) = (shared.clone(), slot.clone());
     tokio::spawn(async move {
         let error = match uevents {
             Ok(uevents) => {
-                let telling = shared.clone();
-                let report = move |report| tell(&telling, id, &report);
+                let (telling, of) = (shared.clone(), slot.clone());
+                let report = move |report| tell(&telling, &of, &report);
                 let Err(error) = hotplug(modules, "/sys".into(), uevents, report).await;
                 error
             }
             Err(error) => error,
         };
-        shared.fact(id, format!("devices that appear from now on get no driver: {error}"));
+        shared.fact(&slot, format!("devices that appear from now on get no driver: {error}"));
     });
     Ok(())
 }
 
-fn tell(shared: &Shared, id: UnitId, report: &crate::module::ColdplugReport) {
+fn tell(shared: &Shared, slot: &Arc<Slot>, report: &crate::module::ColdplugReport) {
     if !report.loaded.is_empty() {
         let names: Vec<_> = report.loaded.iter().map(ToString::to_string).collect();
-        shared.fact(id, format!("loaded {}", names.join(" ")));
+        shared.fact(slot, format!("loaded {}", names.join(" ")));
     }
     // A driver that fails must not keep the machine down: the unit that needs its device says what is missing.
     for failed in &report.failed {
-        shared.fact(id, reason(failed));
+        shared.fact(slot, reason(failed));
     }
 }
 
@@ -175,7 +175,7 @@ fn modules(shared: &Shared) -> Result<Arc<Modules>, String> {
 /// needs this one, may come before the unit that has its parameters, and a module takes them only while it is loaded.
 fn options(shared: &Shared) -> Options {
     let mut options = shared.places.modules.clone();
-    for unit in &shared.units {
+    for unit in shared.all_units().iter() {
         if let Kind::Module(Module { name: Some(name), parameters: Some(parameters), .. }) =
             &unit.kind
         {

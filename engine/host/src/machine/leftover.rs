@@ -61,8 +61,8 @@ fn pods(shared: &Shared) -> Vec<Cgroup> {
 
 fn delegated(shared: &Shared) -> Vec<Cgroup> {
     let Some(cgroups) = (shared.cgroups)() else { return Vec::new() };
-    let delegates = shared
-        .units
+    let units = shared.all_units();
+    let delegates = units
         .iter()
         .filter(|unit| matches!(&unit.kind, Kind::Service(service) if service.delegate));
     delegates.filter_map(|unit| cgroups.existing(unit.name.as_str()).ok()).collect()

@@ -6,8 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use keel_exec::HostEvent;
-use keel_plan::{Report, Token, UnitId};
+use keel_plan::Report;
 use keel_unit::kinds;
 use keel_unit::value::{Timespan, people};
 use tokio::sync::{mpsc, oneshot};
@@ -15,6 +14,7 @@ use tokio::task::JoinHandle;
 
 use super::Shared;
 use super::program::reason;
+use super::slot::{Activation, Said, Slot};
 use crate::net::{self, Cidr, LinkSelector, LinkSpec, NetEvent};
 use crate::process::{Ask, Asks};
 
@@ -30,12 +30,12 @@ pub(super) struct Late {
 /// Brings a link up, and keeps it until it is asked to go.
 pub(super) async fn run(
     shared: &Arc<Shared>,
-    token: Token,
+    of: &Activation,
     unit: &kinds::Link,
     asks: &mut Asks,
 ) -> Report {
-    let id = token.unit;
-    let late = shared.late_links().remove(&id);
+    let slot = &of.slot;
+    let late = slot.late().take();
     let kept = match late {
         Some(late) => {
             drop(late.claim);
@@ -45,12 +45,12 @@ pub(super) async fn run(
     };
     let mut link = kept.unwrap_or_else(|| {
         let (events, happens) = mpsc::channel(16);
-        tell_of(shared.clone(), id, happens);
+        tell_of(shared.clone(), slot.clone(), happens);
         net::start(spec(unit), events)
     });
     tokio::select! {
         up = link.up() => match up {
-            Ok(_) => shared.report(token, Report::Done),
+            Ok(_) => shared.report(of, Report::Done),
             Err(error) => {
                 link.release().await;
                 return Report::Failed { why: reason(&error).into() };
@@ -58,14 +58,15 @@ pub(super) async fn run(
         },
         () = patience(unit) => {
             let why = given_up(&link.awaits(), unit.timeout);
-            keep(shared, id, link);
+            keep(shared, slot, link);
             return Report::Failed { why: why.into() };
         }
         ask = asks.next() => {
             match ask {
-                Ask::Stop => link.release().await,
+                // (Signals are for programs.)
+                Ask::Stop | Ask::Signal(_) => link.release().await,
                 // Out of time. Nothing of the activation is left but the keeper, which is meant to be.
-                Ask::Kill => keep(shared, id, link),
+                Ask::Kill => keep(shared, slot, link),
             }
             return Report::Stopped;
         }
@@ -94,14 +95,14 @@ fn given_up(awaits: &str, waited: Option<Timespan>) -> String {
 }
 
 /// Waits for a link that is late, however long it takes, or until the next activation claims it.
-fn keep(shared: &Arc<Shared>, id: UnitId, mut link: net::Link) {
+fn keep(shared: &Arc<Shared>, slot: &Arc<Slot>, mut link: net::Link) {
     let (claim, mut claimed) = oneshot::channel();
-    let telling = shared.clone();
+    let (telling, of) = (shared.clone(), slot.clone());
     let waiting = tokio::spawn(async move {
         tokio::select! {
             up = link.up() => {
                 if up.is_ok() {
-                    telling.tell(HostEvent::Recovered { unit: id });
+                    telling.tell(&of, Said::Recovered);
                 }
                 let _ = claimed.await;
             }
@@ -109,7 +110,7 @@ fn keep(shared: &Arc<Shared>, id: UnitId, mut link: net::Link) {
         }
         link
     });
-    shared.late_links().insert(id, Late { claim, waiting });
+    *slot.late() = Some(Late { claim, waiting });
 }
 
 /// What the unit file says, in the words of the network's room.
@@ -131,11 +132,11 @@ fn spec(unit: &kinds::Link) -> LinkSpec {
 }
 
 /// Passes on what happens to a link as facts, until its keeper ends.
-fn tell_of(shared: Arc<Shared>, id: UnitId, mut happens: mpsc::Receiver<NetEvent>) {
+fn tell_of(shared: Arc<Shared>, slot: Arc<Slot>, mut happens: mpsc::Receiver<NetEvent>) {
     tokio::spawn(async move {
         while let Some(event) = happens.recv().await {
             if let Some(text) = sentence(&event) {
-                shared.fact(id, text);
+                shared.fact(&slot, text);
             }
         }
     });

@@ -10,8 +10,8 @@ mod kind;
 mod leftover;
 mod link;
 mod program;
+mod slot;
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -22,6 +22,7 @@ use keel_unit::{Kind, Unit};
 use nix::unistd::Pid;
 use tokio::sync::mpsc;
 
+use self::slot::{Activation, Said, Slot};
 use crate::disk::Say;
 use crate::disk::inventory::Roots;
 use crate::hostname::Named;
@@ -62,13 +63,17 @@ impl Default for Places {
 /// This machine, with the units that it is to carry out.
 pub struct Machine {
     shared: Arc<Shared>,
-    running: HashMap<UnitId, mpsc::Sender<Ask>>,
-    happened: mpsc::UnboundedReceiver<HostEvent>,
+    /// By [`UnitId`].
+    slots: Vec<Arc<Slot>>,
+    /// The ears of activations, by [`UnitId`].
+    running: Vec<Option<mpsc::Sender<Ask>>>,
+    happened: mpsc::UnboundedReceiver<(Arc<Slot>, Said)>,
 }
 
 /// What activations share.
 struct Shared {
-    units: Vec<Arc<Unit>>,
+    /// All units, of the graph that runs.
+    units: Mutex<Arc<[Arc<Unit>]>>,
     places: Places,
     roots: Roots,
     reaper: Reaper,
@@ -77,14 +82,11 @@ struct Shared {
     notifications: OnceLock<Notifications>,
     modules: OnceLock<Result<Arc<Modules>, String>>,
     journal: Journal,
-    logs: HashMap<UnitId, LogBuffer>,
-    pids: Mutex<HashMap<UnitId, Pid>>,
-    late_links: Mutex<HashMap<UnitId, link::Late>>,
     named: Mutex<Option<Named>>,
     going_down: AtomicBool,
     before_unmount: OnceLock<LastWork>,
     /// What activations have to say. Each says a few things in its life, and the executor hears them before anything else.
-    events: mpsc::UnboundedSender<HostEvent>,
+    events: mpsc::UnboundedSender<(Arc<Slot>, Said)>,
 }
 
 /// Work that is done before something is unmounted: where that is, and the work.
@@ -99,14 +101,14 @@ impl Machine {
         let (events, happened) = mpsc::unbounded_channel();
         let cgroups = find_cgroups(&places);
         let journal = Journal::new();
-        let logs = (0..)
+        let slots: Vec<Arc<Slot>> = (0..)
             .map(UnitId)
             .zip(&units)
-            .filter_map(|(id, unit)| Some((id, log_for(&journal, unit)?)))
+            .map(|(id, unit)| Slot::new(id, unit.clone(), log_for(&journal, unit)))
             .collect();
         let shared = Shared {
             tools: ReaperTools::new(reaper.clone(), cgroups.clone()),
-            units,
+            units: Mutex::new(units.into()),
             places,
             roots: Roots::default(),
             reaper,
@@ -114,15 +116,47 @@ impl Machine {
             notifications: OnceLock::new(),
             modules: OnceLock::new(),
             journal,
-            logs,
-            pids: Mutex::default(),
-            late_links: Mutex::default(),
             named: Mutex::default(),
             going_down: AtomicBool::new(false),
             before_unmount: OnceLock::new(),
             events,
         };
-        Self { shared: Arc::new(shared), running: HashMap::new(), happened }
+        let running = slots.iter().map(|_| None).collect();
+        Self { shared: Arc::new(shared), slots, running, happened }
+    }
+
+    /// Takes on the units of another graph. `moves` says which unit of the one before is which of these: it keeps its processes, its
+    /// output and what is under way. A unit that is of another kind now has nothing in common with what it was but its name.
+    pub fn adopt(&mut self, units: Vec<Arc<Unit>>, moves: &[Option<UnitId>]) {
+        let mut kept: Vec<Option<usize>> = vec![None; units.len()];
+        for (old, new) in moves.iter().enumerate().take(self.slots.len()) {
+            let same = |new: &UnitId| {
+                let before = self.slots[old].unit();
+                units.get(new.index()).is_some_and(|unit| unit.kind.name() == before.kind.name())
+            };
+            match new.filter(same) {
+                Some(new) => kept[new.index()] = Some(old),
+                None => self.slots[old].leave(),
+            }
+        }
+        let mut slots = Vec::with_capacity(units.len());
+        let mut running = Vec::with_capacity(units.len());
+        for (id, (unit, old)) in (0..).map(UnitId).zip(units.iter().zip(kept)) {
+            match old {
+                Some(old) => {
+                    self.slots[old].renumber(id, unit.clone());
+                    slots.push(self.slots[old].clone());
+                    running.push(self.running[old].take());
+                }
+                None => {
+                    let log = log_for(&self.shared.journal, unit);
+                    slots.push(Slot::new(id, unit.clone(), log));
+                    running.push(None);
+                }
+            }
+        }
+        (self.slots, self.running) = (slots, running);
+        *self.shared.all_units_mut() = units.into();
     }
 
     /// The machine goes down: what is meant to outlive its unit is no longer meant to.
@@ -145,7 +179,7 @@ impl Machine {
     /// The unit that mounts something at `target`.
     pub fn mount_at(&self, target: &Path) -> Option<UnitId> {
         let mounts = |unit: &Unit| matches!(&unit.kind, Kind::Mount(mount) if mount.target.as_path() == target);
-        let at = self.shared.units.iter().position(|unit| mounts(unit))?;
+        let at = self.shared.all_units().iter().position(|unit| mounts(unit))?;
         u32::try_from(at).ok().map(UnitId)
     }
 
@@ -156,83 +190,95 @@ impl Machine {
 
     /// The last output of a unit that runs a program.
     pub fn log(&self, unit: UnitId) -> Option<&LogBuffer> {
-        self.shared.logs.get(&unit)
+        self.slots.get(unit.index())?.log.as_ref()
     }
 
     /// The main process of a unit, while it runs.
     pub fn pid(&self, unit: UnitId) -> Option<Pid> {
-        self.shared.pids().get(&unit).copied()
+        *self.slots.get(unit.index())?.pid()
     }
 
     /// Bytes of memory that a unit's processes use together.
     pub fn memory(&self, unit: UnitId) -> Option<u64> {
         self.pid(unit)?;
-        let name = self.shared.unit(unit).name.as_str();
-        (self.shared.cgroups)()?.existing(name).ok()?.memory_current()
+        let unit = self.slots.get(unit.index())?.unit();
+        (self.shared.cgroups)()?.existing(unit.name.as_str()).ok()?.memory_current()
     }
 }
 
 impl Host for Machine {
     fn begin(&mut self, token: Token, effect: Effect) {
+        let slot = &self.slots[token.unit.index()];
+        let of = Activation { slot: slot.clone(), unit: slot.unit(), attempt: token.attempt };
+        let running = &mut self.running[token.unit.index()];
         let ask = match effect {
             Effect::CheckCondition | Effect::Start => {
                 let (asks, hears) = Asks::new();
-                self.running.insert(token.unit, asks);
-                activation::begin(self.shared.clone(), token, effect, hears);
+                *running = Some(asks);
+                activation::begin(self.shared.clone(), of, effect, hears);
+                return;
+            }
+            Effect::Reload => {
+                if let (Some(asks), Some(signal)) = (running, program::reload_signal(&of.unit)) {
+                    let heard = asks.try_send(Ask::Signal(signal)).is_ok();
+                    let done = if heard { "is told to read" } else { "has ended and cannot read" };
+                    self.shared.fact(slot, format!("{done} its configuration again"));
+                }
                 return;
             }
             Effect::Stop => Ask::Stop,
             Effect::Kill => Ask::Kill,
         };
         // An activation that has ended (a file was written, a process is gone) has nobody to hear.
-        let heard = self.running.get(&token.unit).is_some_and(|asks| asks.try_send(ask).is_ok());
+        let heard = running.as_ref().is_some_and(|asks| asks.try_send(ask).is_ok());
         if !heard {
-            self.running.remove(&token.unit);
-            activation::take_down(self.shared.clone(), token);
+            *running = None;
+            activation::take_down(self.shared.clone(), of);
         }
     }
 
     async fn next(&mut self) -> HostEvent {
-        match self.happened.recv().await {
-            Some(event) => event,
-            // We hold a sender ourselves.
-            None => std::future::pending().await,
+        loop {
+            match self.happened.recv().await {
+                Some((slot, said)) => {
+                    // Of a unit that has left the graph nobody wants to hear.
+                    if let Some(event) = said.by(&slot) {
+                        return event;
+                    }
+                }
+                // We hold a sender ourselves.
+                None => std::future::pending().await,
+            }
         }
     }
 }
 
 impl Shared {
-    fn unit(&self, id: UnitId) -> &Unit {
-        &self.units[id.index()]
+    fn all_units_mut(&self) -> MutexGuard<'_, Arc<[Arc<Unit>]>> {
+        self.units.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, event: HostEvent) {
+    fn all_units(&self) -> Arc<[Arc<Unit>]> {
+        self.all_units_mut().clone()
+    }
+
+    fn tell(&self, slot: &Arc<Slot>, said: Said) {
         // Without a listener the machine is at its end, and nobody has to know.
-        drop(self.events.send(event));
+        drop(self.events.send((slot.clone(), said)));
     }
 
-    fn report(&self, token: Token, report: Report) {
-        self.tell(HostEvent::Report { token, report });
+    fn report(&self, of: &Activation, report: Report) {
+        self.tell(&of.slot, Said::Report(of.attempt, report));
     }
 
-    fn fact(&self, unit: UnitId, text: impl Into<String>) {
-        self.tell(HostEvent::Fact { unit, text: text.into() });
+    fn fact(&self, slot: &Arc<Slot>, text: impl Into<String>) {
+        self.tell(slot, Said::Fact(text.into()));
     }
 
     /// A voice for a room of this crate, whose lines become facts about a unit.
-    fn say(self: &Arc<Self>, unit: UnitId) -> Say {
-        let shared = self.clone();
-        Arc::new(move |text| shared.fact(unit, text))
-    }
-
-    // None of them is ever left half changed, so a panic elsewhere does not spoil it.
-
-    fn pids(&self) -> MutexGuard<'_, HashMap<UnitId, Pid>> {
-        self.pids.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn late_links(&self) -> MutexGuard<'_, HashMap<UnitId, link::Late>> {
-        self.late_links.lock().unwrap_or_else(PoisonError::into_inner)
+    fn say(self: &Arc<Self>, slot: &Arc<Slot>) -> Say {
+        let (shared, slot) = (self.clone(), slot.clone());
+        Arc::new(move |text| shared.fact(&slot, text))
     }
 
     /// The host name that a unit set last.

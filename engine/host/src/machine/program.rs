@@ -3,20 +3,21 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use keel_plan::{ExitStatus, Report, Token};
-use keel_unit::Kind;
+use keel_plan::{ExitStatus, Report};
 use keel_unit::kinds::{Oneshot, Ready, Resources, Service};
 use keel_unit::value::SignalName;
+use keel_unit::{Kind, Unit};
 use nix::sys::signal::Signal;
 
 use super::Shared;
+use super::slot::Activation;
 use crate::process::{
     Asks, Command, Exit, Life, Limits, LogBounds, LogBuffer, Program, ReadyBy, Surroundings, live,
 };
 
 /// Runs the program of a unit to its end.
-pub(super) async fn run(shared: &Shared, token: Token, asks: &mut Asks) -> Report {
-    let unit = shared.unit(token.unit);
+pub(super) async fn run(shared: &Shared, of: &Activation, asks: &mut Asks) -> Report {
+    let unit = &of.unit;
     let (program, success) = match &unit.kind {
         Kind::Oneshot(oneshot) => (of_oneshot(unit.name.as_str(), oneshot), Some(oneshot)),
         Kind::Service(service) => (of_service(unit.name.as_str(), service), None),
@@ -29,22 +30,22 @@ pub(super) async fn run(shared: &Shared, token: Token, asks: &mut Asks) -> Repor
         Err(why) => return failed(why),
     };
     let spare = LogBuffer::new(LogBounds::default());
-    let log = shared.logs.get(&token.unit).unwrap_or(&spare);
+    let log = of.slot.log.as_ref().unwrap_or(&spare);
 
     let is_service = success.is_none();
     let ended = live(&program, &around, log, asks, |life| match life {
         Life::Started(pid) => {
-            shared.pids().insert(token.unit, pid);
+            *of.slot.pid() = Some(pid);
             if is_service {
-                shared.report(token, Report::Started);
+                shared.report(of, Report::Started);
             }
         }
-        Life::Ready if is_service => shared.report(token, Report::Ready),
+        Life::Ready if is_service => shared.report(of, Report::Ready),
         Life::Ready => {}
-        Life::Fact(fact) => shared.fact(token.unit, fact),
+        Life::Fact(fact) => shared.fact(&of.slot, fact),
     })
     .await;
-    shared.pids().remove(&token.unit);
+    *of.slot.pid() = None;
 
     match (ended, success) {
         (Ok(Exit::Code(code)), Some(oneshot))
@@ -142,6 +143,14 @@ fn limits(resources: &Resources) -> Limits {
         pids_max: pids_max.map(u64::from),
         cpu_weight: cpu_weight.map(|weight| u64::from(weight.0)),
         cpu_max: cpu_max.map(|limit| u64::from(limit.percent) * PERIOD.as_micros() as u64 / 100),
+    }
+}
+
+/// The signal on which a unit's program reads its configuration again.
+pub(super) fn reload_signal(unit: &Unit) -> Option<i32> {
+    match &unit.kind {
+        Kind::Service(service) => service.reload_signal.map(signal),
+        _ => None,
     }
 }
 

@@ -93,9 +93,13 @@ impl Journal {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Makes room for a unit's lines.
+    /// Makes room for a unit's lines. One that wrote before, and comes back in another graph, goes on where it stopped.
     pub fn unit(&self, name: &str, bounds: LogBounds) -> LogBuffer {
         let mut kept = self.kept();
+        if let Some(known) = kept.units.iter().position(|unit| *unit.name == *name) {
+            kept.units[known].bounds = bounds;
+            return LogBuffer::of(self.clone(), known, bounds);
+        }
         kept.units.push(Unit {
             name: name.into(),
             bounds,

@@ -74,6 +74,8 @@ pub enum Ask {
     Stop,
     /// End, now.
     Kill,
+    /// No end at all: it is sent this signal, and goes on.
+    Signal(i32),
 }
 
 /// The ear of an activation: what is asked of it, and whether anything was.
@@ -86,7 +88,7 @@ pub struct Asks {
 impl Asks {
     /// An ear, and what reaches it.
     pub fn new() -> (mpsc::Sender<Ask>, Self) {
-        // A stop and then a kill is all that is ever asked of one activation.
+        // A stop and then a kill is all that is ever asked of one activation, but for a signal now and then, which may be lost.
         let (ask, asked) = mpsc::channel(4);
         (ask, Self { asked, heard: false })
     }
@@ -95,17 +97,20 @@ impl Asks {
     pub async fn next(&mut self) -> Ask {
         match self.asked.recv().await {
             Some(ask) => {
-                self.heard = true;
+                self.heard |= !matches!(ask, Ask::Signal(_));
                 ask
             }
             None => std::future::pending().await,
         }
     }
 
-    /// Stops listening. Whether anything was asked, heard or not.
+    /// Stops listening. Whether an end was asked for, heard or not.
     pub fn close(&mut self) -> bool {
         self.asked.close();
-        self.heard || self.asked.try_recv().is_ok()
+        while let Ok(ask) = self.asked.try_recv() {
+            self.heard |= !matches!(ask, Ask::Signal(_));
+        }
+        self.heard
     }
 }
 
@@ -236,6 +241,7 @@ impl Running<'_> {
         // Every way of these to fail is that there is nobody left to end.
         match ask {
             Ask::Stop => drop(child.signal(self.program.stop_signal)),
+            Ask::Signal(signal) => drop(child.signal(signal)),
             Ask::Kill if self.program.delegate => drop(child.signal(Signal::SIGKILL as i32)),
             Ask::Kill => drop(self.cgroup.kill()),
         }

@@ -3,13 +3,11 @@
 //! One config holds: the last that was known to be good, or the image's own. At most one other waits for its turn. It gets one: whoever
 //! boots notes that before trying it, and finds the note if the machine comes up again without having said that it went well.
 
-use serde::{Deserialize, Serialize};
-
 /// How many configs are remembered.
 const MOST: usize = 16;
 
 /// All configs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Book {
     /// The highest number that was given to a config.
     pub(crate) last: u64,
@@ -22,7 +20,7 @@ pub(crate) struct Book {
 }
 
 /// A config that waits for its turn, or has it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pending {
     /// Its number.
     pub(crate) number: u64,
@@ -35,7 +33,7 @@ pub(crate) struct Pending {
 }
 
 /// What it takes for a config to be good.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wants {
     /// The goal is reached.
     Goal,
@@ -47,7 +45,7 @@ pub(crate) enum Wants {
 }
 
 /// One config.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Page {
     /// Its number.
     pub(crate) number: u64,
@@ -68,7 +66,7 @@ pub(crate) struct Page {
 }
 
 /// What became of a config.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
     /// It waits for the next boot.
     Staged,

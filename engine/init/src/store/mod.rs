@@ -7,17 +7,20 @@
 
 mod book;
 mod folder;
+mod form;
+#[cfg(test)]
+mod power;
 #[cfg(test)]
 mod tests;
 
 use std::io;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 pub(crate) use self::book::{Book, Fate, Page, Pending, Wants};
 pub(crate) use self::folder::Folder;
+pub(crate) use self::form::told;
 
 /// What is being written.
 const UNFINISHED: &str = "new";
@@ -66,7 +69,7 @@ impl<D: Disk> Store<D> {
         let mut damage = Vec::new();
         let mut book = Book::default();
         for edition in editions.iter().rev() {
-            match read::<Book, _>(&disk, &book_name(*edition)) {
+            match read_book(&disk, *edition) {
                 Ok(read) => {
                     book = read;
                     break;
@@ -89,7 +92,9 @@ impl<D: Disk> Store<D> {
 
     /// The text of a config.
     pub(crate) fn text(&self, number: u64) -> io::Result<String> {
-        let text: String = read(&self.disk, &text_name(number))?;
+        let Value::String(text) = read(&self.disk, &text_name(number))? else {
+            return Err(torn());
+        };
         match self.book.page(number) {
             Some(page) if page.text_sha256 == sha256(text.as_bytes()) => Ok(text),
             _ => Err(io::Error::other("it is not the text that belongs to this number")),
@@ -98,14 +103,14 @@ impl<D: Disk> Store<D> {
 
     /// Keeps the text of a config that no book speaks of yet.
     pub(crate) fn keep(&mut self, number: u64, text: &str) -> io::Result<()> {
-        self.put(&text_name(number), &text)
+        self.put(&text_name(number), &text.into())
     }
 
     /// From here on the book says that. What no longer stands in it is forgotten.
     pub(crate) fn commit(&mut self, book: Book) -> io::Result<()> {
         self.edition += 1;
         let name = book_name(self.edition);
-        if let Err(error) = self.put(&name, &book) {
+        if let Err(error) = self.put(&name, &form::written(&book)) {
             // Whether it will be there after a power cut nobody knows; nobody should find it.
             let _ = self.disk.remove(&name).and_then(|()| self.disk.sync_folder());
             return Err(error);
@@ -118,7 +123,7 @@ impl<D: Disk> Store<D> {
     /// Removes editions but the last two, and texts that no edition that is left speaks of. What cannot be removed stays.
     fn forget(&mut self) {
         let before: Option<Book> =
-            self.edition.checked_sub(1).and_then(|n| read(&self.disk, &book_name(n)).ok());
+            self.edition.checked_sub(1).and_then(|n| read_book(&self.disk, n).ok());
         for name in self.disk.names().unwrap_or_default() {
             let old_book = number(&name, "book.").is_some_and(|n| n + 1 < self.edition);
             let old_text = number(&name, "text.").is_some_and(|n| {
@@ -131,7 +136,7 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    fn put(&mut self, name: &str, content: &impl Serialize) -> io::Result<()> {
+    fn put(&mut self, name: &str, content: &Value) -> io::Result<()> {
         let body = serde_json::to_vec(content)?;
         let mut file = format!("{MAGIC}{}\n", sha256(&body)).into_bytes();
         file.extend(body);
@@ -148,8 +153,7 @@ impl<D: Disk> Store<D> {
 }
 
 /// What a file says, if it is whole.
-fn read<T: DeserializeOwned, D: Disk>(disk: &D, name: &str) -> io::Result<T> {
-    let torn = || io::Error::new(io::ErrorKind::InvalidData, "it is not whole");
+fn read(disk: &impl Disk, name: &str) -> io::Result<Value> {
     let file = disk.read(name)?;
     let head = file.iter().position(|byte| *byte == b'\n').ok_or_else(torn)?;
     let (head, body) = (&file[..head], &file[head + 1..]);
@@ -158,6 +162,14 @@ fn read<T: DeserializeOwned, D: Disk>(disk: &D, name: &str) -> io::Result<T> {
         return Err(torn());
     }
     serde_json::from_slice(body).map_err(|_| torn())
+}
+
+fn read_book(disk: &impl Disk, edition: u64) -> io::Result<Book> {
+    form::read(&read(disk, &book_name(edition))?).ok_or_else(torn)
+}
+
+fn torn() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "it is not whole")
 }
 
 fn book_name(edition: u64) -> String {

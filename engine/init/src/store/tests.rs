@@ -260,7 +260,7 @@ fn a_text_that_is_not_the_one_that_was_kept_is_none() {
     let file = store.disk.names["text.1"];
     store.disk.files[file].0.push(b' ');
     assert_eq!(store.text(1).unwrap_err().to_string(), "it is not whole");
-    store.put("text.1", &"schema = 1").unwrap();
+    store.put("text.1", &"schema = 1".into()).unwrap();
     let error = store.text(1).unwrap_err();
     assert_eq!(error.to_string(), "it is not the text that belongs to this number");
 }

@@ -31,10 +31,13 @@ impl Node {
             "part-of = \"boot\"\n[mount]\nsource = \"{}\"\ntarget = \"/var/lib/keel\"\nfstype = \"none\"\noptions = [\"bind\"]\ntimeout = \"20s\"\n",
             self.keep.path().display()
         );
-        let greeting = "part-of = \"boot\"\n[file]\npath = \"{dir}/greeting\"\ncontent = \"{{ machine.hostname }}\"\ntimeout = \"20s\"\n";
+        let greeting = "part-of = \"boot\"\n[file]\npath = \"{dir}/greeting\"\ncontent = \"{{ machine.hostname if machine.hostname else 'nobody' }}\"\ntimeout = \"20s\"\n";
         let strict = "part-of = \"boot\"\nafter = [\"file.greeting\"]\n[oneshot]\nexec = [\"/bin/sh\", \"-c\", \"grep -q . {dir}/greeting && ! grep -q broken {dir}/greeting\"]\ntimeout = \"20s\"\n";
+        // What a machine that runs cannot do: a filesystem of the kernel's stays mounted. So every change of the name takes a reboot.
+        let lasting = "part-of = \"boot\"\ncondition = { path-missing = [\"/nowhere/{{ machine.hostname }}\"] }\n[mount]\nsource = \"tmpfs\"\nfstype = \"tmpfs\"\ntarget = \"{dir}/lasting\"\ntimeout = \"20s\"\n";
         let mut units = vec![
             BOOT,
+            ("lasting.toml", lasting),
             ("data.toml", mount.as_str()),
             ("greeting.toml", greeting),
             ("strict.toml", strict),
@@ -48,7 +51,7 @@ impl Node {
     }
 }
 
-fn wanted(text: &str, mode: ApplyMode) -> Apply {
+pub(super) fn wanted(text: &str, mode: ApplyMode) -> Apply {
     Apply {
         layers: vec![Layer { name: "node.toml".to_owned(), text: text.to_owned() }],
         secrets: None,
@@ -64,7 +67,7 @@ fn wanted(text: &str, mode: ApplyMode) -> Apply {
     }
 }
 
-fn apply(machine: &Machine, wanted: Apply) -> Result<Applied, String> {
+pub(super) fn apply(machine: &Machine, wanted: Apply) -> Result<Applied, String> {
     match ask(machine, async |init| init.apply(wanted).await)? {
         Answer::Planned(applied) => Ok(applied),
         Answer::Invalid(findings) => Err(findings.drawn),
@@ -72,7 +75,7 @@ fn apply(machine: &Machine, wanted: Apply) -> Result<Applied, String> {
 }
 
 /// What became of each config, and the one that runs.
-fn history(machine: &Machine) -> (Vec<GenerationResult>, Option<u64>) {
+pub(super) fn history(machine: &Machine) -> (Vec<GenerationResult>, Option<u64>) {
     let history = ask(machine, async |init| init.history().await).expect("a history");
     assert_eq!(history.damage, Vec::<String>::new());
     (history.generations.iter().map(|it| it.result).collect(), history.current)
@@ -93,8 +96,9 @@ fn a_config_is_applied_holds_and_is_gone_back_from() {
     assert_eq!((plan.fate, plan.generation, plan.plan.needs_reboot), (Fate::DryRun, None, true));
     let changes: Vec<_> =
         plan.plan.changes.iter().map(|it| (it.unit.as_str(), it.decision)).collect();
-    assert_eq!(changes, [("file.greeting", Decision::NeedsReboot)], "{plan:?}");
-    assert_eq!(plan.plan.changes[0].because, ["file.content changed"]);
+    let expect = [("file.greeting", Decision::Rerun), ("mount.lasting", Decision::NeedsReboot)];
+    assert_eq!(changes, expect, "{plan:?}");
+    assert_eq!(plan.plan.changes[0].because, ["file.content changes"]);
     assert_eq!(history(&machine), (vec![], None));
 
     // A bad one is refused whole, with everything that is wrong with it, and no secret.
@@ -106,7 +110,7 @@ fn a_config_is_applied_holds_and_is_gone_back_from() {
     let refusal = apply(&machine, other).unwrap_err();
     assert!(refusal.contains("sha256:00") && refusal.contains(&plan.plan.base), "{refusal}");
     let refusal = apply(&machine, wanted(PATCHED, ApplyMode::NoReboot)).unwrap_err();
-    assert_eq!(refusal, "file.greeting changes only by a reboot");
+    assert_eq!(refusal, "mount.lasting changes only by a reboot");
     assert_eq!(history(&machine), (vec![], None));
 
     let applied = apply(&machine, wanted(PATCHED, ApplyMode::Auto)).unwrap();
@@ -239,9 +243,10 @@ fn a_staged_config_waits_for_the_next_boot_and_the_last_one_counts() {
 #[test]
 fn a_config_that_the_image_no_longer_understands_is_left_out() {
     let mut node = Node::new("left-out");
-    for text in
-        [PATCHED, "schema = 1\n[machine]\nhostname = \"two\"\n[units.more]\ndescription = \"x\"\n"]
-    {
+    for text in [
+        PATCHED,
+        "schema = 1\n[machine]\nhostname = \"three\"\n[units.more]\ndescription = \"x\"\n",
+    ] {
         let more: &[(&str, &str)] = &[("more.toml", "description = \"m\"\n[target]\n")];
         let mut machine = node.boot_units(more);
         apply(&machine, wanted(text, ApplyMode::Auto)).unwrap();
@@ -256,4 +261,82 @@ fn a_config_that_the_image_no_longer_understands_is_left_out() {
     machine.position(&["config 2 makes no graph any more, and is left out"]);
     assert_eq!(machine.read("greeting"), "two");
     assert_eq!(history(&machine), (vec![Good, RolledBack], Some(1)));
+}
+
+/// osctl, the agent and init: from a file on somebody's laptop to a node that runs it, and back.
+#[test]
+fn osctl_changes_the_config_of_a_node() {
+    let mut node = Node::new("osctl");
+    let port = free_port();
+    let keep = node.keep.path().to_str().expect("a path in UTF-8").to_owned();
+    let (agent, certificate) =
+        (agent(port).replace("{dir}/identity", &format!("{keep}/identity")), certificate());
+    let certificate = certificate.replace("{dir}/identity", &format!("{keep}/identity"));
+    let units = [("certificate.toml", certificate.as_str()), ("keel-agent.toml", agent.as_str())];
+    let home = tempfile::tempdir().expect("a temporary directory");
+    let endpoint = format!("127.0.0.1:{port}");
+    let file = |name: &str, text: &str| {
+        let path = home.path().join(name);
+        fs::write(&path, text).expect("a file");
+        path.to_str().expect("a path in UTF-8").to_owned()
+    };
+    let base = file("site.toml", "schema = 1\n[machine]\nhostname = \"base\"\n");
+    let patch = file("rack.toml", "[machine]\nhostname = \"two\"\n");
+    let run = |what: &[&str]| {
+        let output = osctl(home.path(), &endpoint, what).stderr(Stdio::piped()).output();
+        let output = output.expect("osctl");
+        let json = serde_json::from_slice(&output.stdout).unwrap_or(serde_json::Value::Null);
+        (output.status.code(), json, String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+
+    let mut machine = node.boot_units(&units);
+    let wanted = ["apply-config", "--file", &base, "--patch", &patch];
+    let dry_run = [&wanted[..], &["--dry-run"]].concat();
+    let (code, plan, said) = run(&dry_run);
+    assert_eq!((code, &plan["fate"]), (Some(1), &"dry-run".into()), "{plan} {said}");
+    assert_eq!(plan["changes"][0]["unit"], "file.greeting", "{plan}");
+    assert_eq!(machine.read("greeting"), "one");
+
+    // All that is wrong, each where it stands: in the patch that it stands in.
+    let slip = file("slip.toml", "[machine]\nhostnam = \"two\"\n[network]\nntp = 7\n");
+    let (code, refused, said) =
+        run(&["apply-config", "--file", &base, "--patch", &slip, "--dry-run"]);
+    assert_eq!(code, Some(2), "{refused} {said}");
+    let at =
+        |n: usize| (refused["findings"][n]["file"].clone(), refused["findings"][n]["line"].clone());
+    assert_eq!([at(0), at(1)], [2, 4].map(|line| (slip.as_str().into(), line.into())), "{refused}");
+    assert!(said.contains("nothing was changed: 2 findings"), "{said}");
+
+    // The change itself, which osctl follows through a reboot if the node needs one.
+    let reason = ["--reason", "a new rack"];
+    let change = osctl(home.path(), &endpoint, &[&wanted[..], &reason].concat())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("osctl");
+    if plan["needs_reboot"] == true {
+        machine.end();
+        machine = node.boot_units(&units);
+    }
+    let change = change.wait_with_output().expect("osctl");
+    assert!(change.status.success(), "{}", String::from_utf8_lossy(&change.stdout));
+    let change: serde_json::Value = serde_json::from_slice(&change.stdout).expect("JSON");
+    assert_eq!((&change["generation"], &change["end"]["good"]), (&1.into(), &true.into()));
+    assert_eq!(machine.read("greeting"), "two");
+
+    let (code, again, _) = run(&wanted);
+    assert_eq!((code, &again["fate"]), (Some(0), &"nothing".into()), "{again}");
+    assert_eq!(run(&dry_run).0, Some(0), "nothing is left to do");
+    let (_, history, _) = run(&["history"]);
+    let first = &history["generations"][0];
+    assert_eq!((&history["current"], &first["result"]), (&1.into(), &"good".into()), "{history}");
+    assert_eq!(first["reason"], "a new rack");
+    assert_eq!(first["author"], "somebody at 127.0.0.1");
+    let (_, config, _) = run(&["config", "get"]);
+    assert!(config["text"].as_str().is_some_and(|text| text.contains("hostname = \"two\"")));
+    let (code, _, said) = run(&["confirm"]);
+    assert_eq!(code, Some(1), "{said}");
+    let (code, back, said) = run(&["rollback", "--dry-run"]);
+    assert_eq!((code, &back["changes"][0]["unit"]), (Some(1), &"file.greeting".into()), "{said}");
+    machine.signal("TERM");
+    machine.end();
 }

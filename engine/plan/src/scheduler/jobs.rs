@@ -1,7 +1,7 @@
 //! Jobs: where they come from (the transaction, a request, the shutdown), what they imply, and how they end.
 
 use super::{
-    Action, JobResult, OpenJob, Progress, Refusal, Run, Scheduler, Shutdown, ShutdownKind, Why,
+    Action, By, JobResult, OpenJob, Progress, Refusal, Run, Scheduler, Shutdown, ShutdownKind, Why,
 };
 use crate::state::{Desired, State};
 use crate::transaction::{Job, JobKind, UnitId};
@@ -17,8 +17,8 @@ impl Scheduler {
         for index in 0..self.transaction.jobs().len() {
             let job = self.transaction.jobs()[index];
             match job.kind {
-                JobKind::Start => self.open_start(job, true),
-                JobKind::Stop | JobKind::Restart => self.open_stop(job, true),
+                JobKind::Start => self.open_start(job, By::Transaction),
+                JobKind::Stop | JobKind::Restart => self.open_stop(job, By::Transaction),
             }
         }
     }
@@ -31,11 +31,11 @@ impl Scheduler {
             Err(why) => return self.actions.push(Action::Refused { job, why }),
         };
         for unit in implied {
-            self.open_start(Job { unit, kind: JobKind::Start }, false);
+            self.open_start(Job { unit, kind: JobKind::Start }, By::Request);
         }
         match job.kind {
-            JobKind::Start => self.open_start(job, false),
-            JobKind::Stop | JobKind::Restart => self.open_stop(job, false),
+            JobKind::Start => self.open_start(job, By::Request),
+            JobKind::Stop | JobKind::Restart => self.open_stop(job, By::Request),
         }
     }
 
@@ -46,6 +46,9 @@ impl Scheduler {
         }
         if self.shutdown.is_some() {
             return Err(Refusal::ShuttingDown);
+        }
+        if self.clearing.is_some() {
+            return Err(Refusal::Mutating);
         }
         if job.kind == JobKind::Stop {
             return Ok(Vec::new());
@@ -82,13 +85,13 @@ impl Scheduler {
         found
     }
 
-    fn open_start(&mut self, job: Job, counts: bool) {
+    pub(super) fn open_start(&mut self, job: Job, by: By) {
         let id = job.unit;
         if self.rows[id.index()].is_starting() {
             return;
         }
         self.end_job(id, JobResult::Cancelled);
-        self.open_jobs += usize::from(counts);
+        self.open_jobs += usize::from(by.counts());
         for index in 0..self.links.conflicts.of(id).len() {
             let other = self.links.conflicts.of(id)[index];
             self.take_down(other, Desired::Down, Why::Conflict(id), None);
@@ -98,7 +101,7 @@ impl Scheduler {
             }
         }
         let row = &mut self.rows[id.index()];
-        row.job = Some(OpenJob { kind: job.kind, counts });
+        row.job = Some(OpenJob { kind: job.kind, by });
         row.failures = 0;
         row.patience = None;
         row.streak = 0;
@@ -132,14 +135,14 @@ impl Scheduler {
     }
 
     /// Opens a stop, or a restart, which begins as one unless the unit is not up anyway.
-    fn open_stop(&mut self, job: Job, counts: bool) {
+    fn open_stop(&mut self, job: Job, by: By) {
         let id = job.unit;
         if job.kind == JobKind::Restart && !self.rows[id.index()].state.holds() {
-            return self.open_start(job, counts);
+            return self.open_start(job, by);
         }
         self.end_job(id, JobResult::Cancelled);
-        self.open_jobs += usize::from(counts);
-        let open = OpenJob { kind: job.kind, counts };
+        self.open_jobs += usize::from(by.counts());
+        let open = OpenJob { kind: job.kind, by };
         let desired = if job.kind == JobKind::Stop { Desired::Down } else { Desired::Restart };
         self.take_down(id, desired, Why::Requested, Some(open));
     }
@@ -225,9 +228,9 @@ impl Scheduler {
         }
     }
 
-    fn end_job(&mut self, id: UnitId, result: JobResult) {
+    pub(super) fn end_job(&mut self, id: UnitId, result: JobResult) {
         if let Some(job) = self.rows[id.index()].job.take() {
-            self.open_jobs -= usize::from(job.counts);
+            self.open_jobs -= usize::from(job.by.counts());
             self.actions.push(Action::JobEnded { job: Job { unit: id, kind: job.kind }, result });
         }
     }
@@ -253,6 +256,8 @@ impl Scheduler {
         let Some(shutdown) = &mut self.shutdown else { return };
         shutdown.progress = Progress::Begun;
         let kind = shutdown.kind;
+        self.clearing = None;
+        self.to_reload.clear();
         for id in self.transaction.ids() {
             self.end_job(id, JobResult::Cancelled);
             let row = &mut self.rows[id.index()];

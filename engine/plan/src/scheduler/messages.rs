@@ -32,6 +32,10 @@ pub enum Event {
     TimerDue,
     /// Somebody wants one unit started, stopped or restarted, with what that implies for others.
     Request(Job),
+    /// Another graph is to be taken on, and these units are not up in it as they are now. They go down, in reverse order, and nothing
+    /// that needs them with them unless it is named too; nothing else starts until [`Scheduler::adopt`](super::Scheduler::adopt).
+    /// Every unit that the next graph has not must be among them.
+    Clear(Arc<[UnitId]>),
     /// Stop everything, in the reverse of the order in which it starts.
     Shutdown(ShutdownKind),
 }
@@ -101,6 +105,8 @@ pub enum Effect {
     /// End by force whatever the activation still does, also a condition that is being checked: `Stopped`, once nothing
     /// is left. May follow a `Stop` that is still under way, which then needs no answer of its own.
     Kill,
+    /// Have a service that runs read its configuration again. No answer: nothing tells when a program has done so.
+    Reload,
 }
 
 /// How the machine is to go down.
@@ -164,6 +170,11 @@ pub enum Action {
     },
     /// Every job of the transaction has its result. The scheduler goes on supervising.
     Finished(Outcome),
+    /// Everything that [`Event::Clear`] named is down, as far as that was possible: the next graph may be taken on.
+    Cleared {
+        /// Those that could not be stopped: something of them may still be there.
+        stuck: Vec<UnitId>,
+    },
     /// The shutdown is over: nothing is up any more, or what is could not be stopped.
     Down(ShutdownKind),
 }
@@ -211,6 +222,9 @@ pub enum Refusal {
     /// The machine is going down.
     #[error("the machine is going down")]
     ShuttingDown,
+    /// Another graph is being taken on.
+    #[error("the graph is being changed")]
+    Mutating,
     /// What would have to be started together conflicts with itself.
     #[error("it would start units that conflict with each other")]
     Conflict {

@@ -176,6 +176,7 @@ impl Scheduler {
             (Effect::Start, Class::Service) => vec![Report::Started, Report::Ready],
             (Effect::Start, Class::Oneshot | Class::Target) => vec![Report::Done],
             (Effect::Stop | Effect::Kill, _) => vec![Report::Stopped],
+            (Effect::Reload, _) => Vec::new(),
         };
         reports.into_iter().map(|report| (token, report)).collect()
     }

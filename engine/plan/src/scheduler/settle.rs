@@ -30,6 +30,8 @@ impl Scheduler {
                 self.change(id, UnitEvent::Withdrawn, why);
                 self.is_down(id);
             }
+            // It is looked at again when the next graph is there.
+            (State::Waiting, _) if self.clearing.is_some() => {}
             (State::Waiting, _) => self.settle_waiting(id),
             (State::Activating | State::Active(_), Desired::Down | Desired::Restart) => {
                 self.settle_leaving(id)
@@ -183,6 +185,7 @@ impl Scheduler {
     pub(super) fn act(&mut self, id: UnitId) {
         let row = &self.rows[id.index()];
         match (row.state, row.desired) {
+            (State::Waiting, Desired::Up) if self.clearing.is_some() => {}
             (State::Waiting, Desired::Up) => {
                 let (idle, condition) =
                     (row.paused || row.condition == Condition::Checking, row.condition);

@@ -1,6 +1,6 @@
 //! What follows when a unit does not come up, or was up and is no longer: the failure policy and the restart policy.
 
-use super::{Action, Condition, JobResult, Scheduler, ShutdownKind, Why};
+use super::{Action, By, Condition, JobResult, Scheduler, ShutdownKind, Why};
 use crate::backoff;
 use crate::state::{Blame, Desired, State, UnitEvent};
 use crate::transaction::{Await, OnFailure, RestartPolicy, StartLimit, UnitId};
@@ -131,12 +131,17 @@ impl Scheduler {
         self.change(id, event, why.clone());
         let result =
             if event == UnitEvent::Lacking { JobResult::Dependency } else { JobResult::Failed };
-        match self.rows[id.index()].desired {
+        let row = &self.rows[id.index()];
+        // What a change of the graph started is answered for by the change, which is undone.
+        let spared = row.job.is_some_and(|job| job.by == By::Mutation);
+        match row.desired {
             Desired::Up => {
                 self.close_start_job(id, result);
                 self.unbind(id, false);
                 self.wake(id);
-                self.apply_policy(id, why);
+                if !spared {
+                    self.apply_policy(id, why);
+                }
             }
             Desired::Down => {
                 self.close_start_job(id, result);

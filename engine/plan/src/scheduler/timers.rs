@@ -19,6 +19,17 @@ impl Timers {
         Timers { slots: vec![None; units], heap: BinaryHeap::new() }
     }
 
+    /// The same instants for so many units that are numbered anew.
+    pub(super) fn renumbered(&self, moves: &[Option<UnitId>], units: usize) -> Timers {
+        let mut timers = Timers::new(units);
+        for (due, moved) in self.slots.iter().zip(moves) {
+            if let (Some(due), Some(moved)) = (due, moved) {
+                timers.set(*moved, *due);
+            }
+        }
+        timers
+    }
+
     pub(super) fn get(&self, unit: UnitId) -> Option<Duration> {
         self.slots[unit.index()]
     }

@@ -55,6 +55,8 @@ pub enum Why {
     StopFailed(Arc<str>),
     /// Killing it made no difference: something of it may still be there.
     Stuck,
+    /// The machine takes on another graph.
+    Mutation,
     /// The machine is going down.
     Shutdown(ShutdownKind),
 }
@@ -69,6 +71,25 @@ impl Why {
             | Why::WaitedTooLong { on: unit, .. } => Some(unit),
             _ => None,
         }
+    }
+
+    /// The same in another graph. What blames a unit that is not in it keeps its words alone.
+    pub(crate) fn renumbered(
+        self,
+        from: &Transaction,
+        moved: impl Fn(UnitId) -> Option<UnitId>,
+    ) -> Why {
+        let carried = match self {
+            Why::Needs(unit) => moved(unit).map(Why::Needs),
+            Why::Bound(unit) => moved(unit).map(Why::Bound),
+            Why::Follows(unit) => moved(unit).map(Why::Follows),
+            Why::Conflict(unit) => moved(unit).map(Why::Conflict),
+            Why::WaitedTooLong { on, deadline } => {
+                moved(on).map(|on| Why::WaitedTooLong { on, deadline })
+            }
+            other => return other,
+        };
+        carried.unwrap_or_else(|| Why::Failed(self.describe(from).to_string().into()))
     }
 
     /// As one sentence, with the units by their names.
@@ -119,6 +140,7 @@ impl fmt::Display for Sentence<'_> {
             }
             Why::StopFailed(why) => write!(out, "could not be stopped: {why}"),
             Why::Stuck => write!(out, "could not be killed"),
+            Why::Mutation => write!(out, "the graph changes"),
             Why::Shutdown(_) => write!(out, "the machine is going down"),
         }
     }

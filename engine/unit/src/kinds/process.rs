@@ -220,6 +220,9 @@ keys! {
         start_limit "start-limit": Option<StartLimit>,
         /// Signal that asks it to stop.
         stop_signal "stop-signal": SignalName = "\"SIGTERM\"",
+        /// Signal on which it reads its configuration again. With it, a change of a file that the service waits for, and requires or wants,
+        /// sends that signal instead of restarting the service.
+        reload_signal "reload-signal": Option<SignalName>,
         /// How long it may take to stop before its whole cgroup is killed.
         stop_timeout "stop-timeout": Timespan = "\"10s\"",
         /// Limits.
