@@ -1,6 +1,7 @@
 //! A node joins a real Kubernetes cluster by its machine config alone, on its first boot, and stays in it.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -53,6 +54,7 @@ fn cluster_image(dir: &Path, kubernetes: &Path, config: &str, secrets: &str) -> 
     let (config_path, secrets_path) = (dir.join("node.toml"), dir.join("secrets.toml"));
     fs::write(&config_path, config).unwrap();
     fs::write(&secrets_path, secrets).unwrap();
+    fs::set_permissions(&secrets_path, fs::Permissions::from_mode(0o600)).unwrap();
     let more = [
         "--units",
         units.to_str().unwrap(),
