@@ -139,9 +139,13 @@ fn a_node_joins_a_cluster_by_its_machine_config() {
 
     // From now on it is the cluster that says who gets in.
     let endpoint = format!("127.0.0.1:{}", vm.forwarded(API_PORT).unwrap());
+    let fingerprint = report.fingerprint.unwrap();
     let osctl = |more: &[&str]| -> Output {
         let mut osctl = Command::new(inputs().osctl);
-        osctl.args(["--endpoint", &endpoint]).args(more).arg("status");
+        osctl
+            .args(["--endpoint", &endpoint, "--fingerprint", &fingerprint])
+            .args(more)
+            .arg("status");
         osctl.env("HOME", dir.path()).output().unwrap()
     };
     let admin = osctl(&["--kubeconfig", plane.admin().to_str().unwrap()]);
