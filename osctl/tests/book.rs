@@ -13,7 +13,7 @@ const QUIET: [&str; 2] = ["osctl context ", "osctl known-nodes "];
 
 /// Lines that no test runs as they stand: how they begin, and why.
 const NOT_RUN: [(&str, &str); 7] = [
-    ("osctl --endpoint ", "needs a node: osctl/tests/node.rs runs these against one"),
+    ("osctl --endpoint ", "needs a node: osctl/tests/node/book.rs runs these against one"),
     ("osctl image build ", "needs a kernel: engine/image/tests and the VM tests build images"),
     ("osctl image payload ", "writes a manifest: osctl/tests/image.rs runs these on one"),
     ("osctl image run ", "boots a machine: the VM tests boot images"),

@@ -1,6 +1,7 @@
 """A client of keel.v1 that shares nothing with osctl: stubs made from the proto files by grpc_tools, the wire by grpcio.
 
-It calls every method that the proto files declare, and prints a line of JSON for each: the method, the status code, and what came.
+It calls every method that the proto files declare, and prints a line of JSON for each: the method, the status code, what came, and
+the same byte for byte.
 Arguments: the folder of the proto files, an address, the node's certificate, a name that it is for, and the client's certificate and key.
 """
 
@@ -45,14 +46,18 @@ def call(channel, name, method, messages):
     stub = kind(
         name,
         request_serializer=lambda message: message.SerializeToString(),
-        response_deserializer=messages(method.output_type).FromString,
+        response_deserializer=bytes,
     )
     try:
         answer = stub(request, timeout=PATIENCE)
         answers = list(answer) if method.server_streaming else [answer]
     except grpc.RpcError as error:
-        return {"method": name, "code": error.code().name, "why": error.details()}
-    return {"method": name, "code": "OK", "answers": [json_format.MessageToDict(answer) for answer in answers]}
+        trailers = [value if isinstance(value, bytes) else value.encode() for _, value in error.trailing_metadata() or ()]
+        wire = [error.details().encode(), *trailers]
+        return {"method": name, "code": error.code().name, "why": error.details(), "wire": [piece.hex() for piece in wire]}
+    parse = messages(method.output_type).FromString
+    told = [json_format.MessageToDict(parse(answer)) for answer in answers]
+    return {"method": name, "code": "OK", "answers": told, "wire": [answer.hex() for answer in answers]}
 
 
 def main(protos, address, node, name, certificate, key):

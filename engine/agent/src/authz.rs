@@ -56,6 +56,11 @@ const METHODS: &[(&str, Role, Maintenance)] = &[
     ("/grpc.health.v1.Health/Watch", Role::Viewer, Open),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Role::Viewer, Open),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Role::Viewer, Open),
+    ("/keel.v1.Config/Apply", Role::Admin, Open),
+    ("/keel.v1.Config/Confirm", Role::Admin, Open),
+    ("/keel.v1.Config/Get", Role::Viewer, Open),
+    ("/keel.v1.Config/History", Role::Viewer, Open),
+    ("/keel.v1.Config/Rollback", Role::Admin, Open),
     ("/keel.v1.Journal/GetBoot", Role::Viewer, Open),
     ("/keel.v1.Journal/ListBoots", Role::Viewer, Open),
     ("/keel.v1.Journal/ReadAudit", Role::Admin, Closed),
@@ -77,6 +82,25 @@ const METHODS: &[(&str, Role, Maintenance)] = &[
 /// Whether a method may change the machine.
 pub(crate) fn changes(method: &str) -> bool {
     method.starts_with("/keel.v1.Operation/")
+        || ["Apply", "Confirm", "Rollback"]
+            .iter()
+            .any(|word| method.strip_prefix("/keel.v1.Config/") == Some(word))
+}
+
+/// Streams that last as long as their callers like.
+const ENDLESS: [&str; 7] = [
+    "/grpc.health.v1.Health/Watch",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    "/keel.v1.Journal/ReadAudit",
+    "/keel.v1.Journal/ReadKernelLog",
+    "/keel.v1.Journal/ReadLogs",
+    "/keel.v1.Node/WatchEvents",
+];
+
+/// Whether a method is a stream that lasts as long as its caller likes. All others have to end.
+pub(crate) fn is_endless(method: &str) -> bool {
+    ENDLESS.contains(&method)
 }
 
 /// Whether it is a method at all.
@@ -181,6 +205,22 @@ mod tests {
         assert_eq!(table.len(), METHODS.len(), "a method stands there twice");
         let ours = table.into_iter().filter(|method| !method.starts_with("/grpc."));
         assert_eq!(ours.collect::<BTreeSet<_>>(), declared());
+    }
+
+    #[test]
+    fn what_can_be_followed_has_no_end() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto/keel/v1");
+        let texts = fs::read_dir(folder).unwrap().map(|it| fs::read_to_string(it.unwrap().path()));
+        let text: String = texts.map(Result::unwrap).collect();
+        let follows = |method: &str| {
+            let message = format!("message {}Request {{", method.rsplit('/').next().unwrap());
+            let fields = text.split_once(&message).map(|(_, rest)| rest.split_once('}').unwrap().0);
+            fields.is_some_and(|fields| fields.contains("bool follow = "))
+        };
+        for (method, ..) in METHODS.iter().filter(|(method, ..)| method.starts_with("/keel.")) {
+            assert_eq!(is_endless(method), follows(method), "{method}");
+        }
+        assert!(ENDLESS.iter().all(|method| known(method).is_some()));
     }
 
     /// What a refusal says.

@@ -253,6 +253,10 @@ fn happened(what: control::Happened) -> v1::event::What {
         control::Happened::Goal { state, why } => {
             v1::event::What::Goal(v1::GoalChange { state: goal_state(state).into(), why })
         }
+        control::Happened::Mutation { generation, progress } => {
+            let text = format!("config {generation} {progress}");
+            v1::event::What::Fact(v1::Fact { unit: None, text })
+        }
     }
 }
 
@@ -274,9 +278,13 @@ pub(crate) fn error(error: &control::ControlError) -> Status {
             RefusalKind::Stopping => Status::failed_precondition(refusal.kind.to_string()),
             RefusalKind::TooLarge | RefusalKind::Internal(_) => Status::internal(text),
             RefusalKind::UnknownUnit { .. } => Status::not_found(refusal.kind.to_string()),
-            RefusalKind::OtherGraph { .. } | RefusalKind::Impossible(_) => {
-                Status::failed_precondition(refusal.kind.to_string())
-            }
+            RefusalKind::OtherGraph { .. }
+            | RefusalKind::Impossible(_)
+            | RefusalKind::Busy { .. }
+            | RefusalKind::NeedsReboot { .. }
+            | RefusalKind::NoStore(_)
+            | RefusalKind::NothingOnTrial => Status::failed_precondition(refusal.kind.to_string()),
+            RefusalKind::NoGeneration { .. } => Status::not_found(refusal.kind.to_string()),
             RefusalKind::Unconfirmed => Status::invalid_argument(refusal.kind.to_string()),
         },
     }
@@ -337,7 +345,7 @@ mod tests {
         check(
             ControlErrorKind::Version { theirs: 2, software: "keel 0.2.0".to_owned() },
             Code::Internal,
-            "cannot talk to init at /run/keel/control.sock: init is keel 0.2.0 and speaks version 2, not 3",
+            "cannot talk to init at /run/keel/control.sock: init is keel 0.2.0 and speaks version 2, not 4",
         );
     }
 

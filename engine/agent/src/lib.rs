@@ -5,11 +5,13 @@ mod answers;
 mod audit;
 mod authz;
 mod calls;
+mod changes;
 mod cluster;
 mod convert;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod identity;
+mod init;
 mod listen;
 mod log;
 mod metrics;

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use keel_proto::v1::config_server::ConfigServer;
 use keel_proto::v1::journal_server::JournalServer;
 use keel_proto::v1::node_server::NodeServer;
 use keel_proto::v1::operation_server::OperationServer;
@@ -19,13 +20,14 @@ use crate::audit::Audit;
 use crate::calls::Shared;
 use crate::cluster;
 use crate::identity::{Current, Given, Identity, IdentityError, Lasts, keep_current};
+use crate::init::Init;
 use crate::listen;
 use crate::log::{chain, say};
 use crate::metrics::{self, Metrics};
 use crate::notify::{State, notify};
 use crate::places::{Limits, Places};
 use crate::server::{Server, raise_file_limit};
-use crate::service::{Journal, Node, Operation};
+use crate::service::{Config, Journal, Node, Operation};
 use crate::tls::Shown;
 use crate::trust::{self, Trust};
 
@@ -115,10 +117,11 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
         Lasts::ForGood => settings.audit,
         Lasts::ThisBoot => settings.spare_audit,
     };
+    let init = Init::new(settings.control);
     let shared = Arc::new(Shared {
         audit: Audit::start(&audit).map_err(ServeError::Runtime)?,
         metrics: Arc::new(Metrics::default()),
-        control: settings.control.clone(),
+        init: init.clone(),
     });
     let places = Places::new(Limits::default());
     let fingerprint = identity.fingerprint.clone();
@@ -133,8 +136,8 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
         Lasts::ThisBoot => settings.spare,
     };
     if let (Some(folder), None) = (folder, &settings.given) {
-        let control = settings.control.clone();
-        let current = Current { folder, control, shown: shown.clone(), about: about.clone() };
+        let current =
+            Current { folder, init: init.clone(), shown: shown.clone(), about: about.clone() };
         tokio::spawn(keep_current(current));
     }
 
@@ -142,7 +145,7 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
         let page = metrics::Page {
             metrics: shared.metrics.clone(),
             places: places.clone(),
-            control: settings.control.clone(),
+            init: init.clone(),
         };
         match metrics::listen(&place).await {
             Ok(listener) => {
@@ -156,7 +159,7 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
 
     let (stopping_in, stopping) = watch::channel(false);
     let server = Server {
-        routes: routes(&settings.control, about, &shared, &stopping).await?,
+        routes: routes(about, &shared, &stopping).await?,
         shown,
         trust: state,
         places,
@@ -186,7 +189,6 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
 }
 
 async fn routes(
-    control: &Path,
     about: Arc<About>,
     shared: &Arc<Shared>,
     stopping: &watch::Receiver<bool>,
@@ -199,9 +201,9 @@ async fn routes(
     let reflection = services().build_v1().map_err(ServeError::Descriptor)?;
     // What clients asked for before it was called v1, and many still do.
     let reflection_alpha = services().build_v1alpha().map_err(ServeError::Descriptor)?;
-    let node = Node::new(control.to_owned(), about, stopping.clone());
+    let node = Node::new(shared.init.clone(), about, stopping.clone());
     let records = keel_control::RECORDS.into();
-    let journal = Journal::new(control.to_owned(), records, shared.clone(), stopping.clone());
+    let journal = Journal::new(records, shared.clone(), stopping.clone());
     Ok(Routes::new(
         NodeServer::new(node).max_decoding_message_size(REQUEST).max_encoding_message_size(MESSAGE),
     )
@@ -211,7 +213,12 @@ async fn routes(
             .max_encoding_message_size(MESSAGE),
     )
     .add_service(
-        OperationServer::new(Operation::new(control.to_owned()))
+        OperationServer::new(Operation::new(shared.init.clone()))
+            .max_decoding_message_size(REQUEST)
+            .max_encoding_message_size(MESSAGE),
+    )
+    .add_service(
+        ConfigServer::new(Config::new(shared.init.clone(), stopping.clone()))
             .max_decoding_message_size(REQUEST)
             .max_encoding_message_size(MESSAGE),
     )
@@ -227,6 +234,7 @@ async fn health() -> HealthServer<impl Health> {
     reporter.set_serving::<NodeServer<Node>>().await;
     reporter.set_serving::<JournalServer<Journal>>().await;
     reporter.set_serving::<OperationServer<Operation>>().await;
+    reporter.set_serving::<ConfigServer<Config>>().await;
     health
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
+use crate::config::{Answer, Apply, ConfigText, History, Rollback};
 use crate::event_log::Batch;
 use crate::frame::{self, FrameError};
 use crate::inventory::Inventory;
@@ -289,6 +290,89 @@ impl Control {
         reply
             .and_then(|reply| match reply {
                 Reply::Reset(plan) => Ok(plan),
+                _ => Err(ControlErrorKind::Unexpected),
+            })
+            .map_err(|kind| self.error(kind))
+    }
+
+    /// Gives the machine another config, or asks what that would do. How it goes is told by events.
+    ///
+    /// # Errors
+    ///
+    /// Init is gone, silent, or refuses.
+    pub async fn apply(&mut self, ask: Apply) -> Result<Answer, ControlError> {
+        let waits = ask.wait;
+        self.applied(&Request::Apply(ask), waits).await.map_err(|kind| self.error(kind))
+    }
+
+    /// Gives the machine an earlier config, or asks what that would do.
+    ///
+    /// # Errors
+    ///
+    /// Init is gone, silent, or refuses.
+    pub async fn rollback(&mut self, ask: Rollback) -> Result<Answer, ControlError> {
+        let waits = ask.wait;
+        self.applied(&Request::Rollback(ask), waits).await.map_err(|kind| self.error(kind))
+    }
+
+    async fn applied(
+        &mut self,
+        request: &Request,
+        waits: bool,
+    ) -> Result<Answer, ControlErrorKind> {
+        self.send(request).await?;
+        // Who waits for another change waits as long as that takes; the kernel tells when init is gone.
+        let reply = match waits {
+            true => frame::read(&mut self.stream).await?.ok_or(ControlErrorKind::Closed)?,
+            false => self.receive().await?,
+        };
+        match reply {
+            Reply::Applied(answer) => Ok(*answer),
+            Reply::Refused(refusal) => Err(refusal.into()),
+            _ => Err(ControlErrorKind::Unexpected),
+        }
+    }
+
+    /// Says that the config on trial is well. Gives its number.
+    ///
+    /// # Errors
+    ///
+    /// Init is gone, silent, or no config is on trial.
+    pub async fn confirm(&mut self) -> Result<u64, ControlError> {
+        let reply = self.ask(&Request::Confirm).await;
+        reply
+            .and_then(|reply| match reply {
+                Reply::Confirmed(generation) => Ok(generation),
+                _ => Err(ControlErrorKind::Unexpected),
+            })
+            .map_err(|kind| self.error(kind))
+    }
+
+    /// Asks for the configs that the machine remembers.
+    ///
+    /// # Errors
+    ///
+    /// Init is gone, silent, or refuses.
+    pub async fn history(&mut self) -> Result<History, ControlError> {
+        let reply = self.ask(&Request::History).await;
+        reply
+            .and_then(|reply| match reply {
+                Reply::History(history) => Ok(*history),
+                _ => Err(ControlErrorKind::Unexpected),
+            })
+            .map_err(|kind| self.error(kind))
+    }
+
+    /// Asks for the text of the running config, or of an earlier one, without its secrets.
+    ///
+    /// # Errors
+    ///
+    /// Init is gone, silent, or has no such config.
+    pub async fn config(&mut self, generation: Option<u64>) -> Result<ConfigText, ControlError> {
+        let reply = self.ask(&Request::GetConfig(generation)).await;
+        reply
+            .and_then(|reply| match reply {
+                Reply::Config(config) => Ok(config),
                 _ => Err(ControlErrorKind::Unexpected),
             })
             .map_err(|kind| self.error(kind))

@@ -8,10 +8,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
+use crate::config::MutationProgress;
 use crate::message::{Event, Happened, Refusal, RefusalKind};
 
 /// The most bytes of any text in an event. The ring holds that many times its capacity at the very most.
 const MAX_TEXT: usize = 1024;
+
+/// The most bytes of a list of texts in an event.
+const MAX_LIST: usize = 2 * MAX_TEXT;
 
 /// The most events in one batch; with their texts bounded, a batch always fits in a frame.
 const MAX_BATCH: usize = 128;
@@ -92,6 +96,11 @@ impl EventLog {
         Ok(Batch { dropped: start - from, events, next })
     }
 
+    /// The number that the next event will have.
+    pub fn next(&self) -> u64 {
+        *self.next.borrow()
+    }
+
     /// Reads events from number `from` on, and waits for the first if there is none yet.
     ///
     /// # Errors
@@ -127,8 +136,29 @@ fn bounded(mut what: Happened) -> Happened {
         Happened::Goal { why, .. } => {
             why.as_mut().map(clip);
         }
+        Happened::Mutation { progress, .. } => {
+            if let MutationProgress::RolledBack(undone) | MutationProgress::Degraded(undone) =
+                progress
+            {
+                undone.culprit.as_mut().map(clip);
+                clip(&mut undone.why);
+                within(MAX_LIST, &mut undone.last_words);
+                within(MAX_LIST, &mut undone.undone);
+            }
+        }
     }
     what
+}
+
+/// The first texts of a list, as many as fit.
+fn within(bytes: usize, texts: &mut Vec<String>) {
+    let mut left = bytes;
+    texts.iter_mut().for_each(clip);
+    texts.retain(|text| {
+        let fits = text.len() <= left;
+        left = if fits { left - text.len() } else { 0 };
+        fits
+    });
 }
 
 fn clip(text: &mut String) {

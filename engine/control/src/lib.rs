@@ -14,6 +14,7 @@
 //! Whatever comes in, this crate neither panics nor allocates more than was really sent.
 
 mod client;
+mod config;
 mod event_log;
 mod frame;
 #[cfg(feature = "fuzz")]
@@ -25,6 +26,11 @@ mod operation;
 mod server;
 
 pub use client::{Control, ControlError, ControlErrorKind, LogStream, Watch};
+pub use config::{
+    Answer, Applied, Apply, ApplyMode, BootChange, ConfigText, Decision, Fate, Finding, Findings,
+    Generation, GenerationResult, History, KEPT, Layer, MAX_CONFIG, MAX_REMARK, MutationPlan,
+    MutationProgress, Rollback, Trial, Undone, UnitChange,
+};
 pub use event_log::{Batch, EventLog};
 pub use frame::{FrameError, FrameErrorKind, MAX_FRAME};
 pub use inventory::{

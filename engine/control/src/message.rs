@@ -7,12 +7,13 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::{Answer, Apply, ConfigText, History, MutationProgress, Rollback, UnitChange};
 use crate::inventory::Inventory;
 use crate::journal::{BootRecord, LogLine, LogQuery};
 use crate::operation::{ControlUnit, Reset, ResetPlan, UnitDetail, UnitPlan};
 
 /// The version of this protocol.
-pub const VERSION: u16 = 3;
+pub const VERSION: u16 = 4;
 
 /// The first bytes of either side's first frame, so that a stranger on the socket is named as one.
 pub(crate) const MAGIC: [u8; 4] = *b"keel";
@@ -65,6 +66,16 @@ pub(crate) enum Request {
     RehearseShutdown,
     /// Answered by one [`Reply::Reset`].
     Reset(Reset),
+    /// Another machine config. Answered by one [`Reply::Applied`].
+    Apply(Apply),
+    /// An earlier machine config. Answered by one [`Reply::Applied`].
+    Rollback(Rollback),
+    /// The config that is on trial is well. Answered by one [`Reply::Confirmed`].
+    Confirm,
+    /// Answered by one [`Reply::History`].
+    History,
+    /// The text of the running config, or of that generation. Answered by one [`Reply::Config`].
+    GetConfig(Option<u64>),
 }
 
 /// What init answers.
@@ -108,6 +119,11 @@ pub(crate) enum Reply {
     Planned(UnitPlan),
     Stops(Vec<String>),
     Reset(ResetPlan),
+    Applied(Box<Answer>),
+    /// With the number of the config that holds from now on.
+    Confirmed(u64),
+    History(Box<History>),
+    Config(ConfigText),
 }
 
 /// Why a request was not carried out. The connection stays usable.
@@ -173,6 +189,45 @@ pub enum RefusalKind {
     /// The caller named another machine than this one.
     #[error("this machine's id was not given as confirmation")]
     Unconfirmed,
+    /// Another change is under way.
+    #[error("config {generation} of {author} is under way")]
+    Busy {
+        /// The number of its config.
+        generation: u64,
+        /// Who wants it.
+        author: String,
+    },
+    /// The machine would have to reboot, and may not.
+    #[error("{} only by a reboot", only(.units))]
+    NeedsReboot {
+        /// The units that need it.
+        units: Vec<UnitChange>,
+    },
+    /// There is nowhere to keep a config.
+    #[error("{0}")]
+    NoStore(String),
+    /// No config waits to be confirmed.
+    #[error("no config waits to be confirmed")]
+    NothingOnTrial,
+    /// No config of that number is remembered.
+    #[error("no config {asked} is remembered{}", .oldest.map(|n| format!("; the oldest is {n}")).unwrap_or_default())]
+    NoGeneration {
+        /// The number asked for.
+        asked: u64,
+        /// The oldest that is remembered.
+        oldest: Option<u64>,
+    },
+}
+
+/// The first units that need a reboot, as the start of a sentence.
+fn only(units: &[UnitChange]) -> String {
+    let names: Vec<&str> = units.iter().take(3).map(|change| change.unit.as_str()).collect();
+    match units.len() {
+        0 => "this changes".to_owned(),
+        1 => format!("{} changes", names.join("")),
+        2 | 3 => format!("{} change", names.join(", ")),
+        more => format!("{} and {} more change", names.join(", "), more - names.len()),
+    }
 }
 
 /// What somebody probably meant, as the end of a sentence.
@@ -413,5 +468,12 @@ pub enum Happened {
         state: GoalState,
         /// The reason.
         why: Option<String>,
+    },
+    /// A change of the machine's config went on.
+    Mutation {
+        /// The number of the config.
+        generation: u64,
+        /// How far it is.
+        progress: MutationProgress,
     },
 }

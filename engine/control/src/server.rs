@@ -16,6 +16,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::config::{Answer, Apply, ConfigText, History, Rollback};
 use crate::event_log::EventLog;
 use crate::frame::{self, FrameError, FrameErrorKind, MAX_FRAME};
 use crate::inventory::Inventory;
@@ -82,6 +83,35 @@ pub trait Service: Send + Sync + 'static {
 
     /// Wipes the machine's data and reboots it, or says what would go. It may take seconds, but not as long as a client waits.
     fn reset(&self, _ask: Reset) -> impl Future<Output = Result<ResetPlan, Refusal>> + Send {
+        async { Err(not_here()) }
+    }
+
+    /// Gives the machine another config, or says what that would do. It returns once that is decided and on the disk; who waits for
+    /// another change may wait for long.
+    fn apply(&self, _ask: Apply) -> impl Future<Output = Result<Answer, Refusal>> + Send {
+        async { Err(not_here()) }
+    }
+
+    /// Gives the machine an earlier config, or says what that would do.
+    fn rollback(&self, _ask: Rollback) -> impl Future<Output = Result<Answer, Refusal>> + Send {
+        async { Err(not_here()) }
+    }
+
+    /// The config on trial is well. Gives its number.
+    fn confirm(&self) -> impl Future<Output = Result<u64, Refusal>> + Send {
+        async { Err(not_here()) }
+    }
+
+    /// The configs that the machine remembers.
+    fn history(&self) -> impl Future<Output = Result<History, Refusal>> + Send {
+        async { Err(not_here()) }
+    }
+
+    /// The text of a config, without its secrets.
+    fn config(
+        &self,
+        _generation: Option<u64>,
+    ) -> impl Future<Output = Result<ConfigText, Refusal>> + Send {
         async { Err(not_here()) }
     }
 
@@ -325,8 +355,31 @@ async fn converse<S: Service>(
             Some(Request::RehearseShutdown) => {
                 writer.answer(service.rehearse_shutdown().await.map(Reply::Stops)).await?;
             }
-            Some(Request::Reset(ask)) => {
-                writer.answer(service.reset(ask).await.map(Reply::Reset)).await?;
+            // Who asks and leaves must not have a machine wiped, or keep those who ask next from a disk.
+            Some(Request::Reset(ask)) => tokio::select! {
+                plan = service.reset(ask) => writer.answer(plan.map(Reply::Reset)).await?,
+                gone = hung_up(&mut reader) => return gone,
+            },
+            Some(Request::Apply(ask)) => tokio::select! {
+                answer = service.apply(ask) => {
+                    writer.answer(answer.map(Box::new).map(Reply::Applied)).await?;
+                }
+                gone = hung_up(&mut reader) => return gone,
+            },
+            Some(Request::Rollback(ask)) => tokio::select! {
+                answer = service.rollback(ask) => {
+                    writer.answer(answer.map(Box::new).map(Reply::Applied)).await?;
+                }
+                gone = hung_up(&mut reader) => return gone,
+            },
+            Some(Request::Confirm) => {
+                writer.answer(service.confirm().await.map(Reply::Confirmed)).await?;
+            }
+            Some(Request::History) => {
+                writer.answer(service.history().await.map(Box::new).map(Reply::History)).await?;
+            }
+            Some(Request::GetConfig(generation)) => {
+                writer.answer(service.config(generation).await.map(Reply::Config)).await?;
             }
             Some(Request::WatchEvents { from_seq, follow }) => {
                 tokio::select! {

@@ -53,6 +53,13 @@ pub(crate) fn load(arguments: &Arguments) -> Loaded {
     Loaded::Nothing(why)
 }
 
+/// The image's units with a config of the machine's own.
+pub(crate) fn from_text(arguments: &Arguments, config: &str) -> Result<Boot, String> {
+    let mut input = load::load(&arguments.units, None);
+    input.config("config.toml", config);
+    boot(input, &arguments.goal)
+}
+
 /// What is wrong comes with the text underlined, as `osctl validate` does it; in ASCII, because nobody knows what is at the other end
 /// of a serial line.
 fn boot(input: Input, goal: &str) -> Result<Boot, String> {

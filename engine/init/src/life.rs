@@ -10,7 +10,7 @@ use nix::sys::reboot::set_cad_enabled;
 
 use crate::arguments::Arguments;
 use crate::boot::Loaded;
-use crate::run::Run;
+use crate::run::{Beginning, End, Run};
 use crate::screen::Screen;
 use crate::teardown::{self, Inherited};
 use crate::{boot, console, rootfs, signals};
@@ -54,23 +54,35 @@ fn whole_life(started: Instant, screen: &Screen) -> Result<Infallible, String> {
         let reaper = Reaper::start().map_err(|error| error.to_string())?;
         let mut requests = signals::listen(rootfs::is_machine())
             .map_err(|error| format!("cannot listen for signals: {error}"))?;
-        let run = |boot| Run::new(boot, arguments.clone(), reaper.clone(), screen.clone(), started);
-        let (how, condemned) = match boot::load(&arguments) {
-            Loaded::Whole(boot) => run(boot).until_down(requests).await,
+        let run = |boot, beginning| {
+            Run::new(boot, beginning, arguments.clone(), reaper.clone(), screen.clone(), started)
+        };
+        let first = match boot::load(&arguments) {
+            Loaded::Whole(boot) => Some(run(boot, Beginning::default())),
             Loaded::Rescue(boot, why) => {
                 emergency(&why, screen);
                 screen
                     .line("It comes up as far as that it can be reached; nothing else is started.");
-                run(boot)
-                    .in_emergency("its units and its config make no graph")
-                    .until_down(requests)
-                    .await
+                let why = "its units and its config make no graph";
+                Some(run(boot, Beginning::default()).in_emergency(why))
             }
             Loaded::Nothing(why) => {
                 emergency(&why, screen);
-                // The senders live as long as the runtime.
-                (requests.recv().await.unwrap_or(ShutdownKind::Halt), None)
+                None
             }
+        };
+        let (how, condemned) = match first {
+            Some(mut current) => loop {
+                match current.until_down(&mut requests).await {
+                    End::Down(how, condemned) => break (how, condemned),
+                    End::Switch(next) => {
+                        let (boot, beginning) = *next;
+                        current = run(boot, beginning);
+                    }
+                }
+            },
+            // The senders live as long as the runtime.
+            None => (requests.recv().await.unwrap_or(ShutdownKind::Halt), None),
         };
         let errno = teardown::end(how, condemned, &reaper, inherited, screen).await;
         Err(format!("the kernel refuses to end the machine: {}", errno.desc()))

@@ -6,8 +6,12 @@
 mod about;
 mod arguments;
 mod boot;
+mod change;
+mod choose;
+mod config;
 mod console;
 mod control;
+mod held;
 mod inventory;
 mod life;
 mod logs;
@@ -20,6 +24,7 @@ mod run;
 mod screen;
 mod signals;
 mod status;
+mod store;
 mod teardown;
 
 use std::process::ExitCode;

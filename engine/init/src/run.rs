@@ -1,6 +1,6 @@
 //! The one owner of the machine's state: takes events one at a time, asks the scheduler, and sees to what it says.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,15 +15,20 @@ use keel_plan::{
     Blame, BootGraph, MOST_SPANS, Outcome, REPORT, SPAN, Shortfall, ShutdownKind, State,
     Transaction, Transition, UnitId, Why,
 };
-use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
 
 use crate::arguments::Arguments;
 use crate::boot::Boot;
+use crate::choose::{self, Chosen, Looked};
+use crate::config::Configs;
 use crate::console::{self, Line, Summary, Verdict};
 use crate::control::{self, Answers, Question, Snapshot};
+use crate::held::Held;
 use crate::logs::Logs;
 use crate::recorder::Recorder;
 use crate::screen::Screen;
+use crate::store::{Folder, Store};
 use crate::{about, operate, record, rootfs, status};
 
 /// How many lines of its output a failed unit is shown with.
@@ -35,11 +40,39 @@ const EVENTS: usize = 4096;
 /// How long the end of the boot waits for the key's fingerprint. Only a disk that does not answer takes it.
 const FINGERPRINT_PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long the machine waits to learn which config it has. A filesystem whose check takes longer must not keep it unreachable; and no unit
+/// that waits meanwhile has a shorter deadline in what ships.
+const GATE_PATIENCE: Duration = Duration::from_secs(12);
+
+/// What a run begins with.
+#[derive(Default)]
+pub(crate) struct Beginning {
+    /// The config that runs, where that is known; else it is found out.
+    pub(crate) known: Option<Known>,
+    /// Units that are up already.
+    pub(crate) adopted: HashSet<String>,
+}
+
+/// A config of this machine's own, and where all of them are.
+pub(crate) struct Known {
+    pub(crate) store: Option<Store<Folder>>,
+    pub(crate) number: u64,
+    pub(crate) text: String,
+}
+
+/// How a run ends.
+pub(crate) enum End {
+    /// Everything is down.
+    Down(ShutdownKind, Option<Condemned>),
+    /// The machine has a config of its own, and another run begins with that.
+    Switch(Box<(Boot, Beginning)>),
+}
+
 /// A machine from its first unit to its last.
 pub(crate) struct Run {
     pub(crate) graph: Arc<BootGraph>,
     pub(crate) transaction: Arc<Transaction>,
-    pub(crate) executor: Executor<Machine>,
+    pub(crate) executor: Executor<Held>,
     pub(crate) goal_state: GoalState,
     /// How the boot went, once it is over.
     pub(crate) summary: Option<Summary>,
@@ -57,6 +90,12 @@ pub(crate) struct Run {
     /// Until /run is there, nobody can ask.
     answers: Option<Arc<Answers>>,
     events: Arc<EventLog>,
+    configs: Arc<Configs>,
+    /// Until it is known which config this machine has, most of it waits; this lets it go on.
+    gate: watch::Sender<bool>,
+    /// The configs were looked for, or are known.
+    looked: bool,
+    looks: (UnboundedSender<Looked>, UnboundedReceiver<Looked>),
     arguments: Arguments,
     screen: Screen,
 }
@@ -65,12 +104,20 @@ impl Run {
     /// Nothing has begun yet. Times are counted from `started`, when init itself began.
     pub(crate) fn new(
         boot: Boot,
+        beginning: Beginning,
         arguments: Arguments,
         reaper: Reaper,
         screen: Screen,
         started: Instant,
     ) -> Self {
         let Boot { graph, transaction } = boot;
+        let Beginning { known, adopted } = beginning;
+        let looked = known.is_some();
+        let free = match looked {
+            true => None,
+            false => choose::way_to_the_store(&graph),
+        };
+        let adopted = adopted.iter().filter_map(|name| graph.find(name)).collect();
         let units = graph.ids().map(|id| graph.unit(id).clone()).collect();
         let modules = rootfs::command_line().map(|line| Options::from_command_line(&line));
         let places = Places { modules: modules.unwrap_or_default(), ..Places::default() };
@@ -79,9 +126,20 @@ impl Run {
         let journal = machine.journal().clone();
         let names = graph.ids().map(|id| graph.unit(id).name.to_string()).collect();
         let logs = Logs::new(journal.clone(), started, names);
-        let (answers, questions) = control::channel(events.clone(), logs, screen.clone());
+        let configs = |questions| {
+            let (events, screen) = (events.clone(), screen.clone());
+            Configs::new(arguments.clone(), questions, events, screen, started)
+        };
+        let (answers, questions) = control::channel(events.clone(), logs, configs, screen.clone());
+        let configs = answers.configs().clone();
+        if let Some(Known { store, number, text }) = known {
+            let configs = configs.clone();
+            tokio::spawn(async move { configs.found(store, Some((number, text))).await });
+        }
+        let (gate, opened) = watch::channel(free.is_none());
         let (recorder, recorder_says) = Recorder::start(journal, started);
         machine.before_unmount(recorder.storage().to_owned(), recorder.last_words());
+        let machine = Held::new(machine, free, opened, adopted);
         Self {
             executor: Executor::new(transaction.clone(), machine, seed(), started.into()),
             graph: Arc::new(graph),
@@ -97,6 +155,10 @@ impl Run {
             questions,
             answers: Some(answers),
             events,
+            configs,
+            gate,
+            looked,
+            looks: unbounded_channel(),
             arguments,
             screen,
         }
@@ -108,20 +170,31 @@ impl Run {
         self
     }
 
-    /// Runs the machine until everything is down, and says how it is to end, and what is to be wiped before.
+    /// Runs the machine until everything is down, or until its own config takes over from the image's.
     pub(crate) async fn until_down(
         mut self,
-        mut requests: UnboundedReceiver<ShutdownKind>,
-    ) -> (ShutdownKind, Option<Condemned>) {
+        requests: &mut UnboundedReceiver<ShutdownKind>,
+    ) -> End {
+        let patience = tokio::time::sleep(GATE_PATIENCE);
+        tokio::pin!(patience);
         loop {
+            let waits = !*self.gate.borrow();
             tokio::select! {
                 happening = self.executor.next() => match happening {
                     Happening::Down(kind) => {
                         self.last_words();
-                        return (kind, self.condemned);
+                        return End::Down(kind, self.condemned);
                     }
                     happening => self.hear(happening).await,
                 },
+                Some(looked) = self.looks.1.recv() => {
+                    if let Some(other) = self.found(looked).await {
+                        return End::Switch(Box::new(other));
+                    }
+                }
+                () = &mut patience, if waits => {
+                    self.go_on(Some("the data partition takes long: going on with the image's config"));
+                }
                 Some(text) = self.recorder_says.recv() => self.fact(None, text),
                 Some(question) = self.questions.recv() => self.answer(question),
                 Some(kind) = requests.recv() => self.shut_down(kind),
@@ -138,7 +211,13 @@ impl Run {
         let sentence = |why: &Why| why.describe(&self.transaction).to_string();
         match happening {
             Happening::Transition(transition) => self.announce(&transition),
-            Happening::Fact { unit, text } => self.fact(Some(unit), text),
+            Happening::Fact { unit, text } => {
+                // What has to wait for a disk, or to make a partition, finds no config on it.
+                if matches!(self.graph.unit(unit).kind, keel_unit::Kind::Partition(_)) {
+                    self.go_on(None);
+                }
+                self.fact(Some(unit), text);
+            }
             Happening::Refused { job, why } => self.fact(Some(job.unit), why.to_string()),
             Happening::Emergency { unit, why } => {
                 let why = format!("{}: {}", self.name(unit), sentence(&why));
@@ -184,15 +263,78 @@ impl Run {
         self.listen_when_possible();
     }
 
+    /// Everything may begin.
+    fn go_on(&mut self, why: Option<&str>) {
+        let waited = self.gate.send_if_modified(|open| !std::mem::replace(open, true));
+        if let (true, Some(why)) = (waited, why) {
+            self.fact(None, why.to_owned());
+        }
+        self.listen_when_possible();
+    }
+
+    /// Looks which config this machine has, on a thread of its own.
+    fn look(&mut self) {
+        if std::mem::replace(&mut self.looked, true) {
+            return;
+        }
+        let (arguments, tell) = (self.arguments.clone(), self.looks.0.clone());
+        // What has begun with the image's config does not go back.
+        let may_try = !*self.gate.borrow();
+        tokio::task::spawn_blocking(move || drop(tell.send(choose::look(&arguments, may_try))));
+    }
+
+    /// What was found there. Gives what this machine is to run instead, if that is something else.
+    async fn found(&mut self, looked: Looked) -> Option<(Boot, Beginning)> {
+        let Looked { store, chosen, notes } = looked;
+        notes.into_iter().for_each(|note| self.fact(None, note));
+        let Some(Chosen { number, text, boot }) = chosen else {
+            self.configs.found(store, None).await;
+            self.go_on(None);
+            return None;
+        };
+        if boot.graph.digest() == self.graph.digest() {
+            self.configs.found(store, Some((number, text))).await;
+            self.go_on(None);
+            return None;
+        }
+        if *self.gate.borrow() || self.is_stopping() {
+            let text =
+                "does not hold in this boot: the data partition came when it had begun without";
+            self.fact(None, format!("config {number} {text}; reboot to have it"));
+            self.configs.found(store, None).await;
+            return None;
+        }
+        self.fact(None, format!("config {number} takes over from the image's"));
+        let adopted = choose::adopted(&self.graph, &boot.graph, |id| {
+            self.executor.scheduler().state(id).is_active()
+        });
+        let known = Some(Known { store, number, text });
+        Some((boot, Beginning { known, adopted }))
+    }
+
     /// A failure is worth a record, and so is what could not be recorded before there was storage.
     fn remember(&mut self, transition: &Transition) {
         match transition.to {
-            State::Failed(Blame::Own) => self.recorder.record(record::snapshot(self)),
+            State::Failed(blame) => {
+                if blame == Blame::Own {
+                    self.recorder.record(record::snapshot(self));
+                }
+                if self.executor.host().mount_at(self.recorder.storage()) == Some(transition.unit) {
+                    self.go_on(Some("without the data partition it is the image's config"));
+                }
+            }
             State::Active(_) => {
                 let storage = self.executor.host().mount_at(self.recorder.storage());
                 if storage == Some(transition.unit) {
                     self.recorder.storage_is_there();
+                    self.look();
                 }
+            }
+            State::Skipped | State::Inactive
+                if self.executor.host().mount_at(self.recorder.storage())
+                    == Some(transition.unit) =>
+            {
+                self.go_on(None);
             }
             _ => {}
         }
@@ -212,7 +354,9 @@ impl Run {
     /// Opens the control socket as soon as /run is there to hold it.
     fn listen_when_possible(&mut self) {
         let socket = Path::new(SOCKET);
-        let mounted = socket.parent().and_then(Path::parent).is_some_and(is_mount);
+        // While it is not known which config this machine has, another run may take over from this one.
+        let mounted =
+            *self.gate.borrow() && socket.parent().and_then(Path::parent).is_some_and(is_mount);
         if let Some(answers) = self.answers.take_if(|_| mounted)
             && let Err(error) = answers.listen(socket)
         {
@@ -308,6 +452,13 @@ impl Run {
             self.screen.line(format!("{REPORT}{}", summary.json()));
         }
         let state = summary.state();
+        let down = outcome.degraded.iter().map(|shortfall| self.name(shortfall.unit)).collect();
+        let why = match (self.goal_state, outcome.reached) {
+            (GoalState::Emergency, _) => Some("the machine is in an emergency".to_owned()),
+            (_, false) => Some("the goal was not reached".to_owned()),
+            (_, true) => None,
+        };
+        tokio::spawn(self.configs.clone().booted(down, why));
         self.summary = Some(summary);
         self.goal(state, None);
         self.recorder.record(record::snapshot(self));

@@ -4,14 +4,17 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use keel_control::{
     Control, ControlError, ControlErrorKind, ControlUnit, Reset, UnitPlan, UnitState, UnitVerb,
 };
+use keel_testkit::program::program;
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -614,7 +617,7 @@ fn the_control_socket_answers() {
 struct Loop(String);
 
 impl Loop {
-    fn ext4(directory: &std::path::Path) -> Self {
+    fn ext4(directory: &Path) -> Self {
         let file = directory.join("disk");
         fs::File::create(&file).and_then(|file| file.set_len(16 << 20)).expect("a file");
         let made = Command::new("mkfs.ext4").arg("-q").arg(&file).status().expect("mkfs.ext4");
@@ -628,7 +631,7 @@ impl Loop {
     }
 
     /// A disk with nothing on it.
-    fn blank(directory: &std::path::Path, size: u64) -> Self {
+    fn blank(directory: &Path, size: u64) -> Self {
         let file = directory.join("disk");
         fs::File::create(&file).and_then(|file| file.set_len(size)).expect("a file");
         let attached = Command::new("losetup")
@@ -688,16 +691,9 @@ fn nothing_outlives_the_machine_and_the_disk_is_clean() {
     assert!(!superblock.contains("needs_recovery"), "{superblock}");
 }
 
-/// keel-agent or osctl beside keel-init. A test of the workspace builds them; a test of this crate alone wants them built before.
-fn beside(program: &str) -> PathBuf {
-    let path = PathBuf::from(env!("CARGO_BIN_EXE_keel-init")).with_file_name(program);
-    assert!(path.exists(), "first: cargo build -p {program}");
-    path
-}
-
 /// An agent that comes back at once whenever it is killed, on a port of its own.
 fn agent(port: u16) -> String {
-    let agent = beside("keel-agent");
+    let agent = program(env!("CARGO_BIN_EXE_keel-init"), "keel-agent");
     let agent = agent.display();
     format!(
         "part-of = \"boot\"\nafter = [\"certificate\"]\n[service]\n\
@@ -710,7 +706,7 @@ fn agent(port: u16) -> String {
 
 /// The agent's identity, made once.
 fn certificate() -> String {
-    let agent = beside("keel-agent");
+    let agent = program(env!("CARGO_BIN_EXE_keel-init"), "keel-agent");
     let agent = agent.display();
     let make = format!(
         "mkdir -p {{dir}}/identity && (test -e {{dir}}/identity/node.key || \
@@ -721,16 +717,35 @@ fn certificate() -> String {
     )
 }
 
+/// How often the agent is killed.
+const KILLS: u32 = 50;
+
 fn free_port() -> u16 {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     listener.local_addr().expect("its address").port()
 }
 
-/// The agent is killed fifty times while somebody follows what a unit writes: each line arrives once, and PID 1 stays as it is.
+/// An osctl that asks a node.
+fn osctl(home: &Path, endpoint: &str, what: &[&str]) -> Command {
+    let mut osctl = Command::new(program(env!("CARGO_BIN_EXE_keel-init"), "osctl"));
+    osctl.args(["--endpoint", endpoint, "--output", "json"]).args(what);
+    osctl.env("OSCTL_HOME", home).stderr(Stdio::null());
+    osctl
+}
+
+/// One that goes on, and what it prints: a line of JSON each.
+fn follow(mut osctl: Command) -> (Child, impl Iterator<Item = serde_json::Value> + use<>) {
+    let mut osctl = osctl.stdout(Stdio::piped()).spawn().expect("osctl");
+    let lines = BufReader::new(osctl.stdout.take().expect("a pipe")).lines();
+    (osctl, lines.map(|line| serde_json::from_str(&line.expect("a line")).expect("JSON")))
+}
+
+/// The agent is killed fifty times while others ask without pause, somebody follows what a unit writes, and somebody else what happens:
+/// each line and each event arrives once, and PID 1 stays as it is.
 #[test]
 fn a_follower_misses_nothing_when_the_agent_is_killed() {
     let port = free_port();
-    let (agent, osctl) = (agent(port), beside("osctl"));
+    let agent = agent(port);
     let counts = "part-of = \"boot\"\n[service]\n\
                   exec = [\"/bin/sh\", \"-c\", \"i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done\"]\ntimeout = \"20s\"\n";
     let mut machine = Machine::boot(
@@ -745,19 +760,32 @@ fn a_follower_misses_nothing_when_the_agent_is_killed() {
     let report = machine.report();
     assert_eq!(report["degraded"], serde_json::json!([]), "{report}");
     let endpoint = format!("127.0.0.1:{port}");
-    let mut follower = Command::new(osctl)
-        .args(["--endpoint", &endpoint, "logs", "counts", "--follow", "--output", "json"])
-        .env("HOME", machine.directory.path())
-        .env("XDG_CONFIG_HOME", machine.directory.path())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("osctl");
-    let lines = BufReader::new(follower.stdout.take().expect("a pipe")).lines();
+    let home = machine.directory.path().to_owned();
+    let (mut follower, lines) = follow(osctl(&home, &endpoint, &["logs", "counts", "--follow"]));
     let mut lines = lines.map(|line| {
-        let line: serde_json::Value = serde_json::from_str(&line.expect("a line")).expect("JSON");
         let number: u64 = line["text"].as_str().and_then(|n| n.parse().ok()).expect("a number");
         (line["seq"].as_u64().expect("a number"), number)
+    });
+    let (mut watcher, mut events) = follow(osctl(&home, &endpoint, &["events", "--follow"]));
+    // It has reached the agent: the first time osctl does not insist.
+    let first = events.next().expect("an event");
+    assert_eq!(first["seq"], 1);
+    let (tell, seqs) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut seqs = events.map(|event| event["seq"].as_u64().expect("a number"));
+        seqs.try_for_each(|seq| tell.send(seq))
+    });
+    let over = Arc::new(AtomicBool::new(false));
+    let askers = [["units"], ["status"]].map(|what| {
+        let (home, endpoint, over) = (home.clone(), endpoint.clone(), over.clone());
+        std::thread::spawn(move || {
+            let mut answered = 0;
+            while !over.load(Ordering::Relaxed) {
+                let asked = osctl(&home, &endpoint, &what).output().expect("osctl");
+                answered += u32::from(asked.status.success());
+            }
+            answered
+        })
     });
     let procs = machine.cgroup.join("keel/keel-agent/cgroup.procs");
     let agent_pid = || {
@@ -766,7 +794,7 @@ fn a_follower_misses_nothing_when_the_agent_is_killed() {
     };
     let (mut expected, mut newest) = (1, 0);
     let (mut rss, mut killed) = (Vec::new(), String::new());
-    for round in 0..50 {
+    for round in 0..KILLS {
         // It runs and serves: the follower has had something of it since the last time.
         for _ in 0..5 {
             let (seq, number) = lines.next().expect("a line");
@@ -793,8 +821,23 @@ fn a_follower_misses_nothing_when_the_agent_is_killed() {
         assert_eq!(number, expected);
         expected += 1;
     }
-    let _ = follower.kill();
-    let _ = follower.wait();
+    // Whatever has happened until now has come.
+    let told = osctl(&home, &endpoint, &["events"]).output().expect("osctl");
+    let last = String::from_utf8(told.stdout).expect("UTF-8");
+    let last: serde_json::Value =
+        serde_json::from_str(last.lines().last().expect("an event")).expect("JSON");
+    let last = last["seq"].as_u64().expect("a number");
+    assert!(last > u64::from(KILLS), "each kill is an event: {last}");
+    for seq in 2..=last {
+        assert_eq!(seqs.recv_timeout(PATIENCE), Ok(seq));
+    }
+    over.store(true, Ordering::Relaxed);
+    let answered = askers.map(|asker| asker.join().expect("an asker"));
+    assert!(answered.iter().all(|&answers| answers > 0), "{answered:?}");
+    for osctl in [&mut follower, &mut watcher] {
+        let _ = osctl.kill();
+        let _ = osctl.wait();
+    }
     // Buffers that are bounded fill up at first.
     assert!(rss[49] <= rss[24] + 512, "PID 1 grew: {rss:?}");
     machine.signal("TERM");
@@ -802,27 +845,123 @@ fn a_follower_misses_nothing_when_the_agent_is_killed() {
 }
 
 /// The openssl program, in a folder.
-fn openssl(folder: &std::path::Path, arguments: &str) {
+fn openssl(folder: &Path, arguments: &str) {
     let openssl = Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output();
     let openssl = openssl.expect("openssl");
     assert!(openssl.status.success(), "openssl {arguments}: {openssl:?}");
 }
 
-/// A client that shares nothing with ours calls every method of the API, and each answers as its proto file says.
+/// Every way in which bytes are likely to be written down: as they are, in hexadecimal digits, in base64 wherever they begin.
+fn spellings(secret: &[u8]) -> Vec<Vec<u8>> {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+    let hex: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut all = vec![secret.to_vec(), hex.to_uppercase().into_bytes(), hex.into_bytes()];
+    for before in 0..3 {
+        let bytes = [&vec![0; before][..], secret].concat();
+        // The first characters and the last one are of other bytes too.
+        let first = (before * 8).div_ceil(6);
+        for base64 in [STANDARD_NO_PAD.encode(&bytes), URL_SAFE_NO_PAD.encode(&bytes)] {
+            all.push(base64.as_bytes()[first..base64.len() - 1].to_vec());
+        }
+    }
+    all
+}
+
+/// Secrets, and everything that must not tell them.
+struct Watch(Vec<(&'static str, Vec<Vec<u8>>)>);
+
+impl Watch {
+    #[track_caller]
+    fn look(&self, place: &str, bytes: &[u8]) {
+        for (secret, spellings) in &self.0 {
+            let found = spellings
+                .iter()
+                .find(|text| bytes.windows(text.len()).any(|window| window == text.as_slice()));
+            assert!(found.is_none(), "{place} tells {secret}: {}", bytes.escape_ascii());
+        }
+    }
+
+    /// Every file below a folder.
+    fn look_into(&self, folder: &Path) {
+        for entry in fs::read_dir(folder).expect("a folder").flatten() {
+            let path = entry.path();
+            match path.is_dir() {
+                true => self.look_into(&path),
+                false => self.look(&path.to_string_lossy(), &fs::read(&path).expect("a file")),
+            }
+        }
+    }
+}
+
 #[test]
-fn a_client_in_python_calls_every_method() {
+fn a_watch_sees_a_secret_however_it_is_written() {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    let secret = b"correct-horse-\xff\xfe-battery";
+    let sees = |text: &[u8]| {
+        spellings(secret).iter().any(|s| text.windows(s.len()).any(|window| window == s.as_slice()))
+    };
+    for before in ["", "a", "ab", "abc"] {
+        let whole = [before.as_bytes(), secret, b"and more"].concat();
+        assert!(sees(&whole) && sees(STANDARD.encode(&whole).as_bytes()), "{before}");
+    }
+    assert!(
+        !sees(b"correct-horse") && !sees(&STANDARD.encode("correct-horse-battery").into_bytes())
+    );
+}
+
+/// Whatever a secret may stand in, and a program that has one and fails.
+const SECRETIVE: [(&str, &str); 5] = [
+    (
+        "file.whole.toml",
+        "part-of = \"boot\"\n[file]\npath = \"{dir}/whole\"\ncontent = \"{{ secrets.whole }}\"\ntimeout = \"5s\"\n",
+    ),
+    (
+        "file.inside.toml",
+        "part-of = \"boot\"\n[file]\npath = \"{dir}/inside\"\ncontent = \"token={{ secrets.inside }}.\"\ntimeout = \"5s\"\n",
+    ),
+    (
+        "file.literal.toml",
+        "part-of = \"boot\"\n[file]\npath = \"{dir}/literal\"\nsecret = true\ncontent = \"in-the-unit-itself-5d1c\"\ntimeout = \"5s\"\n",
+    ),
+    (
+        "runs.toml",
+        "part-of = \"boot\"\n[service]\nexec = [\"/bin/sleep\", \"1000\"]\ntimeout = \"20s\"\n\
+         [service.environment]\nTOKEN = \"{{ secrets.service }}\"\n",
+    ),
+    (
+        "fails.toml",
+        "part-of = \"boot\"\n[oneshot]\nexec = [\"/bin/sh\", \"-c\", \"test -n \\\"$TOKEN\\\" && exit 3\"]\ntimeout = \"20s\"\n\
+         [oneshot.environment]\nTOKEN = \"Bearer {{ secrets.oneshot }}\"\n",
+    ),
+];
+
+/// A client that shares nothing with ours calls every method of the API, and each answers as its proto file says. No byte of an answer,
+/// of the console or of what is kept of it tells a secret, whichever field of a unit it was planted in, nor the node's key.
+#[test]
+fn a_client_in_python_calls_every_method_and_is_told_no_secret() {
     let port = free_port();
     let makes_ca = "part-of = \"boot\"\nbefore = [\"keel-agent\"]\n[oneshot]\n\
                     exec = [\"/bin/sh\", \"-c\", \"until test -e {dir}/ca.crt; do sleep 0.02; done\"]\ntimeout = \"20s\"\n";
-    let mut machine = Machine::boot(
-        "python",
-        &[
-            BOOT,
-            ("certificate.toml", &certificate()),
-            ("authority.toml", makes_ca),
-            ("keel-agent.toml", &agent(port)),
-        ],
-    );
+    let planted = [
+        ("whole", "the-whole-file-1f09"),
+        ("inside", "inside-of-a-file-77ab"),
+        ("service", "of-a-service-c0de"),
+        ("oneshot", "of-a-oneshot-93e2"),
+    ];
+    let config: String =
+        planted.iter().map(|(name, secret)| format!("{name} = \"{secret}\"\n")).collect();
+    let (certificate, agent) = (certificate(), agent(port));
+    let units = [
+        BOOT,
+        ("certificate.toml", certificate.as_str()),
+        ("authority.toml", makes_ca),
+        ("keel-agent.toml", agent.as_str()),
+    ];
+    let units = [&units[..], &SECRETIVE].concat();
+    let config = format!("schema = 1\n[secrets]\n{config}");
+    let mut machine = Machine::boot_with("python", &config, &units);
     let folder = machine.directory.path().to_owned();
     let key = "ecparam -name prime256v1 -genkey -noout -out";
     openssl(&folder, &format!("{key} ca.key"));
@@ -836,9 +975,16 @@ fn a_client_in_python_calls_every_method() {
     );
     fs::rename(folder.join("ca.new"), folder.join("ca.crt")).expect("the CA in its place");
     let report = machine.report();
-    assert_eq!(report["degraded"], serde_json::json!([]), "{report}");
+    let failed = serde_json::json!([{ "unit": "fails", "why": "exited with status 3" }]);
+    assert_eq!(report["degraded"], failed, "{report}");
+    assert_eq!(machine.read("inside"), "token=inside-of-a-file-77ab.");
 
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let mut watch =
+        Watch(planted.map(|(name, secret)| (name, spellings(secret.as_bytes()))).into());
+    watch.0.push(("literal", spellings(b"in-the-unit-itself-5d1c")));
+    watch.0.push(("the node's key", spellings(&private_key(&machine.read("identity/node.key")))));
+
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let python = root.join("target/python/bin/python3");
     assert!(python.exists(), "first: cargo xtask setup");
     let client = Command::new(python)
@@ -873,15 +1019,37 @@ fn a_client_in_python_calls_every_method() {
         .sum();
     assert_eq!(calls.len(), declared);
     let status = &answer("/keel.v1.Node/GetStatus")["answers"][0]["status"];
-    assert_eq!(status["state"], "GOAL_STATE_REACHED");
+    assert_eq!(status["state"], "GOAL_STATE_DEGRADED");
     assert_eq!(status["mode"], "MODE_BOOTSTRAPPED");
     assert_eq!(status["digest"], report["digest"]);
+    for call in &calls {
+        for piece in call["wire"].as_array().expect("what came") {
+            let digits = piece.as_str().expect("hexadecimal digits").as_bytes();
+            let byte = |two: &[u8]| u8::from_str_radix(str::from_utf8(two).expect("digits"), 16);
+            let bytes: Result<Vec<u8>, _> = digits.chunks(2).map(byte).collect();
+            watch.look(call["method"].as_str().expect("a method"), &bytes.expect("digits"));
+        }
+    }
+    let graph = answer("/keel.v1.Node/ExportGraph")["wire"].to_string();
+    let in_place: String = "<secret sha256:".bytes().map(|byte| format!("{byte:02x}")).collect();
+    assert!(graph.matches(&in_place).count() >= SECRETIVE.len(), "they are in the graph, by hash");
     let jobs = &answer("/keel.v1.Operation/ControlUnit")["answers"][0]["jobs"];
     assert!(jobs.is_array(), "stopping the goal stops something: {jobs}");
     let audit = &answer("/keel.v1.Journal/ReadAudit")["answers"];
     assert!(audit.to_string().contains("CN=ada"), "{audit}");
     machine.signal("TERM");
     assert_eq!(machine.end(), Some(SIGINT));
+    watch.look("the console", machine.seen.join("\n").as_bytes());
+    watch.look_into(&machine.shared("audit"));
+}
+
+/// The secret number in a key on P-256, as PKCS #8 has it: the version (3 bytes behind the outermost head of 3), the algorithm (21),
+/// and the heads of an octet string, a sequence, a version and an octet string around 32 bytes.
+fn private_key(pem: &str) -> Vec<u8> {
+    use base64::Engine as _;
+    let text: String = pem.lines().filter(|line| !line.starts_with("--")).collect();
+    let der = base64::engine::general_purpose::STANDARD.decode(text).expect("PEM");
+    der.get(36..68).expect("a key on P-256").to_vec()
 }
 
 /// Records of boots, of machines whose data partition is a folder of the test's.
@@ -1179,3 +1347,6 @@ fn a_reset_machine_comes_back_as_another_one() {
     machine.signal("TERM");
     assert_eq!(machine.end(), Some(SIGINT));
 }
+
+#[path = "namespace/configs.rs"]
+mod configs;

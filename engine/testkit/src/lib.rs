@@ -1,7 +1,8 @@
-//! What the tests of several crates share: graphs as text, random graphs, a fake host and the scenario runner.
+//! What the tests of several crates share: graphs as text, random graphs, a fake host, the scenario runner, and programs of other packages.
 
 pub mod fake;
 pub mod notation;
+pub mod program;
 pub mod random;
 pub mod run;
 pub mod scenario;

@@ -82,6 +82,9 @@ fn grpc(protos: &Path) -> Result<BTreeMap<String, String>, CodegenError> {
         .compile_fds(compiler.file_descriptor_set())
         .map_err(io_error(scratch.path()))?;
     let mut files = read_all(scratch.path())?;
+    for text in files.values_mut() {
+        text.insert_str(0, "//! The messages and services of a package of proto files. They are what to read and to change.\n");
+    }
     let set = compiler.encode_file_descriptor_set();
     files.insert("descriptor.rs".to_owned(), descriptor(&set));
     Ok(files)
@@ -89,7 +92,7 @@ fn grpc(protos: &Path) -> Result<BTreeMap<String, String>, CodegenError> {
 
 /// The compiled proto files as Rust code, for whoever asks a node what it can be asked.
 fn descriptor(set: &[u8]) -> String {
-    let mut text = "// @generated\n/// The compiled proto files: a google.protobuf.FileDescriptorSet.\npub const FILE_DESCRIPTOR_SET: &[u8] = b\"".to_owned();
+    let mut text = "//! The proto files as a node hands them out to whoever asks what it can be asked.\n// @generated\n/// The compiled proto files: a google.protobuf.FileDescriptorSet.\npub const FILE_DESCRIPTOR_SET: &[u8] = b\"".to_owned();
     text.extend(set.iter().flat_map(|byte| std::ascii::escape_default(*byte)).map(char::from));
     text.push_str("\";\n");
     text
@@ -193,7 +196,8 @@ mod tests {
         assert_eq!(check(root), Ok(()));
 
         let generated = root.join(PROTO_OUT).join("keel.v1.rs");
-        assert!(fs::read_to_string(&generated).unwrap().contains("/// Says hello.\n"));
+        let text = fs::read_to_string(&generated).unwrap();
+        assert!(text.starts_with("//! ") && text.contains("/// Says hello.\n"), "{text}");
         fs::write(&generated, "edited by hand").unwrap();
         assert_eq!(check(root), stale);
 

@@ -8,9 +8,9 @@ use serde_json::json;
 use tonic::Status;
 
 use crate::cli::NodeArgs;
-use crate::commands::ask;
+use crate::commands::{ask, boot};
 use crate::error::{Exit, Failure};
-use crate::node::{self, goal_state, millis, short};
+use crate::node::{self, goal_state, short};
 use crate::output::{Format, Ink, Output, Palette, printable};
 
 /// How often a node that reboots is tried.
@@ -107,10 +107,13 @@ fn run(
     out: &mut Output,
 ) -> Result<Exit, Failure> {
     node::ask(async {
-        let connection = node::reach(node, out).await?;
+        let target = node::one(node, out)?;
+        let (connection, remark) = node::open(&target).await?;
+        remark.into_iter().for_each(|remark| out.notice(&remark));
         let failed = |status: Status| crate::commands::units::refused(kind.word(), &status);
         let stops = kind.ask(&connection, true).await.map_err(failed)?;
         let host = status(&connection).await.map_err(failed)?.hostname;
+        let before = if wait { boot::current(&connection).await? } else { String::new() };
         let people = out.format() == Format::Table;
         if people && (how.dry_run || !how.yes) {
             out.text(&page(&stops, out.palette()))?;
@@ -137,14 +140,19 @@ fn run(
             }
             return Ok(Exit::Clean);
         }
-        let back = back(asked, node, out).await?;
-        let (state, took) = (back.state(), asked.elapsed());
-        if !people {
-            let took = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-            let state = goal_state(state.into()).0;
-            out.json(
-                &json!({ "dry_run": false, "stops": stops, "state": state, "took_ms": took }),
-            )?;
+        let New { boot, state } = back(&before, asked, &target, out).await?;
+        match out.format() {
+            Format::Table => {
+                let [host, boot, before] = [&host, &boot, &before].map(|text| printable(text));
+                out.text(&format!("{host} runs boot {boot}; before it was {before}.\n"))?;
+            }
+            Format::Json => {
+                let took = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
+                let state = goal_state(state.into()).0;
+                out.json(&json!({
+                    "dry_run": false, "stops": stops, "state": state, "took_ms": took, "boot": boot, "before": before,
+                }))?;
+            }
         }
         Ok(if state == GoalState::Reached { Exit::Clean } else { Exit::Findings })
     })
@@ -155,25 +163,36 @@ async fn status(connection: &node::Connection) -> Result<NodeStatus, Status> {
     answer.status.ok_or_else(|| Status::internal("the answer holds no status"))
 }
 
-/// Waits for the node's next boot to end, and tells how it stands meanwhile.
-async fn back(asked: Instant, node: &NodeArgs, out: &mut Output) -> Result<NodeStatus, Failure> {
+/// The boot after a reboot, once it has ended.
+struct New {
+    boot: String,
+    state: GoalState,
+}
+
+/// Waits for another boot than `before` to end, and tells how the node stands meanwhile.
+async fn back(
+    before: &str,
+    asked: Instant,
+    target: &node::target::Target,
+    out: &mut Output,
+) -> Result<New, Failure> {
     let mut said = String::new();
     loop {
-        // While it is away there is nobody to reach, and its remarks have been heard.
-        let seen = match node::reach(node, out).await {
-            Ok(connection) => status(&connection).await.ok(),
+        // While it is away there is nobody to reach. What there is to remark on it has been heard.
+        let seen = match node::open(target).await {
+            Ok((connection, _)) => seen(&connection).await,
             Err(_) => None,
         };
         let since = asked.elapsed();
-        let phase = stage(seen.as_ref(), since);
-        let text = phase.text();
+        let stage = stage(seen.as_ref(), before);
+        let text = stage.text();
         if out.format() == Format::Table && text != said {
             let since = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
             out.text(&format!("{:>8}  {text}\n", short(since)))?;
             said = text;
         }
-        if let (Stage::Over(_), Some(status)) = (phase, seen) {
-            return Ok(status);
+        if let (Stage::Over(state), Some(Seen { boot, .. })) = (stage, seen) {
+            return Ok(New { boot, state });
         }
         if since > PATIENCE {
             let failure = Failure::new("the node has not come back within 15 minutes");
@@ -181,6 +200,18 @@ async fn back(asked: Instant, node: &NodeArgs, out: &mut Output) -> Result<NodeS
         }
         tokio::time::sleep(AGAIN).await;
     }
+}
+
+/// How a node that answers stands, and which boot that is.
+struct Seen {
+    boot: String,
+    state: GoalState,
+}
+
+async fn seen(connection: &node::Connection) -> Option<Seen> {
+    // The boot first: a state that is asked for later is never that of an earlier boot.
+    let boot = boot::current(connection).await.ok()?;
+    Some(Seen { boot, state: status(connection).await.ok()?.state() })
 }
 
 /// How far a reboot is.
@@ -203,15 +234,17 @@ impl Stage {
     }
 }
 
-/// What a status says of a reboot that was asked for so long ago. A boot that is older than that is not the new one.
-fn stage(seen: Option<&NodeStatus>, since: Duration) -> Stage {
-    let Some(status) = seen else { return Stage::Away };
-    let uptime = Duration::from_millis(millis(status.uptime.as_ref()));
-    match status.state() {
-        _ if uptime >= since => Stage::Stopping,
-        GoalState::Booting | GoalState::Unspecified => Stage::Booting,
-        GoalState::Stopping => Stage::Stopping,
-        over => Stage::Over(over),
+/// How far a reboot is from the boot `before`. Uptimes would say it only as far as clocks agree.
+fn stage(seen: Option<&Seen>, before: &str) -> Stage {
+    match seen {
+        None => Stage::Away,
+        Some(seen) if seen.boot == before => Stage::Stopping,
+        Some(seen) => match seen.state {
+            GoalState::Booting | GoalState::Unspecified => Stage::Booting,
+            // It has been told to go down once more.
+            GoalState::Stopping => Stage::Stopping,
+            over => Stage::Over(over),
+        },
     }
 }
 
@@ -234,20 +267,19 @@ fn capital(word: &str) -> String {
 mod tests {
     use super::*;
 
-    fn check(uptime: i64, state: GoalState, since: u64, expect: Stage) {
-        let uptime = Some(prost_types::Duration { seconds: uptime, nanos: 0 });
-        let status = NodeStatus { uptime, state: state.into(), ..NodeStatus::default() };
-        assert_eq!(stage(Some(&status), Duration::from_secs(since)), expect);
-    }
-
     #[test]
     fn how_far_a_reboot_is() {
-        assert_eq!(stage(None, Duration::from_secs(5)), Stage::Away);
-        check(3600, GoalState::Reached, 1, Stage::Stopping);
-        check(3601, GoalState::Stopping, 2, Stage::Stopping);
-        check(3, GoalState::Booting, 20, Stage::Booting);
-        check(8, GoalState::Reached, 25, Stage::Over(GoalState::Reached));
-        check(8, GoalState::Degraded, 25, Stage::Over(GoalState::Degraded));
+        let check = |boot: &str, state, expect| {
+            let seen = Seen { boot: boot.to_owned(), state };
+            assert_eq!(stage(Some(&seen), "a"), expect);
+        };
+        assert_eq!(stage(None, "a"), Stage::Away);
+        check("a", GoalState::Reached, Stage::Stopping);
+        check("a", GoalState::Stopping, Stage::Stopping);
+        check("b", GoalState::Booting, Stage::Booting);
+        check("b", GoalState::Stopping, Stage::Stopping);
+        check("b", GoalState::Reached, Stage::Over(GoalState::Reached));
+        check("b", GoalState::Degraded, Stage::Over(GoalState::Degraded));
     }
 
     #[test]

@@ -249,6 +249,14 @@ impl Vm {
         self.command("system_powerdown", json!({})).map(drop)
     }
 
+    /// From now on a reboot is one, instead of the machine's end.
+    ///
+    /// # Errors
+    /// If QEMU's monitor is gone.
+    pub fn let_reboot(&mut self) -> Result<(), VmError> {
+        self.command("set-action", json!({ "reboot": "reset" })).map(drop)
+    }
+
     /// Waits until the machine is off by itself, and returns its whole console.
     ///
     /// # Errors

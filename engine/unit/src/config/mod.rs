@@ -1,5 +1,6 @@
 //! The machine config: the one file that says how this machine differs from any other.
 
+mod masked;
 mod read;
 mod rescue;
 mod text;
@@ -21,6 +22,7 @@ use crate::value::{
     Mtu, NtpServer, RevocationLists, SysctlKey, SysctlValue,
 };
 
+pub use self::masked::{masked, restored};
 pub(crate) use self::read::Config;
 pub use self::read::{Effective, effective_config, merged_config};
 pub use self::rescue::rescue;

@@ -4,12 +4,11 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
 
-use crate::support::{API_PORT, blank, boot, inputs, node, repository, shut_down};
+use crate::support::{API_PORT, blank, boot, certificates, inputs, node, repository, shut_down};
 
 /// No word of anything that could be shown by chance.
 const SECRET: &str = "correct-horse-battery-staple";
@@ -35,39 +34,6 @@ KEEL_NODE_KEY = "{{ secrets.node-key }}"
 [units.keel-agent.service.environment]
 KEEL_NODE_KEY = "{{ secrets.node-key }}"
 "#;
-
-/// Keys and certificates, made by the openssl program in a folder: the node's own, and clients of the cluster's CA and of another.
-fn certificates(folder: &Path) {
-    let openssl = |arguments: &str| {
-        let made = Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output();
-        let made = made.unwrap();
-        assert!(
-            made.status.success(),
-            "openssl {arguments}: {}",
-            String::from_utf8_lossy(&made.stderr)
-        );
-    };
-    let key =
-        |name: &str| openssl(&format!("ecparam -name prime256v1 -genkey -noout -out {name}.key"));
-    fs::write(folder.join("client.ext"), "extendedKeyUsage = clientAuth\n").unwrap();
-    for name in ["node", "cluster", "other"] {
-        key(name);
-        openssl(&format!(
-            "req -x509 -new -key {name}.key -subj /CN={name} -days 2 -out {name}.crt"
-        ));
-    }
-    for (name, role, ca) in
-        [("ada", "admin", "cluster"), ("vic", "viewer", "cluster"), ("eve", "admin", "other")]
-    {
-        key(name);
-        openssl(&format!(
-            "req -new -key {name}.key -subj /O=keel:{role}/CN={name} -out {name}.csr"
-        ));
-        openssl(&format!(
-            "x509 -req -in {name}.csr -CA {ca}.crt -CAkey {ca}.key -CAcreateserial -days 1 -extfile client.ext -out {name}.crt"
-        ));
-    }
-}
 
 #[test]
 fn layers_and_secrets_reach_the_node_and_no_secret_is_shown() {

@@ -2,6 +2,8 @@
 //! tests boot; `cargo xtask test` does so by itself.
 
 #[cfg(test)]
+mod again;
+#[cfg(test)]
 mod archive;
 #[cfg(test)]
 mod boots;

@@ -135,10 +135,48 @@ impl Report {
 /// Boots a node and waits until init reports on it.
 pub(crate) fn boot(spec: &VmSpec) -> (Vm, Report) {
     let mut vm = Vm::start(spec).unwrap();
+    let report = next_report(&mut vm);
+    (vm, report)
+}
+
+/// Waits until init reports on a boot.
+pub(crate) fn next_report(vm: &mut Vm) -> Report {
     let line = vm.wait_for("KEEL-REPORT ", LONG).unwrap();
     let (_, report) = line.split_once("KEEL-REPORT ").unwrap();
-    let report = serde_json::from_str(report).unwrap();
-    (vm, report)
+    serde_json::from_str(report).unwrap()
+}
+
+/// Keys and certificates, made by the openssl program in a folder: the node's own, and clients of the cluster's CA and of another.
+pub(crate) fn certificates(folder: &Path) {
+    let openssl = |arguments: &str| {
+        let made = Command::new("openssl").args(arguments.split(' ')).current_dir(folder).output();
+        let made = made.unwrap();
+        assert!(
+            made.status.success(),
+            "openssl {arguments}: {}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+    };
+    let key =
+        |name: &str| openssl(&format!("ecparam -name prime256v1 -genkey -noout -out {name}.key"));
+    fs::write(folder.join("client.ext"), "extendedKeyUsage = clientAuth\n").unwrap();
+    for name in ["node", "cluster", "other"] {
+        key(name);
+        openssl(&format!(
+            "req -x509 -new -key {name}.key -subj /CN={name} -days 2 -out {name}.crt"
+        ));
+    }
+    for (name, role, ca) in
+        [("ada", "admin", "cluster"), ("vic", "viewer", "cluster"), ("eve", "admin", "other")]
+    {
+        key(name);
+        openssl(&format!(
+            "req -new -key {name}.key -subj /O=keel:{role}/CN={name} -out {name}.csr"
+        ));
+        openssl(&format!(
+            "x509 -req -in {name}.csr -CA {ca}.crt -CAkey {ca}.key -CAcreateserial -days 1 -extfile client.ext -out {name}.crt"
+        ));
+    }
 }
 
 /// Shuts a node down in order. Returns its whole console.

@@ -11,6 +11,7 @@ mod source;
 
 use clap::Subcommand;
 
+pub(crate) use self::source::current;
 use crate::cli::NodeArgs;
 use crate::error::{Exit, Failure};
 use crate::output::Output;

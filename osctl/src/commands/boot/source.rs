@@ -68,6 +68,16 @@ pub(crate) async fn list(connection: &Connection) -> Result<Vec<Boot>, Failure> 
     Ok(answer.map_err(|status| node::refused("list its boots", &status))?.into_inner().boots)
 }
 
+/// The id of the boot that a node runs.
+pub(crate) async fn current(connection: &Connection) -> Result<String, Failure> {
+    let boot = list(connection).await?.into_iter().find(|boot| boot.current);
+    let failure = || {
+        let failure = Failure::new("the node lists no boot that runs");
+        failure.next("this is a defect of keel-agent; please report it")
+    };
+    boot.map(|boot| boot.id).ok_or_else(failure)
+}
+
 async fn reach(args: &NodeArgs, out: &mut Output) -> Result<Connection, Failure> {
     node::reach(args, out).await.map_err(|failure| {
         // Whoever names neither has probably forgotten the file.

@@ -1,0 +1,259 @@
+//! A machine's configs through time: applied, tried, confirmed, undone, and gone back to, over boots of the real init.
+
+use keel_control::{
+    Answer, Applied, Apply, ApplyMode, Decision, Fate, GenerationResult, Layer, Rollback,
+};
+
+use super::*;
+
+/// A data partition that stays, and the machine's boots.
+struct Node {
+    keep: tempfile::TempDir,
+    boots: u32,
+    name: &'static str,
+}
+
+const PATCHED: &str = "schema = 1\n[machine]\nhostname = \"two\"\n[secrets]\ntoken = \"xyzzy\"\n";
+
+impl Node {
+    fn new(name: &'static str) -> Self {
+        Self { keep: tempfile::tempdir().expect("a temporary directory"), boots: 0, name }
+    }
+
+    /// Boots, to the end of the boot. The image's config calls the machine `one`.
+    fn boot(&mut self) -> Machine {
+        self.boot_units(&[])
+    }
+
+    fn boot_units(&mut self, more: &[(&str, &str)]) -> Machine {
+        self.boots += 1;
+        let mount = format!(
+            "part-of = \"boot\"\n[mount]\nsource = \"{}\"\ntarget = \"/var/lib/keel\"\nfstype = \"none\"\noptions = [\"bind\"]\ntimeout = \"20s\"\n",
+            self.keep.path().display()
+        );
+        let greeting = "part-of = \"boot\"\n[file]\npath = \"{dir}/greeting\"\ncontent = \"{{ machine.hostname }}\"\ntimeout = \"20s\"\n";
+        let strict = "part-of = \"boot\"\nafter = [\"file.greeting\"]\n[oneshot]\nexec = [\"/bin/sh\", \"-c\", \"grep -q . {dir}/greeting && ! grep -q broken {dir}/greeting\"]\ntimeout = \"20s\"\n";
+        let mut units = vec![
+            BOOT,
+            ("data.toml", mount.as_str()),
+            ("greeting.toml", greeting),
+            ("strict.toml", strict),
+        ];
+        units.extend(more);
+        let config = "schema = 1\n[machine]\nhostname = \"one\"\n";
+        let name = format!("{}-{}", self.name, self.boots);
+        let mut machine = Machine::boot_with(&name, config, &units);
+        machine.report();
+        machine
+    }
+}
+
+fn wanted(text: &str, mode: ApplyMode) -> Apply {
+    Apply {
+        layers: vec![Layer { name: "node.toml".to_owned(), text: text.to_owned() }],
+        secrets: None,
+        base: None,
+        dry_run: false,
+        mode,
+        timeout_ms: 60_000,
+        author: "ada".to_owned(),
+        reason: "a test".to_owned(),
+        wait: false,
+        over: None,
+        keep_secrets: false,
+    }
+}
+
+fn apply(machine: &Machine, wanted: Apply) -> Result<Applied, String> {
+    match ask(machine, async |init| init.apply(wanted).await)? {
+        Answer::Planned(applied) => Ok(applied),
+        Answer::Invalid(findings) => Err(findings.drawn),
+    }
+}
+
+/// What became of each config, and the one that runs.
+fn history(machine: &Machine) -> (Vec<GenerationResult>, Option<u64>) {
+    let history = ask(machine, async |init| init.history().await).expect("a history");
+    assert_eq!(history.damage, Vec::<String>::new());
+    (history.generations.iter().map(|it| it.result).collect(), history.current)
+}
+
+use GenerationResult::{Good, RolledBack, Staged, UnderWay};
+
+#[test]
+fn a_config_is_applied_holds_and_is_gone_back_from() {
+    let mut node = Node::new("applied");
+    let mut machine = node.boot();
+    assert_eq!(machine.read("greeting"), "one");
+    assert_eq!(history(&machine), (vec![], None));
+
+    // What would happen, and nothing does.
+    let plan =
+        apply(&machine, Apply { dry_run: true, ..wanted(PATCHED, ApplyMode::Auto) }).unwrap();
+    assert_eq!((plan.fate, plan.generation, plan.plan.needs_reboot), (Fate::DryRun, None, true));
+    let changes: Vec<_> =
+        plan.plan.changes.iter().map(|it| (it.unit.as_str(), it.decision)).collect();
+    assert_eq!(changes, [("file.greeting", Decision::NeedsReboot)], "{plan:?}");
+    assert_eq!(plan.plan.changes[0].because, ["file.content changed"]);
+    assert_eq!(history(&machine), (vec![], None));
+
+    // A bad one is refused whole, with everything that is wrong with it, and no secret.
+    let bad = "schema = 1\n[machine]\nhostnam = \"two\"\n[network]\nntp = 7\n[secrets]\ntoken = \"xyzzy\"\n";
+    let findings = apply(&machine, wanted(bad, ApplyMode::Auto)).unwrap_err();
+    assert!(findings.contains("node.toml:3") && findings.contains("node.toml:5"), "{findings}");
+    assert!(!findings.contains("xyzzy"), "{findings}");
+    let other = Apply { base: Some("sha256:00".to_owned()), ..wanted(PATCHED, ApplyMode::Auto) };
+    let refusal = apply(&machine, other).unwrap_err();
+    assert!(refusal.contains("sha256:00") && refusal.contains(&plan.plan.base), "{refusal}");
+    let refusal = apply(&machine, wanted(PATCHED, ApplyMode::NoReboot)).unwrap_err();
+    assert_eq!(refusal, "file.greeting changes only by a reboot");
+    assert_eq!(history(&machine), (vec![], None));
+
+    let applied = apply(&machine, wanted(PATCHED, ApplyMode::Auto)).unwrap();
+    assert_eq!((applied.fate, applied.generation), (Fate::Begun, Some(1)));
+    assert_eq!(machine.end(), Some(SIGHUP), "it reboots");
+
+    let mut machine = node.boot();
+    machine.position(&["config 1 takes over from the image's"]);
+    assert_eq!(machine.read("greeting"), "two");
+    machine.line(&["config 1 holds"]);
+    assert_eq!(history(&machine), (vec![Good], Some(1)));
+
+    // The same once more is nothing, and the secret stays where it is.
+    let same = apply(&machine, wanted(PATCHED, ApplyMode::Auto)).unwrap();
+    assert_eq!((same.fate, same.generation, same.plan.changes.len()), (Fate::Nothing, Some(1), 0));
+    let shown = ask(&machine, async |init| init.config(None).await).unwrap();
+    assert_eq!(shown.text, PATCHED.replace("xyzzy", "<secret>"));
+    let edited = Apply { keep_secrets: true, ..wanted(&shown.text, ApplyMode::Auto) };
+    assert_eq!(apply(&machine, edited).unwrap().fate, Fate::Nothing);
+
+    // A comment changes the text and not the machine: it holds at once.
+    let remark = format!("# a remark\n{PATCHED}");
+    let applied = apply(&machine, wanted(&remark, ApplyMode::Auto)).unwrap();
+    assert_eq!((applied.fate, applied.generation), (Fate::Begun, Some(2)));
+    assert_eq!(history(&machine), (vec![Good, Good], Some(2)));
+    let back = |generation| Rollback {
+        generation,
+        dry_run: false,
+        mode: ApplyMode::Auto,
+        timeout_ms: 0,
+        author: "ada".to_owned(),
+        reason: String::new(),
+        wait: false,
+        over: None,
+    };
+    let missing = ask(&machine, async |init| init.rollback(back(Some(9))).await).unwrap_err();
+    assert_eq!(missing, "no config 9 is remembered; the oldest is 1");
+    ask(&machine, async |init| init.rollback(back(None)).await).unwrap();
+    assert_eq!(history(&machine), (vec![Good, Good, Good], Some(3)));
+    let shown = ask(&machine, async |init| init.config(Some(3)).await).unwrap();
+    assert_eq!(shown.text, PATCHED.replace("xyzzy", "<secret>"));
+    machine.signal("TERM");
+    machine.end();
+}
+
+#[test]
+fn a_config_that_is_not_well_gets_one_boot() {
+    let mut node = Node::new("one-boot");
+    let mut machine = node.boot();
+    let broken = "schema = 1\n[machine]\nhostname = \"broken\"\n";
+    apply(&machine, wanted(broken, ApplyMode::Auto)).unwrap();
+    machine.end();
+
+    // `strict` was up before, and is not: the machine goes back by itself.
+    let mut machine = node.boot();
+    assert_eq!(machine.end(), Some(SIGHUP));
+    machine.position(&["config 1 was undone: strict: strict is not up, and was before"]);
+
+    let machine = node.boot();
+    assert_eq!(machine.read("greeting"), "one");
+    assert_eq!(history(&machine), (vec![RolledBack], None));
+}
+
+#[test]
+fn a_config_on_trial_holds_once_it_is_confirmed_and_not_before() {
+    let mut node = Node::new("trial");
+    let mut machine = node.boot();
+    let refusal = ask(&machine, async |init| init.confirm().await).unwrap_err();
+    assert_eq!(refusal, "no config waits to be confirmed");
+    assert_eq!(apply(&machine, wanted(PATCHED, ApplyMode::Try)).unwrap().fate, Fate::OnTrial);
+    machine.end();
+
+    // The power goes before anybody has said a word.
+    let mut machine = node.boot();
+    machine.line(&["config 1 is reached, and is undone unless it is confirmed within 60 s"]);
+    assert_eq!(machine.read("greeting"), "two");
+    assert_eq!(history(&machine), (vec![UnderWay], Some(1)));
+    let busy = apply(&machine, wanted("schema = 1\n", ApplyMode::Auto)).unwrap_err();
+    assert_eq!(busy, "config 1 of ada is under way");
+    drop(machine);
+
+    let mut machine = node.boot();
+    machine.position(&[
+        "config 1 does not hold: the machine went down before it was known to be good",
+    ]);
+    assert_eq!(machine.read("greeting"), "one");
+    assert_eq!(history(&machine), (vec![RolledBack], None));
+
+    // Nobody says a word in time.
+    let short = Apply { timeout_ms: 50, ..wanted(PATCHED, ApplyMode::Try) };
+    apply(&machine, short).unwrap();
+    machine.end();
+    let mut machine = node.boot();
+    assert_eq!(machine.end(), Some(SIGHUP));
+    machine.position(&["config 2 was undone: nobody confirmed it within 0 s"]);
+
+    // Somebody does.
+    let mut machine = node.boot();
+    assert_eq!(machine.read("greeting"), "one");
+    apply(&machine, wanted(PATCHED, ApplyMode::Try)).unwrap();
+    machine.end();
+    let mut machine = node.boot();
+    machine.line(&["config 3 is reached"]);
+    assert_eq!(ask(&machine, async |init| init.confirm().await), Ok(3));
+    assert_eq!(history(&machine), (vec![RolledBack, RolledBack, Good], Some(3)));
+    machine.signal("INT");
+    machine.end();
+    let machine = node.boot();
+    assert_eq!((machine.read("greeting").as_str(), history(&machine).1), ("two", Some(3)));
+}
+
+#[test]
+fn a_staged_config_waits_for_the_next_boot_and_the_last_one_counts() {
+    let mut node = Node::new("staged");
+    let mut machine = node.boot();
+    let third = "schema = 1\n[machine]\nhostname = \"three\"\n";
+    assert_eq!(apply(&machine, wanted(PATCHED, ApplyMode::Staged)).unwrap().fate, Fate::Staged);
+    assert_eq!(apply(&machine, wanted(third, ApplyMode::Staged)).unwrap().generation, Some(2));
+    let history_now = ask(&machine, async |init| init.history().await).unwrap();
+    assert_eq!((history_now.current, history_now.next), (None, Some(2)));
+    assert_eq!(history(&machine).0, [RolledBack, Staged]);
+    assert_eq!(machine.read("greeting"), "one");
+    machine.signal("INT");
+    machine.end();
+    let mut machine = node.boot();
+    machine.line(&["config 2 holds"]);
+    assert_eq!(machine.read("greeting"), "three");
+}
+
+#[test]
+fn a_config_that_the_image_no_longer_understands_is_left_out() {
+    let mut node = Node::new("left-out");
+    for text in
+        [PATCHED, "schema = 1\n[machine]\nhostname = \"two\"\n[units.more]\ndescription = \"x\"\n"]
+    {
+        let more: &[(&str, &str)] = &[("more.toml", "description = \"m\"\n[target]\n")];
+        let mut machine = node.boot_units(more);
+        apply(&machine, wanted(text, ApplyMode::Auto)).unwrap();
+        machine.end();
+        let mut machine = node.boot_units(more);
+        machine.line(&["holds"]);
+        machine.signal("TERM");
+        machine.end();
+    }
+    // Another image, without the unit that the second config overrides.
+    let machine = node.boot();
+    machine.position(&["config 2 makes no graph any more, and is left out"]);
+    assert_eq!(machine.read("greeting"), "two");
+    assert_eq!(history(&machine), (vec![Good, RolledBack], Some(1)));
+}

@@ -1,0 +1,16 @@
+//! The real osctl against the real keel-agent, over TLS on loopback; behind it the real control server, with a machine that
+//! the test makes up.
+
+#![cfg(test)]
+
+mod asking;
+mod book;
+mod dashboard;
+mod following;
+mod looking;
+mod machine;
+mod steered;
+mod steering;
+mod support;
+mod terminal;
+mod trusting;
