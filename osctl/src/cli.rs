@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 
+use crate::commands::apply_config::ApplyConfig;
 use crate::commands::boot::Boot;
 use crate::commands::completion::Completion;
 use crate::commands::config::Config;
 use crate::commands::context::ContextCommand;
 use crate::commands::explain::Explain;
 use crate::commands::graph::Graph;
+use crate::commands::history::{Confirm, HistoryArgs, RollbackArgs};
 use crate::commands::image::ImageCommand;
 use crate::commands::known_nodes::KnownNodesCommand;
 use crate::commands::man::Man;
@@ -137,6 +139,14 @@ pub(crate) enum Command {
 
     /// Show what a node is made of, or record it for `osctl verify`
     Inventory(inventory::Args),
+
+    ApplyConfig(ApplyConfig),
+
+    Confirm(Confirm),
+
+    History(HistoryArgs),
+
+    Rollback(RollbackArgs),
 
     Reboot(Reboot),
 

@@ -38,7 +38,11 @@ fn main() -> ExitCode {
 fn dispatch(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
     match cli.command {
         Command::Validate(command) => command.run(out),
-        Command::Config(command) => command.run(out),
+        Command::Config(command) => command.run(&cli.node, out),
+        Command::ApplyConfig(command) => command.run(&cli.node, out),
+        Command::Confirm(command) => command.run(&cli.node, out),
+        Command::History(command) => command.run(&cli.node, out),
+        Command::Rollback(command) => command.run(&cli.node, out),
         Command::Explain(command) => command.run(&cli.node, out),
         Command::Verify(command) => command.run(out),
         Command::Graph(command) => command.run(&cli.node, out),

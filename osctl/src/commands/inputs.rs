@@ -180,7 +180,7 @@ fn present(path: &Path, option: &str) -> Result<(), Failure> {
 
 /// Others must not be able to read a file of secrets.
 #[cfg(unix)]
-fn private(path: &Path) -> Result<(), Failure> {
+pub(crate) fn private(path: &Path) -> Result<(), Failure> {
     use std::os::unix::fs::PermissionsExt as _;
 
     let Ok(about) = path.metadata() else { return Ok(()) };
@@ -195,6 +195,6 @@ fn private(path: &Path) -> Result<(), Failure> {
 }
 
 #[cfg(not(unix))]
-fn private(_: &Path) -> Result<(), Failure> {
+pub(crate) fn private(_: &Path) -> Result<(), Failure> {
     Ok(())
 }

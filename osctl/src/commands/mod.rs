@@ -1,5 +1,6 @@
 //! One module per command: its arguments, what it does, how its result looks.
 
+pub(crate) mod apply_config;
 pub(crate) mod ask;
 pub(crate) mod audit;
 pub(crate) mod boot;
@@ -11,6 +12,7 @@ pub(crate) mod dmesg;
 pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod graph;
+pub(crate) mod history;
 pub(crate) mod image;
 pub(crate) mod inputs;
 pub(crate) mod inventory;
