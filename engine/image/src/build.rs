@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::elf::{self, Elf, ElfError, Machine};
 use crate::firmware::{self, Booted, FirmwareError, Format, Loader};
+use crate::kubelet::{self, KUBELET};
 use crate::libraries::{self, LibraryError};
 use crate::manifest::{self, INITRAMFS, KERNEL, MANIFEST, Manifest};
 use crate::modules::{KernelTree, ModuleError, WantedModule};
@@ -109,6 +110,14 @@ pub enum BuildError {
     /// Units run programs that are not there: the node could not come up whole.
     #[error("no payload brings {}", missing(.0))]
     MissingPrograms(Vec<NeededProgram>),
+    /// The kubelet would not start with what the units tell it.
+    #[error("the units do not fit kubelet {version}: {}", wrong.join("; "))]
+    Kubelet {
+        /// The kubelet's version.
+        version: String,
+        /// What does not fit, each with what to do.
+        wrong: Vec<String>,
+    },
     /// Two things claim one path.
     #[error(transparent)]
     Tree(#[from] TreeError),
@@ -241,7 +250,7 @@ fn gather(
     }
     for payload in &spec.payload {
         go_on(watch)?;
-        add_payload(&mut tree, &mut origins, payload, &elf)?;
+        add_payload(&mut tree, &mut origins, payload, &elf, &spec.needs)?;
     }
     add_modules(&mut tree, modules, &spec.needs.modules)?;
     let absent = spec.needs.programs.iter().filter(|program| !tree.holds(&program.path));
@@ -278,6 +287,7 @@ fn add_payload(
     origins: &mut Origins,
     payload: &Payload,
     init: &Elf,
+    needs: &Needs,
 ) -> Result<(), BuildError> {
     let bytes = read("payload", &payload.source)?;
     if let Some(expected) = &payload.sha256 {
@@ -285,6 +295,14 @@ fn add_payload(
         if found != *expected {
             let (name, expected) = (payload.name.clone(), expected.clone());
             return Err(BuildError::Sum { name, path: payload.source.clone(), found, expected });
+        }
+    }
+    if let (Some(told), true) = (&needs.kubelet, payload.target() == KUBELET)
+        && let Some(version) = kubelet::release(&bytes)
+    {
+        let wrong = kubelet::misfits(&version, told);
+        if !wrong.is_empty() {
+            return Err(BuildError::Kubelet { version, wrong });
         }
     }
     let why = format!("payload {}", payload.name);

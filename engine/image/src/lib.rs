@@ -8,6 +8,7 @@ mod elf;
 mod fetch;
 mod firmware;
 mod inventory;
+mod kubelet;
 mod layout;
 mod libraries;
 mod manifest;
@@ -32,6 +33,7 @@ pub use inventory::{
     Behind, BusName, Disk, Driver, INVENTORY_SCHEMA, Inventory, InventoryError, Link, Mac, Machine,
     Partition, Size, TypeGuid,
 };
+pub use kubelet::Kubelet;
 pub use libraries::{LibraryError, LibraryErrorKind};
 pub use manifest::{API_PORT, Blob, ImageDir, Manifest, OpenError, OpenErrorKind, Taken};
 pub use modules::{ModuleError, ModuleErrorKind, WantedModule};

@@ -2,6 +2,7 @@
 
 use keel_unit::{Kind, Unit, UnitSet};
 
+use crate::kubelet::Kubelet;
 use crate::modules::WantedModule;
 
 /// What an image must carry, or tell its kernel, for these units to work.
@@ -17,6 +18,8 @@ pub struct Needs {
     pub programs: Vec<NeededProgram>,
     /// Programs that units look for before they run them, or that Keel runs for them: taken where they are to be had.
     pub useful: Vec<NeededProgram>,
+    /// What the kubelet is told, if a unit runs one.
+    pub kubelet: Option<Kubelet>,
 }
 
 /// A program that must be on the image, and the unit that runs it.
@@ -46,6 +49,7 @@ impl Needs {
             arguments: kernel.arguments.iter().map(|a| a.as_str().to_owned()).collect(),
             programs: set.units.iter().filter_map(program).collect(),
             useful: set.units.iter().flat_map(useful).collect(),
+            kubelet: Kubelet::of(set),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use keel_image::vm::Disk;
 use keel_image::{
-    BuildError, Firmware, Format, GRUB_MODULES, ImageDir, ImageSpec, Loader, Manifest,
+    BuildError, Firmware, Format, GRUB_MODULES, ImageDir, ImageSpec, Kubelet, Loader, Manifest,
     OpenErrorKind, Payload, Unwatched,
 };
 
@@ -77,6 +77,7 @@ mod inputs {
                         unit: "mounter".into(),
                     }],
                     useful: Vec::new(),
+                    kubelet: None,
                 },
                 payload: vec![
                     "mount=/bin/mount".parse().unwrap(),
@@ -117,6 +118,31 @@ fn two_builds_are_byte_identical() {
         ["initramfs.zst", "manifest.json", "sbom.spdx.json", "vmlinuz"]
     );
     assert!(one == two, "the images differ");
+}
+
+/// A kubelet that does not take what it is told never joins anything.
+#[test]
+fn a_kubelet_gets_what_its_release_takes_or_no_image() {
+    let inputs = Inputs::new();
+    inputs.gcc("kubelet", &["-static"]);
+    let mut program = fs::read(inputs.at("kubelet")).unwrap();
+    program.extend(b"v1.33.1\0");
+    fs::write(inputs.at("kubelet"), program).unwrap();
+    let mut spec = inputs.spec();
+    spec.payload.push(format!("kubelet={}", inputs.at("kubelet").display()).parse().unwrap());
+    let arguments = vec![
+        "--container-runtime=remote".to_owned(),
+        "--container-runtime-endpoint=unix:///run/c".to_owned(),
+    ];
+    spec.needs.kubelet = Some(Kubelet { arguments, config: None });
+    let refused = build(&spec, &inputs.at("out")).unwrap_err().to_string();
+    let expect = "the units do not fit kubelet v1.33.1: it has no --container-runtime";
+    assert!(refused.starts_with(expect), "{refused}");
+    assert!(!inputs.at("out/manifest.json").exists());
+    if let Some(kubelet) = &mut spec.needs.kubelet {
+        kubelet.arguments.remove(0);
+    }
+    build(&spec, &inputs.at("out")).unwrap();
 }
 
 fn firmware(formats: &[Format]) -> Option<Firmware> {

@@ -18,10 +18,11 @@ use crate::keep;
 use crate::node::repository;
 use crate::progress::say;
 
-/// Where Debian's files are, now and when a release has replaced them.
+/// Where Debian's files are, now and when a release has replaced them. The checksums say whether they are the right ones, whoever
+/// sends them, as with apt.
 const MIRRORS: [&str; 2] = [
-    "https://deb.debian.org/debian/pool/main",
-    "https://snapshot.debian.org/archive/debian/20260901T000000Z/pool/main",
+    "http://deb.debian.org/debian/pool/main",
+    "http://snapshot.debian.org/archive/debian/20260901T000000Z/pool/main",
 ];
 
 /// A file of Debian's pool.

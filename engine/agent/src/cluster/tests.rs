@@ -1,18 +1,21 @@
 //! Tables for what others wrote, and all of it against a real API server.
 
+use std::fs;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use inotify::{Inotify, WatchMask};
 use keel_cluster::{ControlPlane, Expiry, Joins};
 use ring::hmac;
+use tokio_stream::StreamExt;
 
 use super::discover::info;
 use super::http::Server;
 use super::kubeconfig::Join;
 use super::token::signed;
-use super::{Ca, JoinErrorKind, Pin, Token, verify};
+use super::{Ca, JoinErrorKind, Pin, Places, Token, register, verify};
 use crate::log::chain;
 
 #[test]
@@ -132,6 +135,43 @@ fn pins() {
     }
 }
 
+/// Waits until a file comes into a folder, or goes.
+async fn until(folder: &Path, done: impl Fn() -> bool) {
+    let inotify = Inotify::init().unwrap();
+    inotify.watches().add(folder, WatchMask::MOVED_TO | WatchMask::DELETE).unwrap();
+    let mut events = inotify.into_event_stream([0; 4096]).unwrap();
+    while !done() {
+        tokio::time::timeout(Duration::from_secs(60), events.next()).await.unwrap();
+    }
+}
+
+/// What a node does by itself, from the files that its units write.
+async fn registers(plane: &ControlPlane, url: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let (kubelet, trust) = (dir.path().join("kubelet"), dir.path().join("trust"));
+    let (bootstrap, trusted) = (kubelet.join("bootstrap.kubeconfig"), trust.join("ca.crt"));
+    fs::create_dir_all(kubelet.join("pki")).unwrap();
+    fs::create_dir(&trust).unwrap();
+    let places = Places { kubelet: kubelet.clone(), trusted: trusted.clone() };
+    let registering = tokio::spawn(register(places));
+    fs::write(kubelet.join("ca-hash"), plane.pin()).unwrap();
+    let text = format!(
+        "current-context: a\nclusters:\n- name: b\n  cluster: {{server: \"{url}\", certificate-authority: {}}}\n\
+         contexts:\n- name: a\n  context: {{cluster: b, user: c}}\nusers:\n- name: c\n  user: {{token: {}}}\n",
+        kubelet.join("ca.crt").display(),
+        plane.token()
+    );
+    fs::write(&bootstrap, text).unwrap();
+    until(&trust, || trusted.exists()).await;
+    assert_eq!(fs::read_to_string(&trusted).unwrap(), plane.ca());
+    assert_eq!(fs::read_to_string(kubelet.join("ca.crt")).unwrap(), plane.ca());
+    assert!(bootstrap.exists(), "the kubelet still needs it");
+    fs::write(kubelet.join("pki/kubelet-client-current.pem"), "x").unwrap();
+    fs::write(kubelet.join("kubeconfig"), "x").unwrap();
+    until(&kubelet, || !bootstrap.exists()).await;
+    registering.abort();
+}
+
 /// Everything that a node meets at a real API server. `cargo xtask test` has built it.
 #[tokio::test]
 async fn a_real_api_server() {
@@ -151,6 +191,8 @@ async fn a_real_api_server() {
     verify(&url, &given, Some(&jwt_of_account)).await.unwrap();
     verify(&url, &pinned, Some(&jwt_of_account)).await.unwrap();
     verify(&url, &given, None).await.unwrap();
+
+    registers(&plane, &url).await;
 
     // What does not, each with its own word.
     let refused = async |url: &str, ca: &Ca, token: &str, expect: &str| {

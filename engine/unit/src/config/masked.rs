@@ -35,6 +35,7 @@ pub fn restored(text: &str, earlier: &str, stand_in: &str) -> String {
         let table = config.get(key).and_then(Node::as_table);
         table.into_iter().flat_map(Table::iter).map(|entry| entry.key.as_str())
     };
+    secret::KEYS.into_iter().for_each(&mut restore);
     names(secret::TABLE).for_each(|name| restore(&[secret::TABLE, name]));
     names("units").for_each(|unit| restore(&["units", unit, "file", "content"]));
     replaced(text, found)
@@ -100,6 +101,10 @@ mod tests {
         );
         check("secrets.a = 'x'\nschema = 1\n", "secrets.a = \"<secret>\"\nschema = 1\n");
         check(
+            "schema = 1\n[cluster]\ntoken = 'x'\nca-hash = 'y'\n",
+            "schema = 1\n[cluster]\ntoken = \"<secret>\"\nca-hash = 'y'\n",
+        );
+        check(
             "schema = 1\n[units.token.file]\ncontent = 'x'\nmode = '0600'\n",
             "schema = 1\n[units.token.file]\ncontent = \"<secret>\"\nmode = '0600'\n",
         );
@@ -115,6 +120,6 @@ mod tests {
 
     #[test]
     fn nobody_knows_what_a_broken_text_holds() {
-        assert!(!masked("[secrets\na = 'x'\n", "<secret>").contains('x'));
+        assert!(!masked("[secrets\na = 'hunter2'\n", "<secret>").contains("hunter2"));
     }
 }

@@ -8,6 +8,8 @@ mod archive;
 #[cfg(test)]
 mod boots;
 #[cfg(test)]
+mod cluster;
+#[cfg(test)]
 mod disks;
 #[cfg(test)]
 mod end;

@@ -113,6 +113,7 @@ pub(crate) struct Report {
     pub(crate) digest: String,
     pub(crate) machine_id: Option<String>,
     pub(crate) address: Option<String>,
+    pub(crate) fingerprint: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
