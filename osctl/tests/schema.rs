@@ -94,6 +94,10 @@ const OF_ONE_FILE: &[&str] = &[
 
 /// Files that `validate` refuses for themselves, and the schema does not.
 const BEYOND_A_SCHEMA: &[(&str, &str)] = &[
+    (
+        "testdata/configs/err/cluster-two-ways.toml",
+        "ways to join a cluster exclude each other: two keys together",
+    ),
     ("testdata/configs/err/drop-in-kind.toml", "the kind of a unit stands in its own file"),
     (
         "testdata/configs/err/empty-selector.toml",

@@ -79,6 +79,22 @@ pub(crate) fn changes(method: &str) -> bool {
     method.starts_with("/keel.v1.Operation/")
 }
 
+/// Streams that last as long as their callers like.
+const ENDLESS: [&str; 7] = [
+    "/grpc.health.v1.Health/Watch",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    "/keel.v1.Journal/ReadAudit",
+    "/keel.v1.Journal/ReadKernelLog",
+    "/keel.v1.Journal/ReadLogs",
+    "/keel.v1.Node/WatchEvents",
+];
+
+/// Whether a method is a stream that lasts as long as its caller likes. All others have to end.
+pub(crate) fn is_endless(method: &str) -> bool {
+    ENDLESS.contains(&method)
+}
+
 /// Whether it is a method at all.
 pub(crate) fn known(method: &str) -> Option<&'static str> {
     METHODS.iter().find(|(name, ..)| *name == method).map(|(name, ..)| *name)
@@ -181,6 +197,22 @@ mod tests {
         assert_eq!(table.len(), METHODS.len(), "a method stands there twice");
         let ours = table.into_iter().filter(|method| !method.starts_with("/grpc."));
         assert_eq!(ours.collect::<BTreeSet<_>>(), declared());
+    }
+
+    #[test]
+    fn what_can_be_followed_has_no_end() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto/keel/v1");
+        let texts = fs::read_dir(folder).unwrap().map(|it| fs::read_to_string(it.unwrap().path()));
+        let text: String = texts.map(Result::unwrap).collect();
+        let follows = |method: &str| {
+            let message = format!("message {}Request {{", method.rsplit('/').next().unwrap());
+            let fields = text.split_once(&message).map(|(_, rest)| rest.split_once('}').unwrap().0);
+            fields.is_some_and(|fields| fields.contains("bool follow = "))
+        };
+        for (method, ..) in METHODS.iter().filter(|(method, ..)| method.starts_with("/keel.")) {
+            assert_eq!(is_endless(method), follows(method), "{method}");
+        }
+        assert!(ENDLESS.iter().all(|method| known(method).is_some()));
     }
 
     /// What a refusal says.

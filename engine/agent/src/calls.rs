@@ -2,7 +2,6 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -21,9 +20,10 @@ use tower_service::Service as TowerService;
 
 use crate::audit::{Audit, Record};
 use crate::authz;
+use crate::init::Init;
 use crate::metrics::Metrics;
 use crate::peer::Peer;
-use crate::places::Place;
+use crate::places::{CallKind, Full, Place};
 use crate::trust::State;
 
 /// What calls on all connections share.
@@ -31,8 +31,7 @@ use crate::trust::State;
 pub(crate) struct Shared {
     pub(crate) audit: Audit,
     pub(crate) metrics: Arc<Metrics>,
-    /// Init's socket.
-    pub(crate) control: PathBuf,
+    pub(crate) init: Arc<Init>,
 }
 
 /// The calls of one connection.
@@ -76,6 +75,10 @@ impl Calls {
                 return self.observe(call, (*status).into_http());
             }
         };
+        if let Err(full) = call.number {
+            call.refused = true;
+            return self.observe(call, Status::resource_exhausted(full.to_string()).into_http());
+        }
         if self.peer.client.is_none() {
             call.record.roles = vec![role.word().to_owned()];
         }
@@ -105,8 +108,8 @@ impl Calls {
 
     /// The digest of the running graph, where init tells it.
     async fn digest(&self) -> Option<String> {
-        let status = async { Control::connect(&self.shared.control).await?.status().await };
-        status.await.ok().map(|status| status.digest)
+        let status = self.shared.init.ask(Control::status).await;
+        status.ok().map(|status| status.digest)
     }
 
     fn observe(&self, mut call: Call, response: Response<Body>) -> Response<Observed> {
@@ -128,18 +131,22 @@ struct Call {
     refused: bool,
     shared: Arc<Shared>,
     place: Arc<Place>,
+    /// Its number among all calls that run.
+    number: Result<u64, Full>,
 }
 
 impl Call {
     fn new(calls: &Calls, method: &str) -> Self {
-        calls.place.busy();
+        // Whatever else stands there may be long, or hold what nobody should read.
+        let known = authz::known(method).unwrap_or("unknown");
+        let kind = if authz::is_endless(known) { CallKind::Endless } else { CallKind::Bounded };
+        let number = calls.place.begin(known, kind);
         let roles = calls.peer.client.iter().flat_map(|client| &client.roles);
         let record = Record {
             peer: calls.peer.address.to_string(),
             subject: calls.peer.subject().to_owned(),
             roles: roles.map(|role| role.word().to_owned()).collect(),
-            // Whatever else stands there may be long, or hold what nobody should read.
-            method: authz::known(method).unwrap_or("unknown").to_owned(),
+            method: known.to_owned(),
             ..Record::default()
         };
         Self {
@@ -149,6 +156,7 @@ impl Call {
             refused: false,
             shared: calls.shared.clone(),
             place: calls.place.clone(),
+            number,
         }
     }
 
@@ -163,7 +171,9 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.place.done();
+        if let Ok(number) = self.number {
+            self.place.end(number);
+        }
         let mut record = std::mem::take(&mut self.record);
         let code = match self.code {
             Some(code) => code,
@@ -263,5 +273,109 @@ impl http_body::Body for Observed {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use http_body_util::{BodyExt, Full, StreamBody};
+    use hyper::body::Bytes;
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::places::{Limits, Places};
+    use crate::trust::{self, Trust};
+
+    const CHECK: &str = "/grpc.health.v1.Health/Check";
+
+    /// A connection to a node in maintenance, in memory: what a client sends its requests by, and the node's places.
+    async fn connect<B>(
+        folder: &std::path::Path,
+    ) -> (hyper::client::conn::http2::SendRequest<B>, Arc<Place>)
+    where
+        B: http_body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let nowhere = folder.join("no-ca.crt");
+        let trust = Trust::load(trust::Places {
+            config: None,
+            config_crl: None,
+            cluster: nowhere.clone(),
+            cluster_crl: nowhere,
+        });
+        let address: IpAddr = [192, 0, 2, 7].into();
+        let places = Places::new(Limits::default());
+        let mut place = places.take(address);
+        place.shaken().unwrap();
+        let place = Arc::new(place);
+        let (_reporter, health) = tonic_health::server::health_reporter();
+        let calls = Calls {
+            routes: Routes::new(health),
+            trust: trust.subscribe(),
+            shared: Arc::new(Shared {
+                audit: Audit::start(&folder.join("audit")).unwrap(),
+                metrics: Arc::default(),
+                init: Init::new(folder.join("no-init.sock")),
+            }),
+            peer: Arc::new(Peer::new((address, 40_112).into(), None, &trust.subscribe().borrow())),
+            place: place.clone(),
+            over: CancellationToken::new(),
+        };
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        let server = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+        tokio::spawn(async move {
+            let _trust = trust;
+            let _ = server.serve_connection(TokioIo::new(far), calls).await;
+        });
+        let io = TokioIo::new(near);
+        let (send, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        tokio::spawn(connection);
+        (send, place)
+    }
+
+    fn request<B>(body: B) -> Request<B> {
+        let request = Request::post(format!("https://node{CHECK}"));
+        let request = request.header("content-type", "application/grpc").header("te", "trailers");
+        request.body(body).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_never_comes_whole_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut send, place) = connect(folder.path()).await;
+        // Five bytes are announced, two come, and then nothing.
+        let first = Frame::data(Bytes::from_static(&[0, 0, 0, 0, 5, b'a', b'b']));
+        let never = tokio_stream::StreamExt::chain(
+            tokio_stream::once(Ok::<_, Infallible>(first)),
+            tokio_stream::pending(),
+        );
+        let began = Instant::now();
+        let answer = send.send_request(request(StreamBody::new(never))).await.unwrap();
+        let status = Status::from_header_map(answer.headers()).unwrap();
+        assert_eq!(status.code(), Code::DeadlineExceeded, "{status:?}");
+        assert!(status.message().contains("did not come whole"), "{status:?}");
+        let took = began.elapsed();
+        assert!(took >= ANSWERED && took < ANSWERED + Duration::from_secs(1), "{took:?}");
+        drop(answer);
+        // Its place among the calls is free again.
+        while place.idle_since().is_none() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_comes_whole_is_answered_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut send, _place) = connect(folder.path()).await;
+        let began = Instant::now();
+        let answer = send.send_request(request(Full::new(Bytes::from_static(&[0; 5])))).await;
+        let answer = answer.unwrap().into_body().collect().await.unwrap();
+        let status = Status::from_header_map(answer.trailers().unwrap()).unwrap();
+        assert_eq!(status.code(), Code::Ok, "{status:?}");
+        assert!(began.elapsed() < Duration::from_secs(1));
     }
 }

@@ -5,10 +5,12 @@ mod answers;
 mod audit;
 mod authz;
 mod calls;
+mod cluster;
 mod convert;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod identity;
+mod init;
 mod listen;
 mod log;
 mod metrics;
@@ -87,6 +89,9 @@ struct ServeArgs {
     /// What the cluster's CAs have revoked, in PEM, if the file is there
     #[arg(long, value_name = "FILE", default_value = "/var/lib/keel/trust/cluster-ca.crl")]
     cluster_crl: PathBuf,
+    /// The kubelet's folder, which says what cluster this node joins
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/keel/kubelet")]
+    kubelet_dir: PathBuf,
     /// The folder where calls are recorded
     #[arg(long, value_name = "DIR", default_value = "/var/lib/keel/audit")]
     audit_dir: PathBuf,
@@ -119,6 +124,7 @@ impl From<ServeArgs> for Settings {
                 cluster: args.cluster_ca,
                 cluster_crl: args.cluster_crl,
             },
+            kubelet: args.kubelet_dir,
             audit: args.audit_dir,
             spare_audit: args.spare_audit_dir,
         }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use keel_proto::v1::journal_server::JournalServer;
@@ -17,7 +17,9 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use crate::about::About;
 use crate::audit::Audit;
 use crate::calls::Shared;
+use crate::cluster;
 use crate::identity::{Current, Given, Identity, IdentityError, Lasts, keep_current};
+use crate::init::Init;
 use crate::listen;
 use crate::log::{chain, say};
 use crate::metrics::{self, Metrics};
@@ -50,6 +52,8 @@ pub(crate) struct Settings {
     /// Init's socket.
     pub(crate) control: PathBuf,
     pub(crate) trust: trust::Places,
+    /// The kubelet's folder.
+    pub(crate) kubelet: PathBuf,
     /// The folder of the audit log, and the one for a machine without a data partition.
     pub(crate) audit: PathBuf,
     pub(crate) spare_audit: PathBuf,
@@ -104,16 +108,19 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
     let listener = listener.map_err(|source| ServeError::Listen { address, source })?;
     let bound = listener.local_addr().map_err(|source| ServeError::Listen { address, source })?;
 
+    let cluster =
+        cluster::Places { kubelet: settings.kubelet, trusted: settings.trust.cluster.clone() };
     let trust = Trust::load(settings.trust);
     let state = trust.subscribe();
     let audit = match lasts {
         Lasts::ForGood => settings.audit,
         Lasts::ThisBoot => settings.spare_audit,
     };
+    let init = Init::new(settings.control);
     let shared = Arc::new(Shared {
         audit: Audit::start(&audit).map_err(ServeError::Runtime)?,
         metrics: Arc::new(Metrics::default()),
-        control: settings.control.clone(),
+        init: init.clone(),
     });
     let places = Places::new(Limits::default());
     let fingerprint = identity.fingerprint.clone();
@@ -128,8 +135,8 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
         Lasts::ThisBoot => settings.spare,
     };
     if let (Some(folder), None) = (folder, &settings.given) {
-        let control = settings.control.clone();
-        let current = Current { folder, control, shown: shown.clone(), about: about.clone() };
+        let current =
+            Current { folder, init: init.clone(), shown: shown.clone(), about: about.clone() };
         tokio::spawn(keep_current(current));
     }
 
@@ -137,7 +144,7 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
         let page = metrics::Page {
             metrics: shared.metrics.clone(),
             places: places.clone(),
-            control: settings.control.clone(),
+            init: init.clone(),
         };
         match metrics::listen(&place).await {
             Ok(listener) => {
@@ -151,7 +158,7 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
 
     let (stopping_in, stopping) = watch::channel(false);
     let server = Server {
-        routes: routes(&settings.control, about, &shared, &stopping).await?,
+        routes: routes(about, &shared, &stopping).await?,
         shown,
         trust: state,
         places,
@@ -162,11 +169,17 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
             say(format_args!("the trusted CAs are not watched any more: {error}"));
         }
     });
+    let registering = tokio::spawn(async move {
+        if let Err(error) = cluster::register(cluster).await {
+            say(format_args!("cannot watch for a cluster to join: {error}"));
+        }
+    });
     let serving = tokio::spawn(server.run(listener, stopping));
     tell(State::Ready);
     stop.wait().await;
     tell(State::Stopping);
     following.abort();
+    registering.abort();
     stopping_in.send_replace(true);
     // It can only end by itself.
     let _ = serving.await;
@@ -175,7 +188,6 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
 }
 
 async fn routes(
-    control: &Path,
     about: Arc<About>,
     shared: &Arc<Shared>,
     stopping: &watch::Receiver<bool>,
@@ -188,9 +200,9 @@ async fn routes(
     let reflection = services().build_v1().map_err(ServeError::Descriptor)?;
     // What clients asked for before it was called v1, and many still do.
     let reflection_alpha = services().build_v1alpha().map_err(ServeError::Descriptor)?;
-    let node = Node::new(control.to_owned(), about, stopping.clone());
+    let node = Node::new(shared.init.clone(), about, stopping.clone());
     let records = keel_control::RECORDS.into();
-    let journal = Journal::new(control.to_owned(), records, shared.clone(), stopping.clone());
+    let journal = Journal::new(records, shared.clone(), stopping.clone());
     Ok(Routes::new(
         NodeServer::new(node).max_decoding_message_size(REQUEST).max_encoding_message_size(MESSAGE),
     )
@@ -200,7 +212,7 @@ async fn routes(
             .max_encoding_message_size(MESSAGE),
     )
     .add_service(
-        OperationServer::new(Operation::new(control.to_owned()))
+        OperationServer::new(Operation::new(shared.init.clone()))
             .max_decoding_message_size(REQUEST)
             .max_encoding_message_size(MESSAGE),
     )

@@ -27,6 +27,9 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// How long a connection may stand without a call.
 const IDLE: Duration = Duration::from_secs(15 * 60);
 
+/// How long a call may take in whole that is no stream without an end: who does not take an answer holds its connection no longer.
+const CALL: Duration = Duration::from_secs(5 * 60);
+
 /// How long calls get to finish on a connection that has to go; streams end after that.
 const FINISH: Duration = Duration::from_secs(10);
 
@@ -169,7 +172,8 @@ impl Server {
         let expiry = expiry(&peer);
         tokio::pin!(expiry);
         let limit = loop {
-            let idle_until = place.idle_since().unwrap_or_else(Instant::now) + IDLE;
+            let now = Instant::now();
+            let look = (place.idle_since().unwrap_or(now) + IDLE).min(now + CALL);
             tokio::select! {
                 // What a connection ended with is between it and the peer.
                 _ = connection.as_mut() => return,
@@ -186,8 +190,9 @@ impl Server {
                 }
                 () = &mut expiry => break FINISH,
                 () = place.leave.cancelled() => break LAST_WORD,
-                () = sleep_until(idle_until) => {
-                    if place.idle_since().is_some_and(|since| since.elapsed() >= IDLE) {
+                () = sleep_until(look) => {
+                    let idle = place.idle_since().is_some_and(|since| since.elapsed() >= IDLE);
+                    if idle || place.is_overdue(CALL) {
                         break LAST_WORD;
                     }
                 }

@@ -7,11 +7,13 @@ mod support;
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 
+use http_body_util::BodyExt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use socket2::{Domain, Socket, Type};
 use support::Agent;
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
+const WATCH: &str = "/grpc.health.v1.Health/Watch";
 
 /// Half-open connections, as many as the issue of the day demands.
 const HALF_OPEN: usize = 10_000;
@@ -77,4 +79,42 @@ async fn a_thousand_who_idle() {
     idle[0].closed().await;
     assert_eq!(idle[1].call(CHECK).await, "OK");
     assert_eq!(agent.call(None, CHECK).await, "OK");
+}
+
+#[tokio::test]
+async fn streams_that_never_end() {
+    let agent = Agent::start();
+    let from = |last: u8| agent.connect_from([127, 0, 0, last].into());
+    // As many as one address may have, over as many connections as it likes.
+    let mut held = Vec::new();
+    for last in [2, 3] {
+        for _ in 0..4 {
+            let mut connection = from(last).await;
+            for _ in 0..2 {
+                let stream = connection.follow(WATCH).await.unwrap();
+                held.push((last, stream));
+            }
+            let refused = match held.len() % 8 {
+                0 => {
+                    "ResourceExhausted: 8 such streams are open from this network already; end one of them first"
+                }
+                _ => "",
+            };
+            if !refused.is_empty() {
+                assert_eq!(connection.call(WATCH).await, refused);
+            }
+            assert_eq!(connection.call(CHECK).await, "OK", "what ends is not a stream");
+        }
+    }
+    // There may be no more, and there are, for who has none.
+    let mut honest = from(4).await;
+    let stream = honest.follow(WATCH).await.unwrap();
+    // Its place was another's, who is told to go.
+    let (first, given_up) = held.swap_remove(0);
+    assert_eq!(first, 2);
+    let end = tokio::time::timeout(support::PATIENCE, given_up.collect()).await.unwrap();
+    let trailers = end.unwrap().trailers().cloned().unwrap_or_default();
+    assert_eq!(trailers.get("grpc-status").unwrap(), "14");
+    drop(stream);
+    assert_eq!(honest.call(CHECK).await, "OK");
 }

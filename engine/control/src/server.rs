@@ -325,9 +325,11 @@ async fn converse<S: Service>(
             Some(Request::RehearseShutdown) => {
                 writer.answer(service.rehearse_shutdown().await.map(Reply::Stops)).await?;
             }
-            Some(Request::Reset(ask)) => {
-                writer.answer(service.reset(ask).await.map(Reply::Reset)).await?;
-            }
+            // Who asks and leaves must not have a machine wiped, or keep those who ask next from a disk.
+            Some(Request::Reset(ask)) => tokio::select! {
+                plan = service.reset(ask) => writer.answer(plan.map(Reply::Reset)).await?,
+                gone = hung_up(&mut reader) => return gone,
+            },
             Some(Request::WatchEvents { from_seq, follow }) => {
                 tokio::select! {
                     done = writer.events(service.events(), from_seq, follow) => done?,

@@ -13,7 +13,8 @@ use keel_control::{
     Address, BootRecord, BootReport, Control, ControlError, ControlErrorKind, CriticalUnit,
     Degraded, EventLog, GoalState, Happened, Inventory, InventoryDisk, InventoryDriver,
     InventoryLink, InventoryPartition, Limits, Link, LogBatch, LogLine, LogQuery, LogSource,
-    MAX_FRAME, Refusal, RefusalKind, Service, Shutdown, Status, Unit, UnitList, UnitState,
+    MAX_FRAME, Refusal, RefusalKind, Reset, ResetPlan, Service, Shutdown, Status, Unit, UnitList,
+    UnitState,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -31,6 +32,17 @@ struct Machine {
     lines: watch::Sender<u64>,
     failures: mpsc::UnboundedSender<String>,
     shutdowns: mpsc::UnboundedSender<Shutdown>,
+    /// Told when a reset begins, and when it is not waited for any more.
+    resets: mpsc::UnboundedSender<&'static str>,
+}
+
+/// Tells when it is dropped.
+struct Told(mpsc::UnboundedSender<&'static str>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        let _ = self.0.send("given up");
+    }
 }
 
 impl Service for Machine {
@@ -73,6 +85,13 @@ impl Service for Machine {
         self.shutdowns
             .send(how)
             .map_err(|_| RefusalKind::Internal("the test is over".to_owned()).into())
+    }
+
+    /// A disk that never answers.
+    async fn reset(&self, _: Reset) -> Result<ResetPlan, Refusal> {
+        let _told = Told(self.resets.clone());
+        let _ = self.resets.send("begun");
+        std::future::pending().await
     }
 
     fn connection_failed(&self, error: &keel_control::ConnectionError) {
@@ -214,6 +233,7 @@ struct Server {
     machine: Arc<Machine>,
     failures: mpsc::UnboundedReceiver<String>,
     shutdowns: mpsc::UnboundedReceiver<Shutdown>,
+    resets: mpsc::UnboundedReceiver<&'static str>,
     serving: JoinHandle<std::convert::Infallible>,
 }
 
@@ -226,6 +246,7 @@ impl Server {
         let folder = TempDir::new().unwrap();
         let (failures_in, failures) = mpsc::unbounded_channel();
         let (shutdowns_in, shutdowns) = mpsc::unbounded_channel();
+        let (resets_in, resets) = mpsc::unbounded_channel();
         let machine = Arc::new(Machine {
             units,
             description: description.to_owned(),
@@ -233,10 +254,11 @@ impl Server {
             lines: watch::Sender::new(0),
             failures: failures_in,
             shutdowns: shutdowns_in,
+            resets: resets_in,
         });
         let listener = keel_control::bind(&socket(&folder)).unwrap();
         let serving = tokio::spawn(keel_control::serve(listener, machine.clone(), limits));
-        Self { folder, machine, failures, shutdowns, serving }
+        Self { folder, machine, failures, shutdowns, resets, serving }
     }
 
     fn socket(&self) -> PathBuf {
@@ -403,6 +425,19 @@ async fn a_boot_and_its_trace() {
         assert_eq!(control.trace().await.unwrap().len(), length);
         assert_eq!(control.boot().await.unwrap(), boot());
     }
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_takes_its_reset_along() {
+    let mut server = Server::start(Limits::default());
+    let mut control = server.connect().await.unwrap();
+    tokio::select! {
+        answer = control.reset(Reset { dry_run: true, confirm: None }) => panic!("{answer:?}"),
+        begun = server.resets.recv() => assert_eq!(begun, Some("begun")),
+    }
+    drop(control);
+    let end = tokio::time::timeout(Duration::from_secs(30), server.resets.recv()).await;
+    assert_eq!(end.unwrap(), Some("given up"));
 }
 
 #[tokio::test]

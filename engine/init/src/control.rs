@@ -15,7 +15,7 @@ use keel_host::disk::wipe::{self, Condemned};
 use keel_host::inventory::Inventories;
 use keel_plan::export::Export;
 use keel_plan::{BootGraph, ShutdownKind, State, Trace, Transaction};
-use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::sync::{Mutex, Semaphore, mpsc, oneshot};
 
 use crate::logs::Logs;
 use crate::operate::Data;
@@ -50,12 +50,17 @@ const WAITING: usize = 64;
 /// How long an inventory may take: less than keel-agent waits for any answer.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// How long the disk may take that a reset would wipe: what lies on it is measured, which takes four seconds at most.
+const DISK: Duration = Duration::from_secs(7);
+
 /// The asking end.
 pub(crate) struct Answers {
     questions: mpsc::Sender<Question>,
     inventories: Inventories,
     /// What takes a thread and some time, one at a time: PID 1 is not there to compute.
     slow: Mutex<()>,
+    /// Whoever looks at the disk that a reset would wipe. It may never answer, and must hold up nobody else.
+    disk: Arc<Semaphore>,
     events: Arc<EventLog>,
     logs: Logs,
     screen: Screen,
@@ -70,7 +75,8 @@ pub(crate) fn channel(
     let (questions, asked) = mpsc::channel(WAITING);
     let inventories = Inventories::new(Roots::default());
     let slow = Mutex::default();
-    (Arc::new(Answers { questions, inventories, slow, events, logs, screen }), asked)
+    let disk = Arc::new(Semaphore::new(1));
+    (Arc::new(Answers { questions, inventories, slow, disk, events, logs, screen }), asked)
 }
 
 impl Answers {
@@ -160,14 +166,13 @@ impl Service for Answers {
     }
 
     async fn reset(&self, ask: Reset) -> Result<ResetPlan, Refusal> {
-        let _turn = self.slow.lock().await;
         let Data { stops, label, target, machine_id, roots } = self.ask(Question::Data).await??;
         let confirm = ask.confirm.filter(|_| !ask.dry_run);
         let confirmed = confirm.is_some() && confirm == machine_id;
         if !ask.dry_run && !confirmed {
             return Err(RefusalKind::Unconfirmed.into());
         }
-        let found = off_thread(move || {
+        let found = at_the_disk(&self.disk, DISK, move || {
             let condemned = wipe::condemn(&label, &roots).map_err(|error| {
                 RefusalKind::Impossible(format!("there is nothing to wipe: {error}"))
             })?;
@@ -186,10 +191,54 @@ impl Service for Answers {
     }
 }
 
+/// Looks at a disk that may never answer: for a bounded time, and one at a time. A thread that is left behind keeps the turn until the disk
+/// lets go of it, so that there is never a second.
+async fn at_the_disk<T: Send + 'static>(
+    turns: &Arc<Semaphore>,
+    patience: Duration,
+    look: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
+) -> Result<T, Refusal> {
+    let no = |why: &str| Refusal::from(RefusalKind::Impossible(why.to_owned()));
+    let turn = turns.clone().try_acquire_owned();
+    let turn = turn.map_err(|_| no("somebody looks at the disk already, or it does not answer"))?;
+    let looked = off_thread(move || {
+        let _turn = turn;
+        look()
+    });
+    let looked = tokio::time::timeout(patience, looked).await;
+    looked.unwrap_or_else(|_| Err(no("the disk does not answer")))
+}
+
 /// Does what takes time on a thread of its own.
 async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
 ) -> Result<T, Refusal> {
     let done = tokio::task::spawn_blocking(work).await;
     done.unwrap_or_else(|error| Err(RefusalKind::Internal(error.to_string()).into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_holds_up_nobody_else() {
+        let disk = Arc::new(Semaphore::new(1));
+        let (let_go, held) = std::sync::mpsc::channel::<()>();
+        let hangs = move || {
+            let _ = held.recv();
+            Ok(())
+        };
+        let why = |looked: Result<(), Refusal>| looked.unwrap_err().to_string();
+        let patience = Duration::from_millis(20);
+        let gone = at_the_disk(&disk, patience, hangs).await;
+        assert!(why(gone).contains("the disk does not answer"));
+        // No second thread is left behind, whatever the patience.
+        let again = at_the_disk(&disk, Duration::from_secs(60), || Ok(())).await;
+        assert!(why(again).contains("somebody looks at the disk already"));
+        drop(let_go);
+        let turn = tokio::time::timeout(Duration::from_secs(60), disk.acquire()).await;
+        drop(turn.unwrap().unwrap());
+        at_the_disk(&disk, Duration::from_secs(60), || Ok(())).await.unwrap();
+    }
 }

@@ -28,8 +28,8 @@ const KILL_PATIENCE: Duration = Duration::from_secs(2);
 /// answer any more takes for ever.
 const DISK_PATIENCE: Duration = Duration::from_secs(180);
 
-/// Types of filesystems in which unmounting saves nothing, and which others need to the end.
-const KEPT: [&str; 3] = ["rootfs", "proc", "devtmpfs"];
+/// Types of filesystems in which unmounting saves nothing, and which others need to the end: what is wiped is found in sysfs.
+const KEPT: [&str; 4] = ["rootfs", "proc", "sysfs", "devtmpfs"];
 
 /// The mounts that were there before init did anything. They are not init's to take away: in a namespace they may be the host's.
 pub(crate) struct Inherited(Vec<u32>);
@@ -161,6 +161,8 @@ mod tests {
         let table = "\
             23 1 0:2 / / rw shared:1 - rootfs rootfs rw\n\
             24 23 0:21 / /proc rw,nosuid - proc proc rw\n\
+            27 23 0:20 / /sys rw - sysfs sysfs rw\n\
+            28 27 0:23 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n\
             25 23 0:5 / /dev rw - devtmpfs devtmpfs rw\n\
             26 25 0:22 / /dev/pts rw - devpts devpts rw\n\
             30 23 253:1 / /var/lib/keel rw shared:9 master:1 - ext4 /dev/vda1 rw\n\
@@ -172,8 +174,8 @@ mod tests {
             let order: Vec<_> = order.into_iter().map(|mount| mount.target).collect();
             assert_eq!(order, expect.iter().map(Path::new).collect::<Vec<_>>());
         };
-        check(&[], &["/var/lib/keel/a b", "/var/lib/keel", "/dev/pts"]);
-        check(&[30, 26], &["/var/lib/keel/a b"]);
+        check(&[], &["/var/lib/keel/a b", "/var/lib/keel", "/dev/pts", "/sys/fs/cgroup"]);
+        check(&[30, 26, 28], &["/var/lib/keel/a b"]);
     }
     #[test]
     fn what_hangs_is_left_behind() {

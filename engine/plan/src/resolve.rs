@@ -263,11 +263,19 @@ impl Resolver {
             let shown = name.clone();
             if let Some(first) = claimed.get(&(what, name.clone())) {
                 let first = self.units[*first].clone();
+                if agree(&first, &unit) {
+                    continue;
+                }
                 let message =
                     format!("`{}` and `{}` both claim the {what} {shown}", first.name, unit.name);
                 let mut found = Diagnostic::new("claimed-twice", unit.span_of(path), message)
                     .label("the second claim")
                     .also(first.span_of(path), "the first claim");
+                if what == "module" {
+                    found = found.help(
+                        "it is loaded once, and with which `parameters` would be chance; write the same ones in both",
+                    );
+                }
                 // The key of a template is the same for both; what differs is the item.
                 for one in [&first, &unit] {
                     if let Some(item) = one.item {
@@ -321,6 +329,16 @@ fn claim(unit: &Unit) -> Option<(&'static str, String, &'static [&'static str])>
         Kind::Hostname(_) => ("host", "name".to_owned(), &["hostname"]),
         _ => return None,
     })
+}
+
+/// Whether two that claim the same thing want the same of it: a module that is there already is left as it is.
+fn agree(one: &Unit, other: &Unit) -> bool {
+    let (Kind::Module(one), Kind::Module(other)) = (&one.kind, &other.kind) else { return false };
+    let words = |module: &kinds::Module| {
+        let line = module.parameters.as_ref().map(ToString::to_string).unwrap_or_default();
+        line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    words(one) == words(other)
 }
 
 pub(crate) fn span_of_program(unit: &Unit) -> Span {

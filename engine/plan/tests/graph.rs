@@ -193,12 +193,19 @@ fn a_parameter_is_claimed_however_it_is_written() {
 }
 
 #[test]
-fn a_module_is_claimed_under_both_spellings() {
-    let unit = |name: &str, module: &str| format!("{name}.toml\n[module]\nname = \"{module}\"\n");
+fn a_module_is_loaded_for_all_that_ask_with_the_same_parameters() {
+    let unit = |name: &str, module: &str| format!("{name}.toml\n[module]\nname = {module}\n");
     let both = |one: &str, two: &str| format!("{}---\n{}", unit("a", one), unit("b", two));
-    insta::assert_snapshot!(refused(&both("br-netfilter", "br_netfilter")),
-        @"units/b.toml:2:8: `module.a` and `module.b` both claim the module br_netfilter");
-    graph(&both("br-netfilter", "overlay"));
+    graph(&both("\"ext4\"", "\"ext4\""));
+    graph(&both("\"br-netfilter\"", "\"br_netfilter\""));
+    graph(&both("\"loop\"\nparameters = \"a=1 b=2\"", "\"loop\"\nparameters = \"a=1  b=2\""));
+    let other = both("\"loop\"", "\"loop\"\nparameters = \"a=1\"");
+    insta::assert_snapshot!(refused(&other),
+        @"units/b.toml:2:8: `module.a` and `module.b` both claim the module loop (it is loaded once, and with which `parameters` would be chance; write the same ones in both)");
+    let other =
+        both("\"br-netfilter\"\nparameters = \"a=2\"", "\"br_netfilter\"\nparameters = \"a=1\"");
+    insta::assert_snapshot!(refused(&other),
+        @"units/b.toml:2:8: `module.a` and `module.b` both claim the module br_netfilter (it is loaded once, and with which `parameters` would be chance; write the same ones in both)");
 }
 
 #[test]

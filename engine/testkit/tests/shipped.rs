@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use keel_exec::Happening;
 use keel_plan::{
-    Class, Fault, FaultKind, KILL_GRACE, Machine, Outcome, Script, Transaction, UnitId,
+    Class, Fault, FaultKind, KILL_GRACE, Machine, Outcome, RestartPolicy, Script, Transaction,
+    UnitId,
 };
 use keel_testkit::run::run;
 use keel_testkit::scenario::shipped;
@@ -96,4 +97,13 @@ fn without_a_data_partition_the_machine_can_still_be_reached() {
     for needed in ["keel-agent", "link@primary", "link.lo", "hostname"] {
         assert!(!lost.contains(&needed.to_owned()), "{needed} is lost: {lost:?}");
     }
+}
+
+/// Nobody could start it again: not after fifty deaths, nor after fifty restarts that were asked for and one death.
+#[test]
+fn the_only_door_to_the_node_is_never_given_up() {
+    let transaction = shipped();
+    let restart = transaction.spec(transaction.find("keel-agent").unwrap()).restart;
+    assert_eq!((restart.policy, restart.limit), (RestartPolicy::Always, None));
+    assert!(restart.backoff.max <= Duration::from_secs(30));
 }

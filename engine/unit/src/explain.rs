@@ -320,7 +320,7 @@ fn key_page(file: File, path: &[&'static str], list: Option<usize>, key: &Key) -
             // A single value of the config may refer to another one.
             (File::Config, Shape::Table(_) | Shape::List { .. } | Shape::Map { .. }) => false,
             (_, Shape::DropIns) => false,
-            _ => !matches!(key.name, "for-each" | "schema"),
+            _ => !matches!(key.name, "for-each" | "if-set" | "schema"),
         },
     }
 }
@@ -371,6 +371,13 @@ fn entry(key: &str, node: Node) -> Entry {
 const EXAMPLES: &[(&str, &str)] = &[
     ("kernel.modules", r#"["overlay", "br_netfilter"]"#),
     ("kernel.arguments", r#"["console=ttyS0", "panic=10"]"#),
+    (
+        "cluster",
+        r#"{ api-server = "https://203.0.113.10:6443", token = "{{ secrets.cluster-token }}", ca-hash = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" }"#,
+    ),
+    ("cluster.ca-cert", r#""-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n""#),
+    ("cluster.token", r#""{{ secrets.cluster-token }}""#),
+    ("cluster.kubeconfig", r#""{{ secrets.kubeconfig }}""#),
     ("cluster.kubelet-arguments", r#"["--v=2", "--max-pods=200"]"#),
     ("network.interfaces", r#"[{ name = "uplink", device = "eth0" }]"#),
     ("network.interfaces.mtu", "9000"),
@@ -383,6 +390,7 @@ const EXAMPLES: &[(&str, &str)] = &[
     ("unit.after", r#"["network", { unit = "containerd", await = "ready" }]"#),
     ("unit.part-of", r#""storage""#),
     ("unit.for-each", r#""network.interfaces""#),
+    ("unit.if-set", r#""cluster.token""#),
     ("unit.condition.path-exists", r#"["/dev/kvm"]"#),
     ("unit.condition.path-missing", r#"["/etc/app.toml"]"#),
     ("unit.condition.kernel-argument", r#"["keel.debug"]"#),
@@ -507,6 +515,15 @@ mod tests {
                 let rest = match path.as_str() {
                     "network.interfaces.name" => "",
                     path if path.starts_with("network.interfaces.") => "name = \"x\"\n",
+                    "cluster.api-server" => {
+                        "token = \"abcdef.0123456789abcdef\"\nca-hash = \"sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"\n"
+                    }
+                    "cluster.token" => {
+                        "api-server = \"https://a\"\nca-hash = \"sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"\n"
+                    }
+                    "cluster.ca-cert" | "cluster.ca-hash" => {
+                        "api-server = \"https://a\"\ntoken = \"abcdef.0123456789abcdef\"\n"
+                    }
                     _ => "",
                 };
                 input.config("config.toml", format!("{schema}{}{rest}", page.example));

@@ -93,7 +93,7 @@ fn describe(schema: &mut Json, doc: &str) {
 
 fn property(key: &Key, place: Place) -> Json {
     // A list is named there, and no value.
-    let place = if key.name == "for-each" { Place::Config } else { place };
+    let place = if matches!(key.name, "for-each" | "if-set") { Place::Config } else { place };
     let shape = (key.shape)();
     let mut schema = match &shape {
         // A secret is what it is, and no text with references.

@@ -171,7 +171,8 @@ pub fn lower_partly(input: Input) -> Lowered {
         input.default_config();
     }
     let Input { mut sources, units: files, configs, mut findings, unread, .. } = input;
-    let mut config = Config::read(&sources, &configs, input.secrets, &mut findings);
+    let elsewhere = input.secrets_elsewhere;
+    let mut config = Config::read(&sources, &configs, input.secrets, elsewhere, &mut findings);
     if input.config_unread {
         config.decoded = None;
     }

@@ -329,6 +329,9 @@ fn look_up(path: &[&str], span: Span, context: &Context<'_>) -> Result<Found, Bo
             (context.config.get(first), Some((key.inner)()))
         }
     };
+    if secret::holds_a_key(path) {
+        return key_of(path, span, context);
+    }
     let (mut node, mut keys) = (node, keys);
     for (depth, part) in path.iter().enumerate().skip(1) {
         let known = keys.and_then(|k| k.iter().find(|k| k.name == *part));
@@ -356,28 +359,46 @@ fn look_up(path: &[&str], span: Span, context: &Context<'_>) -> Result<Found, Bo
     })
 }
 
+/// The text of a key that is a secret, noted as one.
+fn key_of(path: &[&str], span: Span, context: &Context<'_>) -> Result<Found, Box<Diagnostic>> {
+    let [table, key] = path else { return Err(Box::new(secret::misplaced(span))) };
+    let node = context.config.get(table).and_then(|node| node.at(&[key]));
+    let Some(text) = node.and_then(Node::as_str) else { return Ok(Found::Unset) };
+    context.secrets.borrow_mut().push((span, secret::stands_for_one(text)));
+    Ok(Found::Node(Node { span, value: Value::String(text.to_owned()) }))
+}
+
 /// The text of a secret, noted as one.
 fn secret_of(path: &[&str], span: Span, context: &Context<'_>) -> Result<Found, Box<Diagnostic>> {
     let [_, name] = path else { return Err(Box::new(secret::misplaced(span))) };
-    let all = context.config.get(secret::TABLE).and_then(Node::as_table);
+    let text = secret_text(name, span, context.config, context.elsewhere)?;
+    context.secrets.borrow_mut().push((span, secret::stands_for_one(&text)));
+    Ok(Found::Node(Node { span, value: Value::String(text) }))
+}
+
+/// The text of the secret of that name, or what stands for it.
+fn secret_text(
+    name: &str,
+    span: Span,
+    config: &Table,
+    elsewhere: bool,
+) -> Result<String, Box<Diagnostic>> {
+    let all = config.get(secret::TABLE).and_then(Node::as_table);
     let known = all.and_then(|all| all.get(name)).and_then(Node::as_str);
     let none = all.is_none_or(Table::is_empty);
-    let text = match known {
-        Some(text) if context.elsewhere || !secret::stands_for_one(text) => text.to_owned(),
-        None if context.elsewhere && none => secret::stand_in(name),
+    match known {
+        Some(text) if elsewhere || !secret::stands_for_one(text) => Ok(text.to_owned()),
+        None if elsewhere && none => Ok(secret::stand_in(name)),
         Some(_) => {
             let message = format!("the secret `{name}` is not here, only what is shown of it");
             let found = Diagnostic::new("unset-reference", span, message);
-            return Err(Box::new(found.help("osctl takes it with --secrets FILE")));
+            Err(Box::new(found.help("osctl takes it with --secrets FILE")))
         }
         None => {
             let known = all.into_iter().flat_map(|all| all.iter().map(|e| e.key.as_str()));
-            return Err(Box::new(secret::unknown(name, span, known)));
+            Err(Box::new(secret::unknown(name, span, known)))
         }
-    };
-    let missing = secret::stands_for_one(&text);
-    context.secrets.borrow_mut().push((span, missing));
-    Ok(Found::Node(Node { span, value: Value::String(text) }))
+    }
 }
 
 /// Stands in an item for a key that is known and not set. The NUL keeps it apart from anything that a file can hold.

@@ -57,7 +57,7 @@ pub const RULES: &[Rule] = &[
     rule_of(
         "claimed-twice",
         "Two units claim one thing",
-        "A mount point, a link, a file or a kernel parameter belongs to one unit: which of two came last would be chance. Remove one of them.",
+        "A mount point, a link, a file or a kernel parameter belongs to one unit: which of two came last would be chance. Remove one of them. Only a module may be named by several, as long as they give it the same `parameters`.",
     ),
     rule_of(
         "conflict",

@@ -12,8 +12,9 @@ use std::fmt;
 
 use sha2::{Digest as _, Sha256};
 
+use crate::config::MachineConfig;
 use crate::diagnostic::{Diagnostic, nearest};
-use crate::keys::{Value as Decoded, clip, mismatch};
+use crate::keys::{Table as _, Value as Decoded, clip, mismatch};
 use crate::kinds::KindName;
 use crate::reference::is_reference;
 use crate::shape::Shape;
@@ -23,6 +24,14 @@ use crate::value::Content;
 
 /// The table of the machine config that holds them.
 pub(crate) const TABLE: &str = "secrets";
+
+/// Keys of the machine config that are secrets themselves. Such a key may also name one: `token = "{{ secrets.NAME }}"`.
+pub(crate) const KEYS: [&[&str]; 2] = [&["cluster", "token"], &["cluster", "kubeconfig"]];
+
+/// Whether a name is that of a secret key, or of a table that holds one.
+pub(crate) fn holds_a_key(path: &[&str]) -> bool {
+    KEYS.iter().any(|key| key.starts_with(path))
+}
 
 /// The texts that are never shown, by their names.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -246,6 +255,13 @@ pub(crate) fn show_config(config: &mut Table, secrets: &[Span], known: impl Fn(&
     if let Some(Value::Table(table)) = config.entry_mut(TABLE).map(|e| &mut e.node.value) {
         table.entries_mut().for_each(|entry| show(&mut entry.node));
     }
+    for key in KEYS {
+        if let Some(Value::Table(table)) = config.entry_mut(key[0]).map(|e| &mut e.node.value)
+            && let Some(entry) = table.entry_mut(key[1])
+        {
+            show(&mut entry.node);
+        }
+    }
     let units = config.entry_mut("units").map(|e| &mut e.node.value);
     let Some(Value::Table(units)) = units else { return };
     for unit in units.entries_mut() {
@@ -288,6 +304,17 @@ pub(crate) fn inline(config: &Table, patched: bool) -> Vec<Span> {
     let table = |key| config.get(key).and_then(Node::as_table).into_iter().flat_map(Table::iter);
     let mut texts = Vec::new();
     table(TABLE).for_each(|entry| leaves(&entry.node, &mut texts));
+    let known = MachineConfig::known();
+    for key in KEYS {
+        let beside = known.iter().find(|k| k.name == key[0]).map_or(&[][..], |k| (k.inner)());
+        // A key that nobody knows may be a slip of this one.
+        let meant = |name: &str| name == key[1] || beside.iter().all(|k| k.name != name);
+        for entry in table(key[0]).filter(|entry| meant(&entry.key)) {
+            if !entry.node.as_str().is_some_and(is_reference) {
+                leaves(&entry.node, &mut texts);
+            }
+        }
+    }
     let contents = table("units").filter_map(|entry| {
         let over = entry.node.as_table()?;
         let any = || over.get("file")?.at(&["content"]).map(|node| node.span);
@@ -312,7 +339,10 @@ pub(crate) fn hide(sources: &mut Sources, secrets: &[Span], understood: &HashSet
     for file in sources.files().filter(|f| !understood.contains(f)) {
         let text = sources.text(file);
         // The content may stand in the machine config and the word `secret` in the unit that it is for.
-        if text.contains("secret") || text.contains("[units") && text.contains("content") {
+        if text.contains("secret")
+            || text.contains("[units") && text.contains("content")
+            || KEYS.iter().any(|key| key.iter().all(|part| text.contains(part)))
+        {
             sources.hide(Span { file, start: 0, end: text.len() as u32 });
         }
     }

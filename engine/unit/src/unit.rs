@@ -12,7 +12,7 @@ use crate::secret::{self, Secret};
 use crate::source::Span;
 use crate::tree::{Entry, Node, Table, Value};
 use crate::value::{Line, Timespan};
-use crate::words::{Condition, Failure, Reference, References};
+use crate::words::{Condition, ConfigKeys, Failure, Reference, References};
 
 keys! {
     /// The keys of a unit file beside the table of its kind.
@@ -35,6 +35,8 @@ keys! {
         part_of "part-of": References = "[]",
         /// Makes one instance per item of this list in the machine config; `item` is the item.
         for_each "for-each": Option<Line>,
+        /// The unit is there only if the machine config sets one of these keys; where it is not, words that name it mean nothing.
+        if_set "if-set": Option<ConfigKeys>,
         /// What must hold for the unit to be started.
         condition "condition": Condition = "{}",
         /// What happens when it fails.

@@ -6,7 +6,7 @@ use crate::name::UnitName;
 use crate::shape::Shape;
 use crate::source::Span;
 use crate::tree::{Node, Value as Raw};
-use crate::value::{AbsPath, KernelArgument, Timespan};
+use crate::value::{AbsPath, KernelArgument, Line, Timespan};
 
 words! {
     /// What an ordering edge waits for.
@@ -100,6 +100,31 @@ impl Value for References {
             Raw::String(_) | Raw::Table(_) => {
                 Reference::decode(node, findings).map(|r| References(vec![r]))
             }
+            _ => {
+                findings.push(mismatch(node, &Self::expected()));
+                None
+            }
+        }
+    }
+}
+
+/// Keys of the machine config by their names, one or several: `"cluster.token"`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigKeys(pub Vec<Line>);
+
+impl Value for ConfigKeys {
+    fn expected() -> String {
+        "a key of the machine config such as \"cluster.token\", or an array of keys".to_owned()
+    }
+
+    fn shape() -> Shape {
+        Shape::OneOf(vec![Shape::list(Line::shape()), Line::shape()])
+    }
+
+    fn decode(node: &Node, findings: &mut Vec<Diagnostic>) -> Option<Self> {
+        match &node.value {
+            Raw::Array(_) => Vec::decode(node, findings).map(ConfigKeys),
+            Raw::String(_) => Line::decode(node, findings).map(|key| ConfigKeys(vec![key])),
             _ => {
                 findings.push(mismatch(node, &Self::expected()));
                 None

@@ -64,13 +64,19 @@ fn one_unit_tree_uses_every_key_of_every_kind() {
 }
 
 #[test]
-fn one_machine_config_uses_every_key() {
+fn three_machine_configs_use_every_key() {
     let path = root().join("testdata/configs/ok/every-key.toml");
     let input = load(&root().join("units"), Some(&path));
     let mut findings = Vec::new();
     let [config] = input.configs[..] else { panic!("{:?}", input.findings) };
     let mut all = BTreeSet::new();
     written("", &parse(&input.sources, config, &mut findings), &mut all);
+    // Ways to join a cluster that exclude each other.
+    for other in ["cluster-by-pin.toml", "cluster-by-kubeconfig.toml"] {
+        let other = load(&root().join("units"), Some(&path.with_file_name(other)));
+        written("", &parse(&other.sources, other.configs[0], &mut findings), &mut all);
+        lower(other).unwrap_or_else(|report| panic!("{report}"));
+    }
     assert!(findings.is_empty(), "{findings:?}");
     let mut keys = BTreeSet::new();
     known("", MachineConfig::known(), &mut keys);

@@ -372,3 +372,96 @@ fn a_value_that_does_not_fit_a_unit_is_told_where_it_was_written() {
     // A name that is not there is wrong in the unit.
     assert_eq!(places(&layers, &file("{{ machine.host }}")), ["units/x.toml:2"]);
 }
+
+/// `[cluster]` with a token and a CA.
+const CLUSTER: &str = "cluster.api-server = \"https://a:6443\"\ncluster.ca-hash = \"sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"\n";
+
+#[test]
+fn a_key_that_is_a_secret_is_shown_nowhere() {
+    let unit = "if-set = \"cluster.token\"\n[file]\npath = \"/etc/token\"\ncontent = \"token: {{ cluster.token }}\"\ntimeout = \"5s\"\n";
+    let with = |token: &str, secrets: Option<&str>| {
+        let mut input = input(&[&format!("{CLUSTER}cluster.token = \"{token}\"")], secrets);
+        input.unit("units/token.toml", unit);
+        input
+    };
+    let secrets = "t = \"abcdef.0123456789hunter\"\n";
+    for (token, secrets) in [("abcdef.0123456789hunter", None), ("{{ secrets.t }}", Some(secrets))]
+    {
+        let set = lower(with(token, secrets)).unwrap_or_else(|report| panic!("{report}"));
+        let unit = set.units.iter().find(|unit| unit.name.as_str() == "file.token").unwrap();
+        let Kind::File(file) = &unit.kind else { panic!() };
+        assert!(file.secret, "what holds a secret is one");
+        assert_eq!(file.content.as_ref().unwrap().as_str(), "token: abcdef.0123456789hunter");
+        let shown = format!("{:?} {:?}", unit.tree(), set.config.cluster);
+        assert!(!shown.contains("hunter"), "{shown}");
+        assert!(!unit.secrets[0].missing);
+        let effective = effective_config(with(token, secrets)).unwrap().toml(true);
+        assert!(effective.contains("token = \"<secret sha256:"), "{effective}");
+        assert!(!effective.contains("hunter"), "{effective}");
+    }
+    // Checked without its secrets, and without a token the unit is not there at all.
+    let mut without = with("{{ secrets.t }}", None);
+    without.secrets_elsewhere = true;
+    assert!(lower(without).is_ok());
+    let mut absent = input(&[""], None);
+    absent.unit("units/token.toml", unit);
+    absent.unit("units/after.toml", "after = \"file.token\"\n[target]\n");
+    let set = lower(absent).unwrap_or_else(|report| panic!("{report}"));
+    assert!(set.units.iter().all(|unit| unit.name.as_str() != "file.token"));
+}
+
+#[test]
+fn what_is_wrong_with_a_key_that_is_a_secret_is_told_without_it() {
+    let check = |config: &str, unit: &str, expect: &str| {
+        let mut input = input(&[config], None);
+        input.unit("units/one.toml", unit);
+        let report = lower(input).unwrap_err().to_string();
+        assert!(report.contains(expect), "{report}");
+        assert!(!report.contains("hunter"), "{report}");
+    };
+    let token = &format!("{CLUSTER}cluster.token = \"abcdef.0123456789hunter\"");
+    let misplaced = "a secret may not stand here";
+    let file = |content: &str| {
+        format!("[file]\npath = \"/a\"\ncontent = \"{content}\"\ntimeout = \"5s\"\n")
+    };
+    check(&format!("{CLUSTER}cluster.token = \"hunter2\""), "[target]", "neither a bootstrap");
+    check(&format!("{CLUSTER}cluster.tokne = \"hunter2\""), "[target]", "unknown key `tokne`");
+    check(&format!("{CLUSTER}cluster.token = \"hunter2"), "[target]", "string");
+    check(
+        &format!("{token}\nmachine.hostname = \"{{{{ cluster.token }}}}\""),
+        "[target]",
+        misplaced,
+    );
+    check(token, "description = \"{{ cluster.token }}\"\n[target]", misplaced);
+    check(token, "description = \"{{ cluster.token ~ 'a' }}\"\n[target]", misplaced);
+    check(token, &file("{{ cluster.token | upper }}"), misplaced);
+    check(token, "for-each = \"cluster.token\"\n[target]", misplaced);
+    let environment =
+        "[oneshot]\nexec = [\"/a\"]\nenvironment = \"{{ cluster }}\"\ntimeout = \"5s\"";
+    check(token, environment, misplaced);
+    check("", "if-set = \"cluster.tokne\"\n[target]", "did you mean `cluster.token`?");
+    check("", "if-set = \"{{ cluster.token }}\"\n[target]", "is a reference");
+    check("", "if-set = 7\n[target]", "expected a key of the machine config");
+    check("", "if-set = \"cluster.token\"\nafter = \"nobody\"\n[target]\nx = 1", "unknown key `x`");
+}
+
+#[test]
+fn a_cluster_is_joined_in_one_way() {
+    let check = |cluster: &str, expect: &str| {
+        let report =
+            lower(input(&[&format!("[cluster]\n{cluster}")], None)).unwrap_err().to_string();
+        assert!(report.contains(expect), "{report}");
+    };
+    let api = "api-server = \"https://a\"\n";
+    let token = "token = \"abcdef.0123456789abcdef\"\n";
+    let pin =
+        "ca-hash = \"sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"\n";
+    let ca =
+        "ca-cert = \"\"\"\n-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n\"\"\"\n";
+    check(&[api, token].concat(), "nothing says which API server this is");
+    check(&[api, pin].concat(), "has nothing to show");
+    check(&[token, pin].concat(), "`token` without `api-server`");
+    check(&[api, token, pin, ca].concat(), "`ca-hash` beside `ca-cert`");
+    check(&[api, token, "kubeconfig = \"clusters\"\n"].concat(), "`token` beside `kubeconfig`");
+    check(&[api, "ca-cert = \"MAA=\""].concat(), "-----BEGIN CERTIFICATE-----");
+}

@@ -12,7 +12,9 @@ fn root() -> PathBuf {
 }
 
 fn lowered(config: &str) -> UnitSet {
-    match lower(load(&root().join("units"), Some(&root().join("machine-configs").join(config)))) {
+    let mut input = load(&root().join("units"), Some(&root().join("machine-configs").join(config)));
+    input.secrets_elsewhere = true;
+    match lower(input) {
         Ok(set) => set,
         Err(report) => panic!("{config}:\n{report}"),
     }
@@ -65,6 +67,31 @@ fn the_kubelet_is_told_the_name_of_its_node() {
     assert_eq!(named[named.len() - 2..], ["--hostname-override=n-1", "--v=2"]);
     let unnamed = arguments("");
     assert!(!unnamed.iter().any(|a| a.contains("hostname")), "{unnamed:?}");
+}
+
+#[test]
+fn the_kubelet_gets_what_its_release_takes() {
+    let check = |version: &str, flags: bool| {
+        let mut input = load(&root().join("units"), None);
+        let path = root().join("testdata/configs/ok/cluster-by-pin.toml");
+        let text = std::fs::read_to_string(path).unwrap();
+        input.config("config.toml", format!("{text}{version}"));
+        let set = lower(input).unwrap_or_else(|report| panic!("{report}"));
+        let unit = |name: &str| &set.units.iter().find(|u| u.name.as_str() == name).unwrap().kind;
+        let keel_unit::Kind::Service(kubelet) = unit("kubelet") else { panic!() };
+        let keel_unit::Kind::File(config) = unit("file.kubelet-config") else { panic!() };
+        let arguments = kubelet.exec.arguments.join(" ");
+        assert!(arguments.contains("--bootstrap-kubeconfig="), "{arguments}");
+        assert_eq!(arguments.contains("--container-runtime="), flags, "{version}: {arguments}");
+        assert_eq!(arguments.contains("--container-runtime-endpoint="), flags, "{arguments}");
+        let config = config.content.as_ref().unwrap().as_str();
+        assert_eq!(config.contains("containerRuntimeEndpoint"), !flags, "{config}");
+    };
+    check("", true);
+    check("kubelet-version = \"1.20\"\n", true);
+    check("kubelet-version = \"1.26\"\n", true);
+    check("kubelet-version = \"1.27\"\n", false);
+    check("kubelet-version = \"1.101\"\n", false);
 }
 
 /// A default that its own type does not take would be reported for every unit that leaves the key out.

@@ -8,6 +8,8 @@ mod codegen;
 mod command;
 mod demo;
 mod fuzz;
+mod keep;
+mod kubernetes;
 mod node;
 mod payload;
 mod picture;
@@ -41,6 +43,8 @@ enum Xtask {
     Demo(demo::Options),
     /// Fuzz whatever reads bytes that others wrote
     Fuzz(fuzz::Options),
+    /// Fetch and build the Kubernetes that tests and the demo run, once, into the cache; link it as target/kubernetes
+    Kubernetes,
     /// Install what the other commands need: packages, a kernel, containerd, cargo-nextest
     Setup,
     /// Everything that CI checks: format, lints, then every tier of tests
@@ -68,6 +72,7 @@ fn run(command: Xtask) -> Result<ExitCode, Failure> {
             .map_err(Failure::because("the generated files are not right"))?,
         Xtask::Demo(options) => return demo::run(&options),
         Xtask::Fuzz(options) => fuzz::run(&options)?,
+        Xtask::Kubernetes => kubernetes::fetch().map(drop)?,
         Xtask::Setup => setup::all().map(drop)?,
         Xtask::Test(options) => test::run(&options)?,
         Xtask::Tidy => {

@@ -1,13 +1,13 @@
 //! The kernel and programs that a demo node runs: real Debian packages, downloaded once and unpacked
 //! into a cache (`$KEEL_CACHE`, else `~/.cache/keel`), never installed here.
 
-use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::apt::{self, Package};
-use crate::command::{Failure, command, output, run, succeeds};
+use crate::command::{Failure, run};
+use crate::keep;
 use crate::progress::say;
 
 /// The kernel for virtual machines. Debian gives each of its versions a package of its own, which
@@ -44,62 +44,24 @@ pub(crate) fn fetch() -> Result<Kit, Failure> {
     let kernel = packages[0].first_dependency.take();
     let kernel = kernel.ok_or_else(|| Failure::new(format!("{KERNEL} depends on no kernel")))?;
     packages.splice(..1, apt::candidates(&[&kernel])?);
-    let root = unpacked(&cache()?, &packages)?;
+    let root = unpacked(&keep::cache()?, &packages)?;
     say(&format!("    kernel {kernel}, {}", root.display()));
     kit(&root)
 }
 
-fn cache() -> Result<PathBuf, Failure> {
-    let set = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    set("KEEL_CACHE")
-        .or_else(|| Some(set("XDG_CACHE_HOME")?.join("keel")))
-        .or_else(|| Some(set("HOME")?.join(".cache/keel")))
-        .ok_or_else(|| {
-            Failure::new("neither KEEL_CACHE nor HOME is set: nowhere to keep downloads")
-        })
-}
-
-/// The packages' files, in a root that is named after the packages' checksums. A root is used again
-/// only if each of its files still has the checksum that it had when it was unpacked.
+/// The packages' files, in a root that is named after the packages' checksums.
 fn unpacked(cache: &Path, packages: &[Package]) -> Result<PathBuf, Failure> {
     let key = packages.iter().map(|package| &package.sha256[..8]).collect::<Vec<_>>().join("-");
-    let (root, sums) = (cache.join(&key), cache.join(format!("{key}.b2")));
-    if is_whole(&root, &sums) {
-        return Ok(root);
-    }
-    let debs = cache.join("debs");
-    fs::create_dir_all(&debs)
-        .map_err(Failure::because(format!("cannot make {}", debs.display())))?;
-    let new = tempfile::tempdir_in(cache)
-        .map_err(Failure::because("cannot make a directory in the cache"))?;
-    let unpacked = new.path().join("root");
-    for package in packages {
-        let deb = apt::download(package, &debs)?;
-        run(Command::new("dpkg-deb").arg("--extract").arg(deb).arg(&unpacked))?;
-    }
-    let listed = output(
-        command("find", [".", "-type", "f", "-exec", "b2sum", "{}", "+"]).current_dir(&unpacked),
-    )?;
-    let new_sums = new.path().join("sums");
-    fs::write(&new_sums, listed)
-        .map_err(Failure::because("cannot write checksums into the cache"))?;
-
-    // Another xtask may have put a whole one there meanwhile; only a broken one is replaced.
-    let cannot =
-        || Failure::because::<std::io::Error>(format!("cannot replace {}", root.display()));
-    if root.exists() && !is_whole(&root, &sums) {
-        fs::rename(&root, new.path().join("broken")).map_err(cannot())?;
-    }
-    if !root.exists() {
-        fs::rename(&new_sums, &sums).map_err(cannot())?;
-        fs::rename(&unpacked, &root).map_err(cannot())?;
-    }
-    Ok(root)
-}
-
-fn is_whole(root: &Path, sums: &Path) -> bool {
-    let mut check = command("b2sum", ["--check", "--quiet", "--strict"]);
-    root.exists() && sums.exists() && succeeds(check.arg(sums).current_dir(root))
+    keep::folder(cache, &key, |root, _| {
+        let debs = cache.join("debs");
+        fs::create_dir_all(&debs)
+            .map_err(Failure::because(format!("cannot make {}", debs.display())))?;
+        for package in packages {
+            let deb = apt::download(package, &debs)?;
+            run(Command::new("dpkg-deb").arg("--extract").arg(deb).arg(root))?;
+        }
+        Ok(())
+    })
 }
 
 fn kit(root: &Path) -> Result<Kit, Failure> {

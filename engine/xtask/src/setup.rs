@@ -4,6 +4,7 @@ use std::fs;
 
 use crate::apt;
 use crate::command::{self, Failure, command, succeeds};
+use crate::kubernetes;
 use crate::node::repository;
 use crate::payload::{self, Kit};
 use crate::progress::step;
@@ -79,6 +80,7 @@ pub(crate) fn all() -> Result<Kit, Failure> {
     step("packages", || apt::install(&[&NODE[..], &FIRMWARE, &TESTS].concat()))?;
     step("cargo-nextest", nextest)?;
     step("gRPC for Python", python)?;
+    step("Kubernetes", kubernetes::fetch)?;
     step("kernel and container runtime", payload::fetch)
 }
 

@@ -1,7 +1,10 @@
 //! A few files of a bounded size; the oldest goes first.
+//!
+//! A disk that is full, and power that fails, find them so that at most the line is lost that was being written: half a line never
+//! runs into the next one, and old files move on only when there is a new one to take their place.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +25,8 @@ pub(super) struct Ring {
     file: File,
     size: u64,
     largest: u64,
+    /// The file ends in the middle of a line.
+    torn: bool,
 }
 
 /// The file of that age; 0 is the one that is written.
@@ -34,15 +39,16 @@ fn path(folder: &Path, sort: Sort, age: usize) -> PathBuf {
 
 impl Ring {
     pub(super) fn open(folder: &Path, sort: Sort, largest: u64) -> io::Result<Self> {
-        let path = path(folder, sort, 0);
-        let mut file = append(&path)?;
-        let mut size = file.metadata()?.len();
-        // Power that failed in the middle of a line must not spoil the next one.
-        if size > 0 && fs::read(&path)?.last() != Some(&b'\n') {
-            file.write_all(b"\n")?;
-            size += 1;
-        }
-        Ok(Self { folder: folder.to_owned(), sort, file, size, largest })
+        let file = append(&path(folder, sort, 0))?;
+        let size = file.metadata()?.len();
+        // Power failed in the middle of a line. It is ended with the next record: at this moment the disk may be full.
+        let torn = ends_torn(&file, size)?;
+        Ok(Self { folder: folder.to_owned(), sort, file, size, largest, torn })
+    }
+
+    /// Whether the last line that was written before is half a record.
+    pub(super) fn is_torn(&self) -> bool {
+        self.torn
     }
 
     pub(super) fn write(&mut self, line: &str) -> io::Result<()> {
@@ -50,7 +56,19 @@ impl Ring {
         if self.size > 0 && self.size + length > self.largest {
             self.rotate()?;
         }
-        self.file.write_all(line.as_bytes())?;
+        if self.torn {
+            self.file.write_all(b"\n")?;
+            self.size += 1;
+            self.torn = false;
+        }
+        if let Err(error) = self.file.write_all(line.as_bytes()) {
+            // What of it was written goes again, or else the next record begins on a line of its own.
+            let cut = self.file.set_len(self.size);
+            let size = self.file.metadata().map_or(self.size, |about| about.len());
+            self.torn = cut.is_err() && size > self.size;
+            self.size = size;
+            return Err(error);
+        }
         self.size += length;
         // What changed the machine is to be known after a power failure too.
         if self.sort == Sort::Change {
@@ -60,6 +78,13 @@ impl Ring {
     }
 
     fn rotate(&mut self) -> io::Result<()> {
+        // First of all, and with a block of its own: were there no room for it, moving the others on would only push them out.
+        let draft = self.folder.join(format!("{}.new", self.sort.word()));
+        if self.draft(&draft).is_err() {
+            // The oldest goes in any case, and makes room.
+            let _ = fs::remove_file(path(&self.folder, self.sort, FILES - 1));
+            self.draft(&draft)?;
+        }
         for age in (0..FILES - 1).rev() {
             let from = path(&self.folder, self.sort, age);
             match fs::rename(from, path(&self.folder, self.sort, age + 1)) {
@@ -67,18 +92,43 @@ impl Ring {
                 _ => {}
             }
         }
-        self.file = append(&path(&self.folder, self.sort, 0))?;
-        self.size = 0;
+        let current = path(&self.folder, self.sort, 0);
+        fs::rename(&draft, &current)?;
+        self.file = append(&current)?;
+        self.size = self.file.metadata()?.len();
+        self.torn = false;
         File::open(&self.folder)?.sync_all()
+    }
+
+    /// Makes the file that is to be written next, under another name.
+    fn draft(&self, draft: &Path) -> io::Result<()> {
+        let mut options = OpenOptions::new();
+        let file = options.create(true).truncate(true).write(true).mode(0o600).open(draft);
+        file.and_then(|mut file| file.write_all(b"\n")).inspect_err(|_| {
+            // It holds nothing.
+            let _ = fs::remove_file(draft);
+        })
     }
 }
 
 fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).mode(0o600).open(path)
+    OpenOptions::new().create(true).read(true).append(true).mode(0o600).open(path)
 }
 
-/// Hands out the records of one sort, oldest first. Lines that are none are passed over.
-pub(super) fn each(folder: &Path, sort: Sort, take: &mut dyn FnMut(Record)) -> io::Result<()> {
+/// Whether a file of that size ends in the middle of a line.
+fn ends_torn(mut file: &File, size: u64) -> io::Result<bool> {
+    if size == 0 {
+        return Ok(false);
+    }
+    let mut last = [0];
+    file.seek(SeekFrom::End(-1))?;
+    file.read_exact(&mut last)?;
+    Ok(last != *b"\n")
+}
+
+/// Hands out the records of one sort, oldest first. Lines that are none are passed over; how many.
+pub(super) fn each(folder: &Path, sort: Sort, take: &mut dyn FnMut(Record)) -> io::Result<u64> {
+    let mut none = 0;
     for age in (0..FILES).rev() {
         let file = match File::open(path(folder, sort, age)) {
             Ok(file) => file,
@@ -89,14 +139,17 @@ pub(super) fn each(folder: &Path, sort: Sort, take: &mut dyn FnMut(Record)) -> i
         let mut line = Vec::new();
         loop {
             line.clear();
-            let read = io::Read::take(&mut reader, LONGEST).read_until(b'\n', &mut line)?;
+            let read = Read::take(&mut reader, LONGEST).read_until(b'\n', &mut line)?;
             if read == 0 {
                 break;
             }
-            if let Some(record) = std::str::from_utf8(&line).ok().and_then(Record::parse) {
-                take(record);
+            match std::str::from_utf8(&line).ok().and_then(Record::parse) {
+                Some(record) => take(record),
+                // A file begins with one.
+                None if line == b"\n" => {}
+                None => none += 1,
             }
         }
     }
-    Ok(())
+    Ok(none)
 }

@@ -86,8 +86,108 @@ fn half_a_line_spoils_only_itself() {
     fs::write(&file, text).unwrap();
     Writer::open(folder.path()).unwrap().keep(Sort::Read, record("two"));
     let all = past(folder.path(), 0).unwrap();
-    assert_eq!(numbers(&all), [1, 2]);
+    assert_eq!(numbers(&all), [1, 3], "half a record leaves a gap");
     assert_eq!(all[1].method, "two");
+    assert_eq!(Writer::open(folder.path()).unwrap().keep(Sort::Read, record("three")).seq, 4);
+    assert_eq!(numbers(&past(folder.path(), 0).unwrap()), [1, 3, 4]);
+}
+
+/// A filesystem of that size, in a mount namespace of its own: the test named runs again in there, and knows where.
+fn on_a_disk_of(size: &str, test: &str, work: impl FnOnce(&Path)) {
+    const PLACE: &str = "KEEL_TEST_DISK";
+    if let Ok(place) = std::env::var(PLACE) {
+        return work(Path::new(&place));
+    }
+    let place = TempDir::new().unwrap();
+    let options = format!("size={size},nr_inodes=64");
+    let mount =
+        format!("mount -t tmpfs -o {options} none {} && exec \"$@\"", place.path().display());
+    let again = std::process::Command::new("unshare")
+        .args(["--mount", "sh", "-c", &mount, "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args([&format!("audit::tests::{test}"), "--exact"])
+        .env(PLACE, place.path())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&again.stdout);
+    assert!(again.status.success() && said.contains("1 passed"), "{again:?}");
+}
+
+/// Takes all the room that is left.
+fn fill(folder: &Path) -> std::path::PathBuf {
+    let path = folder.join("filler");
+    let mut file = fs::File::create(&path).unwrap();
+    while std::io::Write::write(&mut file, &[b'x'; 512]).is_ok() {}
+    path
+}
+
+#[test]
+fn a_full_disk_costs_what_does_not_fit_and_nothing_else() {
+    on_a_disk_of("64k", "a_full_disk_costs_what_does_not_fit_and_nothing_else", |disk| {
+        let folder = disk.join("audit");
+        // A page is what the disk gives: a record across its end is written in part.
+        let mut writer = Writer::with_files_of(&folder, 8_000).unwrap();
+        let mut written = Vec::new();
+        let mut refused = 0;
+        for round in 0..3 {
+            for _ in 0..200 {
+                writer.keep(Sort::Change, record("c"));
+            }
+            let before = past(&folder, 0).unwrap();
+            let filler = fill(disk);
+            for _ in 0..200 {
+                let kept = writer.keep(Sort::Change, record("lost?"));
+                match past(&folder, 0).unwrap().last().unwrap().seq == kept.seq {
+                    true => written.push(kept.seq),
+                    false => refused += 1,
+                }
+            }
+            let during = past(&folder, 0).unwrap();
+            assert!(
+                during.len() + 60 > before.len(),
+                "round {round}: what does not fit pushes out what is there: {} of {}",
+                during.len(),
+                before.len()
+            );
+            // An agent that starts on a full disk keeps what comes when there is room again.
+            drop(writer);
+            writer = Writer::with_files_of(&folder, 8_000).unwrap();
+            assert!(writer.keeps_all());
+            fs::remove_file(&filler).unwrap();
+            let next = writer.keep(Sort::Change, record("again"));
+            let after = past(&folder, 0).unwrap();
+            assert_eq!(after.last().unwrap(), &next, "round {round}");
+            let lines =
+                Sort::ALL.map(|sort| super::ring::each(&folder, sort, &mut |_| {}).unwrap());
+            assert_eq!(lines, [0; 3], "round {round}: no half a line is left");
+        }
+        assert!(refused > 0 && !written.is_empty(), "the disk was full: {refused}");
+    });
+}
+
+#[test]
+fn a_move_that_was_cut_short_loses_nothing() {
+    let folder = TempDir::new().unwrap();
+    let mut writer = Writer::with_files_of(folder.path(), 1_000).unwrap();
+    for _ in 0..12 {
+        writer.keep(Sort::Read, record("r"));
+    }
+    let all = numbers(&past(folder.path(), 0).unwrap());
+    // Power failed when the files had moved on and the new one had not taken its place.
+    let path = |name: &str| folder.path().join(name);
+    for (from, to) in [("reads.2", "reads.3"), ("reads.1", "reads.2"), ("reads", "reads.1")] {
+        let (from, to) = (path(&format!("{from}.jsonl")), path(&format!("{to}.jsonl")));
+        if from.exists() {
+            fs::rename(from, to).unwrap();
+        }
+    }
+    fs::write(path("reads.new"), "\n").unwrap();
+    let mut writer = Writer::with_files_of(folder.path(), 1_000).unwrap();
+    assert_eq!(numbers(&past(folder.path(), 0).unwrap()), all);
+    for seq in 13..20 {
+        assert_eq!(writer.keep(Sort::Read, record("r")).seq, seq);
+    }
+    assert_eq!(past(folder.path(), 0).unwrap().last().unwrap().seq, 19);
 }
 
 #[test]

@@ -35,7 +35,22 @@ impl Writer {
             each(folder, sort, &mut |record| last = last.max(record.seq))?;
         }
         let rings = Sort::ALL.into_iter().map(|sort| Ring::open(folder, sort, largest));
-        Ok(Self { rings: rings.collect::<io::Result<_>>()?, next: last + 1, complained: false })
+        let rings: Vec<Ring> = rings.collect::<io::Result<_>>()?;
+        // Half a record has had its number: as with every record that is gone, there is a gap.
+        let torn = rings.iter().filter(|ring| ring.is_torn()).count() as u64;
+        if torn > 0 {
+            say(format_args!(
+                "{}: power failed while {torn} records were written, which are lost",
+                folder.display()
+            ));
+        }
+        Ok(Self { rings, next: last + 1 + torn, complained: false })
+    }
+
+    /// Whether records of every sort are kept.
+    #[cfg(test)]
+    pub(super) fn keeps_all(&self) -> bool {
+        self.rings.len() == Sort::ALL.len()
     }
 
     /// Numbers records, and keeps none.

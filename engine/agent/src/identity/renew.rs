@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::about::About;
 use crate::identity::files::Files;
 use crate::identity::{Details, Identity, IdentityError, IdentityErrorKind, Names, certificate};
+use crate::init::{Init, Line};
 use crate::log::{chain, say};
 use crate::tls::Shown;
 
@@ -61,7 +62,7 @@ fn lacks(details: &Details, names: &Names, now: SystemTime) -> bool {
 #[derive(Debug)]
 pub(crate) struct Current {
     pub(crate) folder: PathBuf,
-    pub(crate) control: PathBuf,
+    pub(crate) init: Arc<Init>,
     pub(crate) shown: Arc<Shown>,
     pub(crate) about: Arc<About>,
 }
@@ -83,7 +84,8 @@ pub(crate) async fn keep_current(current: Current) {
 
 impl Current {
     async fn follow(&self) -> Result<(), ControlError> {
-        let mut watch = Control::connect(&self.control).await?.watch(1, true).await?;
+        let Line { control, place: _place } = self.init.follow().await?;
+        let mut watch = control.watch(1, true).await?;
         let mut due = Some(Instant::now());
         loop {
             // Dropped half-way, it would leave half a frame behind.
@@ -106,7 +108,7 @@ impl Current {
     }
 
     async fn check(&self) -> Result<(), ControlError> {
-        let status = Control::connect(&self.control).await?.status().await?;
+        let status = self.init.ask(Control::status).await?;
         let names = names(&status);
         let folder = self.folder.clone();
         let renewed = tokio::task::spawn_blocking(move || Identity::renew(&folder, &names)).await;

@@ -5,7 +5,7 @@ mod http;
 use std::sync::Arc;
 use std::time::Duration;
 
-use keel_control::{Control, ControlError, GoalState, Status, UnitList, UnitState};
+use keel_control::{ControlError, GoalState, Status, UnitList, UnitState};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -14,6 +14,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
 pub(crate) use self::http::{Where, listen, serve};
+use crate::init::Init;
 use crate::places::Places;
 
 /// A call, as metrics tell it from others.
@@ -60,8 +61,7 @@ impl Metrics {
 pub(crate) struct Page {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) places: Arc<Places>,
-    /// Init's socket.
-    pub(crate) control: std::path::PathBuf,
+    pub(crate) init: Arc<Init>,
 }
 
 impl Page {
@@ -80,8 +80,7 @@ impl Page {
     }
 
     async fn ask(&self) -> Result<(Status, UnitList), ControlError> {
-        let mut control = Control::connect(&self.control).await?;
-        Ok((control.status().await?, control.units().await?))
+        self.init.ask(async |init| Ok((init.status().await?, init.units().await?))).await
     }
 
     fn agent(&self, registry: &mut Registry, init_answers: bool) {

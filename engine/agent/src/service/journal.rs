@@ -19,9 +19,9 @@ use tonic::{Request, Response, Status};
 use crate::calls::Shared;
 use crate::convert;
 use crate::service::boots::{self, Meant};
-use crate::service::{audit, kernel_log, logs};
+use crate::service::{audit, bounds, kernel_log, logs, place};
 
-/// Callers that may read logs of either kind at one time. With those that ask or watch, they stay within the connections that init allows.
+/// Callers that may read logs of either kind at one time.
 const READERS: usize = 16;
 
 /// Callers for whom the records may be read at one moment: a disk that does not answer holds no more threads than that.
@@ -43,7 +43,6 @@ const PIECE: usize = 256 * 1024;
 #[derive(Debug)]
 pub(crate) struct Journal {
     shared: Arc<Shared>,
-    control: PathBuf,
     records: PathBuf,
     readers: Arc<Semaphore>,
     kernel_readers: Arc<Semaphore>,
@@ -53,16 +52,14 @@ pub(crate) struct Journal {
 }
 
 impl Journal {
-    /// Asks init at that socket, reads records in that folder, and ends its streams when `stopping` turns true.
+    /// Asks init, reads records in that folder, and ends its streams when `stopping` turns true.
     pub(crate) fn new(
-        control: PathBuf,
         records: PathBuf,
         shared: Arc<Shared>,
         stopping: watch::Receiver<bool>,
     ) -> Self {
         Self {
             shared,
-            control,
             records,
             readers: Arc::new(Semaphore::new(READERS)),
             kernel_readers: Arc::new(Semaphore::new(READERS)),
@@ -74,8 +71,7 @@ impl Journal {
 
     /// The boot that runs.
     async fn current(&self) -> Result<BootRecord, Status> {
-        let answer = async { Control::connect(&self.control).await?.boot().await };
-        answer.await.map_err(|error| convert::error(&error))
+        self.shared.init.ask(Control::boot).await.map_err(|error| convert::error(&error))
     }
 
     /// Looks at the records on a thread of its own, for a bounded time.
@@ -132,14 +128,6 @@ impl Journal {
     }
 }
 
-fn place(among: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Status> {
-    among.clone().try_acquire_owned().map_err(|_| {
-        Status::resource_exhausted(format!(
-            "{READERS} callers read already; try again when one has left"
-        ))
-    })
-}
-
 /// Sends what is there already.
 async fn send_all<T>(
     batches: Sender<Result<T, Status>>,
@@ -159,18 +147,19 @@ impl JournalApi for Journal {
         &self,
         request: Request<ReadLogsRequest>,
     ) -> Result<Response<Self::ReadLogsStream>, Status> {
-        let place = place(&self.readers)?;
         let request = request.into_inner();
+        bounds::units(&request.units)?;
+        bounds::text("boot", request.boot.as_deref().unwrap_or_default())?;
+        let place = place(&self.readers).await?;
         let query = logs::query(request.clone(), SystemTime::now())?;
         let meant = match &request.boot {
             Some(digits) => self.find(digits.clone()).await?,
             None => Meant::Current,
         };
         let Meant::Recorded(record) = meant else {
-            let control = self.control.clone();
-            return Ok(self.stream(place, |batches| async move {
-                logs::pump(control, query, &batches).await
-            }));
+            let init = self.shared.init.clone();
+            return Ok(self
+                .stream(place, |batches| async move { logs::pump(init, query, &batches).await }));
         };
         if request.follow {
             return Err(Status::invalid_argument("a boot that is over writes no more lines"));
@@ -191,7 +180,7 @@ impl JournalApi for Journal {
         &self,
         request: Request<ReadKernelLogRequest>,
     ) -> Result<Response<Self::ReadKernelLogStream>, Status> {
-        let place = place(&self.kernel_readers)?;
+        let place = place(&self.kernel_readers).await?;
         let ReadKernelLogRequest { tail, follow } = request.into_inner();
         Ok(self
             .stream(place, |batches| async move { kernel_log::pump(tail, follow, &batches).await }))
@@ -201,7 +190,7 @@ impl JournalApi for Journal {
         &self,
         _: Request<ListBootsRequest>,
     ) -> Result<Response<ListBootsResponse>, Status> {
-        let _place = place(&self.readers)?;
+        let _place = place(&self.readers).await?;
         let current = self.current().await?;
         let look = |folder: &Path| boots::list(folder).map_err(|error| boots::unreadable(&error));
         let (own, earlier): (Vec<_>, Vec<_>) =
@@ -221,11 +210,13 @@ impl JournalApi for Journal {
         &self,
         request: Request<GetBootRequest>,
     ) -> Result<Response<Self::GetBootStream>, Status> {
-        let place = place(&self.readers)?;
-        let trace = match self.find(request.into_inner().boot).await? {
+        let digits = request.into_inner().boot;
+        bounds::text("boot", &digits)?;
+        let place = place(&self.readers).await?;
+        let trace = match self.find(digits).await? {
             Meant::Current => {
-                let answer = async { Control::connect(&self.control).await?.trace().await };
-                answer.await.map_err(|error| convert::error(&error))?
+                let trace = self.shared.init.ask(Control::trace).await;
+                trace.map_err(|error| convert::error(&error))?
             }
             Meant::Recorded(record) => {
                 let read = move |_: &Path| record.trace().map_err(|e| boots::unreadable(&e));
@@ -243,7 +234,7 @@ impl JournalApi for Journal {
         &self,
         request: Request<ReadAuditRequest>,
     ) -> Result<Response<Self::ReadAuditStream>, Status> {
-        let place = place(&self.audit_readers)?;
+        let place = place(&self.audit_readers).await?;
         let stopping = self.stopping.clone();
         Ok(Response::new(audit::read(self.shared.clone(), request.into_inner(), stopping, place)))
     }

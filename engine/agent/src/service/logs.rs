@@ -3,16 +3,17 @@
 //! As with events, a caller that reads slowly must cost init nothing: init is let go of while the caller catches up, and asked again from
 //! where it stopped.
 
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use keel_control::{Control, ControlError, LogLine, LogQuery};
+use keel_control::{ControlError, LogLine, LogQuery};
 use keel_proto::v1::{ReadLogsRequest, ReadLogsResponse};
 use tokio::sync::mpsc::Sender;
 use tokio::time::timeout;
 use tonic::Status;
 
 use crate::convert;
+use crate::init::{Init, Line};
 use crate::service::watch::{End, PATIENCE, room};
 
 /// Lines of an earlier boot in one answer.
@@ -38,12 +39,12 @@ pub(crate) fn query(request: ReadLogsRequest, now: SystemTime) -> Result<LogQuer
 
 /// Sends lines of the boot that runs.
 pub(crate) async fn pump(
-    control: PathBuf,
+    init: Arc<Init>,
     mut query: LogQuery,
     batches: &Sender<Batch>,
 ) -> Result<(), Status> {
     loop {
-        match pump_while_the_caller_keeps_up(&control, &mut query, batches).await {
+        match pump_while_the_caller_keeps_up(&init, &mut query, batches).await {
             Ok(End::Newest) => return Ok(()),
             Ok(End::CallerIsSlow) => drop(room(batches).await?),
             Err(error) => return Err(convert::error(&error)),
@@ -52,11 +53,11 @@ pub(crate) async fn pump(
 }
 
 async fn pump_while_the_caller_keeps_up(
-    control: &Path,
+    init: &Init,
     query: &mut LogQuery,
     batches: &Sender<Batch>,
 ) -> Result<End, ControlError> {
-    let mut control = Control::connect(control).await?;
+    let Line { mut control, place: _place } = init.follow().await?;
     let boot = control.boot().await?.id;
     let mut stream = control.read_logs(query.clone()).await?;
     loop {

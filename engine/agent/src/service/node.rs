@@ -1,6 +1,5 @@
 //! keel.v1.Node: asks init, and passes its answer on.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use keel_control::{Control, ControlError};
@@ -11,18 +10,19 @@ use keel_proto::v1::{
     ListProcessesResponse, ListUnitsRequest, ListUnitsResponse, WatchEventsRequest,
     WatchEventsResponse,
 };
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use crate::about::About;
+use crate::init::Init;
 use crate::processes::{NoCgroup, Places, processes};
 use crate::service::watch::{Filter, Watch};
+use crate::service::{bounds, place};
 use crate::{answers, convert};
 
-/// Callers that may ask init something at one moment; the others wait their turn. With the watchers they stay within the
-/// connections that init allows.
-const QUESTIONS: usize = 16;
+/// Callers for whom the processes may be looked at at one moment; the others wait their turn.
+const LOOKS: usize = 4;
 
 /// How much of the graph one message carries: far less than a message may.
 const PIECE: usize = 64 * 1024;
@@ -36,9 +36,9 @@ const WATCHERS: usize = 16;
 /// The service.
 #[derive(Debug)]
 pub(crate) struct Node {
-    control: PathBuf,
+    init: Arc<Init>,
     about: Arc<About>,
-    questions: Semaphore,
+    looks: Semaphore,
     watchers: Arc<Semaphore>,
     inventories: Semaphore,
     exports: Arc<Semaphore>,
@@ -46,16 +46,12 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Asks init at that socket, adds what the agent knows, and ends its streams when `stopping` turns true.
-    pub(crate) fn new(
-        control: PathBuf,
-        about: Arc<About>,
-        stopping: watch::Receiver<bool>,
-    ) -> Self {
+    /// Asks init, adds what the agent knows, and ends its streams when `stopping` turns true.
+    pub(crate) fn new(init: Arc<Init>, about: Arc<About>, stopping: watch::Receiver<bool>) -> Self {
         Self {
-            control,
+            init,
             about,
-            questions: Semaphore::new(QUESTIONS),
+            looks: Semaphore::new(LOOKS),
             watchers: Arc::new(Semaphore::new(WATCHERS)),
             inventories: Semaphore::new(1),
             exports: Arc::new(Semaphore::new(EXPORTS)),
@@ -63,19 +59,12 @@ impl Node {
         }
     }
 
-    async fn ask_turn(&self) -> Result<SemaphorePermit<'_>, Status> {
-        let turn = self.questions.acquire().await;
-        turn.map_err(|_| Status::unavailable("the agent is stopping"))
-    }
-
-    /// Asks init one question, on a connection of its own: there is none to lose, so none to mend.
+    /// Asks init one question.
     async fn ask<T>(
         &self,
         question: impl AsyncFnOnce(&mut Control) -> Result<T, ControlError>,
     ) -> Result<T, Status> {
-        let _turn = self.ask_turn().await?;
-        let answer = async { question(&mut Control::connect(&self.control).await?).await };
-        answer.await.map_err(|error| convert::error(&error))
+        self.init.ask(question).await.map_err(|error| convert::error(&error))
     }
 }
 
@@ -104,6 +93,7 @@ impl NodeApi for Node {
         request: Request<GetUnitRequest>,
     ) -> Result<Response<GetUnitResponse>, Status> {
         let name = request.into_inner().unit;
+        bounds::text("unit", &name)?;
         let detail = self.ask(async |init| init.unit(name).await).await?;
         Ok(Response::new(answers::unit_detail(detail)))
     }
@@ -114,9 +104,7 @@ impl NodeApi for Node {
         &self,
         _: Request<ExportGraphRequest>,
     ) -> Result<Response<Self::ExportGraphStream>, Status> {
-        let place = self.exports.clone().try_acquire_owned().map_err(|_| {
-            Status::resource_exhausted("others export the graph already; try again in a moment")
-        })?;
+        let place = place(&self.exports).await?;
         let graph = self.ask(Control::export_graph).await?;
         let (pieces, stream) = mpsc::channel(1);
         tokio::spawn(async move {
@@ -138,7 +126,9 @@ impl NodeApi for Node {
         request: Request<ListProcessesRequest>,
     ) -> Result<Response<ListProcessesResponse>, Status> {
         let units = request.into_inner().units;
-        let _turn = self.ask_turn().await?;
+        bounds::units(&units)?;
+        let turn = self.looks.acquire().await;
+        let _turn = turn.map_err(|_| Status::unavailable("the agent is stopping"))?;
         let looked = tokio::task::spawn_blocking(move || processes(&Places::default(), &units));
         let looked = looked.await.map_err(|error| Status::internal(error.to_string()))?;
         let units = looked.map_err(|NoCgroup(unit)| {
@@ -166,16 +156,13 @@ impl NodeApi for Node {
         &self,
         request: Request<WatchEventsRequest>,
     ) -> Result<Response<Self::WatchEventsStream>, Status> {
-        let place = self.watchers.clone().try_acquire_owned();
-        let place = place.map_err(|_| {
-            Status::resource_exhausted(format!(
-                "{WATCHERS} callers watch already; try again when one has left"
-            ))
-        })?;
         let WatchEventsRequest { from_seq, follow, units, kinds } = request.into_inner();
+        bounds::units(&units)?;
+        bounds::list("kinds", kinds.len())?;
+        let place = place(&self.watchers).await?;
         let filter = Filter { units, kinds };
-        let control = self.control.clone();
-        let watch = Watch { control, from_seq, follow, filter, _place: place };
+        let init = self.init.clone();
+        let watch = Watch { init, from_seq, follow, filter, _place: place };
         Ok(Response::new(watch.start(self.stopping.clone())))
     }
 }

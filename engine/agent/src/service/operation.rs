@@ -1,6 +1,6 @@
 //! keel.v1.Operation: what changes a running machine, without changing its graph. Init plans and does it; here it is asked.
 
-use std::path::PathBuf;
+use std::sync::Arc;
 
 use keel_control::{Control, ControlError, ControlUnit, Reset, Shutdown, UnitPlan, UnitVerb};
 use keel_proto::v1;
@@ -12,6 +12,8 @@ use keel_proto::v1::{
 use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 
+use crate::init::Init;
+use crate::service::bounds;
 use crate::{answers, convert};
 
 /// Callers that may steer the machine at one moment; the others wait their turn.
@@ -20,14 +22,14 @@ const OPERATORS: usize = 4;
 /// The service.
 #[derive(Debug)]
 pub(crate) struct Operation {
-    control: PathBuf,
+    init: Arc<Init>,
     turns: Semaphore,
 }
 
 impl Operation {
-    /// Asks init at that socket.
-    pub(crate) fn new(control: PathBuf) -> Self {
-        Self { control, turns: Semaphore::new(OPERATORS) }
+    /// Asks init.
+    pub(crate) fn new(init: Arc<Init>) -> Self {
+        Self { init, turns: Semaphore::new(OPERATORS) }
     }
 
     async fn ask<T>(
@@ -36,8 +38,7 @@ impl Operation {
     ) -> Result<T, Status> {
         let turn = self.turns.acquire().await;
         let _turn = turn.map_err(|_| Status::unavailable("the agent is stopping"))?;
-        let answer = async { question(&mut Control::connect(&self.control).await?).await };
-        answer.await.map_err(|error| convert::error(&error))
+        self.init.ask(question).await.map_err(|error| convert::error(&error))
     }
 
     /// What a shutdown stops; and unless that was only a question, it begins.
@@ -84,6 +85,8 @@ impl OperationApi for Operation {
         request: Request<ControlUnitRequest>,
     ) -> Result<Response<ControlUnitResponse>, Status> {
         let ControlUnitRequest { unit, verb, dry_run, digest } = request.into_inner();
+        bounds::text("unit", &unit)?;
+        bounds::text("digest", &digest)?;
         let verb = match v1::UnitVerb::try_from(verb) {
             Ok(v1::UnitVerb::Start) => UnitVerb::Start,
             Ok(v1::UnitVerb::Stop) => UnitVerb::Stop,
@@ -128,6 +131,7 @@ impl OperationApi for Operation {
         request: Request<ResetRequest>,
     ) -> Result<Response<ResetResponse>, Status> {
         let ResetRequest { dry_run, confirm } = request.into_inner();
+        bounds::text("confirm", &confirm)?;
         let ask = Reset { dry_run, confirm: Some(confirm).filter(|confirm| !confirm.is_empty()) };
         let plan = self.ask(async |init| init.reset(ask).await).await?;
         Ok(Response::new(answers::reset_plan(plan)))

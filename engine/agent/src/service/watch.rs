@@ -3,10 +3,10 @@
 //! A caller that reads slowly must cost init nothing, so init is let go of while the caller catches up, and asked again from
 //! where it stopped. What init has forgotten by then arrives as a count of dropped events.
 
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use keel_control::{Control, ControlError};
+use keel_control::ControlError;
 use keel_proto::v1::event::What;
 use keel_proto::v1::{Event, EventKind, WatchEventsResponse};
 use tokio::sync::mpsc::{self, Permit, Sender};
@@ -16,6 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use crate::convert;
+use crate::init::{Init, Line};
 
 /// Batches between init and the network: enough to keep both busy.
 const BATCHES: usize = 2;
@@ -26,7 +27,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
 /// What a caller wants to see.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    pub(crate) control: PathBuf,
+    pub(crate) init: Arc<Init>,
     pub(crate) from_seq: u64,
     pub(crate) follow: bool,
     pub(crate) filter: Filter,
@@ -92,7 +93,7 @@ impl Watch {
         next: &mut u64,
         batches: &Sender<Batch>,
     ) -> Result<End, ControlError> {
-        let mut control = Control::connect(&self.control).await?;
+        let Line { mut control, place: _place } = self.init.follow().await?;
         let boot = control.boot().await?.id;
         let mut watch = control.watch(*next, self.follow).await?;
         loop {
@@ -124,7 +125,6 @@ pub(crate) async fn room<T>(batches: &Sender<T>) -> Result<Permit<'_, T>, Status
 mod tests {
     use super::*;
     use std::path::Path;
-    use std::sync::Arc;
 
     use keel_control::{
         BootRecord, ConnectionError, EventLog, GoalState, Happened, Limits, LogQuery, LogSource,
@@ -251,8 +251,13 @@ mod tests {
         machine.say(600);
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
         let filter = Filter::default();
-        let watch =
-            Watch { control: control.clone(), from_seq: 1, follow: true, filter, _place: place };
+        let watch = Watch {
+            init: Init::new(control.clone()),
+            from_seq: 1,
+            follow: true,
+            filter,
+            _place: place,
+        };
         let (stop, stopping) = watch::channel(false);
         let mut stream = watch.start(stopping);
         assert_eq!(gist(stream.next().await), (0, 1, 128));

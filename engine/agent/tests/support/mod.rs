@@ -6,7 +6,7 @@ pub(crate) mod pki;
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -67,6 +67,7 @@ pub(crate) fn put(path: &Path, text: &str) {
 pub(crate) struct Start {
     folder: TempDir,
     arguments: Vec<String>,
+    own_mounts: bool,
 }
 
 impl Start {
@@ -75,7 +76,7 @@ impl Start {
         let made = binary().args(["identity", "--dir"]).arg(folder.path()).output().unwrap();
         assert!(made.status.success(), "{made:?}");
         fs::create_dir(folder.path().join("trust")).unwrap();
-        Self { folder, arguments: Vec::new() }
+        Self { folder, arguments: Vec::new(), own_mounts: false }
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -99,11 +100,24 @@ impl Start {
         self
     }
 
+    /// In a mount namespace of its own.
+    pub(crate) fn own_mounts(self) -> Self {
+        Self { own_mounts: true, ..self }
+    }
+
     pub(crate) fn start(self) -> Agent {
         let socket = self.path("notify");
         let notified = UnixDatagram::bind(&socket).unwrap();
         notified.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut child = binary()
+        let mut command = match self.own_mounts {
+            false => binary(),
+            true => {
+                let mut command = Command::new("unshare");
+                command.arg("--mount").arg(env!("CARGO_BIN_EXE_keel-agent"));
+                command
+            }
+        };
+        let mut child = command
             .args(["serve", "--listen", "[::]:0", "--dir"])
             .arg(self.folder.path())
             .arg("--control")
@@ -171,7 +185,16 @@ impl Agent {
     pub(crate) fn again(mut self) -> Self {
         let folder = std::mem::replace(&mut self.folder, TempDir::new().unwrap());
         fs::remove_file(folder.path().join("notify")).unwrap();
-        Start { folder, arguments: Vec::new() }.start()
+        Start { folder, arguments: Vec::new(), own_mounts: false }.start()
+    }
+
+    /// Runs a command in its mount namespace.
+    pub(crate) fn inside(&self, command: &[&str]) {
+        let target = self.child.id().to_string();
+        let mut nsenter = Command::new("nsenter");
+        nsenter.args(["--mount", "--target", &target]).args(command);
+        let ran = nsenter.output().unwrap();
+        assert!(ran.status.success(), "{command:?}: {ran:?}");
     }
 
     /// The next line of the log that holds a text; lines before it are passed over.
@@ -243,6 +266,24 @@ impl Agent {
         client: Option<&Issued>,
     ) -> Connection {
         let tcp = tokio::net::TcpStream::connect(address).await.unwrap();
+        Self::over(tcp, address, client).await
+    }
+
+    /// A connection for calls, from that address of this host.
+    pub(crate) async fn connect_from(&self, source: IpAddr) -> Connection {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((source, 0).into()).unwrap();
+        let tcp = socket.connect(self.address).await.unwrap();
+        Self::over(tcp, self.address, None).await
+    }
+
+    async fn over(
+        tcp: tokio::net::TcpStream,
+        address: SocketAddr,
+        client: Option<&Issued>,
+    ) -> Connection {
+        // As every client of HTTP/2 does: else a call's second packet waits for the acknowledgement of its first, 40 ms.
+        tcp.set_nodelay(true).unwrap();
         let config = Arc::new(client_config(&TLS13, client));
         let name = ServerName::from(address.ip());
         let tls = TlsConnector::from(config).connect(name, tcp).await.unwrap();
@@ -278,16 +319,42 @@ pub(crate) struct Connection {
 impl Connection {
     /// Begins a call whose request is the empty message, which every method takes.
     pub(crate) async fn begin(&mut self, method: &str) -> Result<http::Response<Incoming>, String> {
+        self.begin_with(method, &[&[]]).await
+    }
+
+    /// Begins a call with these messages, as they are encoded; no more follow.
+    pub(crate) async fn begin_with(
+        &mut self,
+        method: &str,
+        messages: &[&[u8]],
+    ) -> Result<http::Response<Incoming>, String> {
+        let mut body = Vec::new();
+        for message in messages {
+            body.push(0);
+            body.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+            body.extend(*message);
+        }
         let request = Request::builder()
             .method(Method::POST)
             .uri(format!("https://node{method}"))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
-            .body(Full::new(Bytes::from_static(&[0; 5])))
+            .body(Full::new(Bytes::from(body)))
             .unwrap();
         self.send.ready().await.map_err(|error| format!("{error:?}"))?;
         let answer = tokio::time::timeout(PATIENCE, self.send.send_request(request)).await.unwrap();
         answer.map_err(|error| format!("{error:?}"))
+    }
+
+    /// Begins a stream that goes on: its first message has come.
+    pub(crate) async fn follow(&mut self, method: &str) -> Result<Incoming, String> {
+        let answer = self.begin(method).await?;
+        if Status::from_header_map(answer.headers()).is_some() {
+            return Err(end(answer).await);
+        }
+        let mut body = answer.into_body();
+        let first = tokio::time::timeout(PATIENCE, body.frame()).await.unwrap();
+        first.unwrap().map(|_| body).map_err(|error| format!("{error:?}"))
     }
 
     /// Waits until the node has closed it.
@@ -302,6 +369,36 @@ impl Connection {
         match self.begin(method).await {
             Ok(answer) => end(answer).await,
             Err(error) => error,
+        }
+    }
+}
+
+/// The messages of an answer, one by one.
+pub(crate) struct Messages {
+    body: Incoming,
+    bytes: Vec<u8>,
+}
+
+impl Messages {
+    pub(crate) fn of(answer: http::Response<Incoming>) -> Self {
+        Self { body: answer.into_body(), bytes: Vec::new() }
+    }
+
+    /// The next message, as it is encoded; none at the end.
+    pub(crate) async fn next(&mut self) -> Option<Vec<u8>> {
+        loop {
+            if let Some((length, rest)) =
+                self.bytes.get(1..).and_then(|all| all.split_first_chunk())
+                && let Some(message) = rest.get(..u32::from_be_bytes(*length) as usize)
+            {
+                let message = message.to_vec();
+                self.bytes.drain(..5 + message.len());
+                return Some(message);
+            }
+            let frame = tokio::time::timeout(PATIENCE, self.body.frame()).await.unwrap()?;
+            if let Ok(data) = frame.unwrap().into_data() {
+                self.bytes.extend(data);
+            }
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::error::{DiskError, DiskErrorKind};
@@ -78,6 +78,11 @@ impl BlockFile {
     /// The device node that was opened.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The number of the device that is open, whatever its name has come to mean since.
+    pub(super) fn device(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.rdev())
     }
 }
 

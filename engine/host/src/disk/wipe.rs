@@ -1,28 +1,30 @@
 //! The data partition made blank again, so that the next boot makes a new filesystem on it.
 //!
-//! What is wiped is one partition, the one that a partition unit of this boot has located, by its device number; and only when
-//! nobody else claims it. The order makes a power cut harmless: first the record that a filesystem is about to be made here, by
+//! What is wiped is one partition, the one that a partition unit of this boot has located, and only when nobody else claims it. A
+//! name and a number of a device say little: both are given again, to another partition of the disk or to another disk. So once
+//! the device is open, and cannot become another any more, everything that tells one partition from another is compared: its
+//! number and size, where it begins, and the GUID that the table of its disk has there. The order makes a power cut harmless: first the record that a filesystem is about to be made here, by
 //! which the next boot would make one, whatever else is left; then everything that could be found; the record last. Before the
 //! record is on the medium the old filesystem is whole; after it there is none.
 
 use std::io;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use keel_unit::keys::Text;
 use keel_unit::value::Source;
+use uuid::Uuid;
 
 use super::block::{BlockFile, ReadBlocks, WriteBlocks};
 use super::error::{DiskError, DiskErrorKind, error_of_kind};
-use super::inventory::Roots;
+use super::inventory::{self, Roots};
 use super::provision::Window;
 use super::signature::{self, Depth};
-use super::source::{self, SourceError};
-use super::{ext4, intent};
+use super::source::{self, Place, SourceError};
+use super::{ext4, gpt, intent};
 
 /// A partition that is to be wiped when everything has let go of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Condemned {
     /// Its name in the partition table.
     pub label: String,
@@ -30,8 +32,24 @@ pub struct Condemned {
     pub node: PathBuf,
     /// Its size in bytes.
     pub size: u64,
+    /// Its disk, and its GUID there.
+    place: Place,
+    /// What it was when it was found.
+    found: Identity,
+    roots: Roots,
+}
+
+/// What tells a partition from all others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Identity {
     /// Its device number.
     device: u64,
+    /// Its size in bytes.
+    size: u64,
+    /// Where it begins on its disk, in bytes, as the kernel has it.
+    start: u64,
+    /// Its number, its first byte and the byte behind its last, as the table of its disk has them.
+    entry: (u32, u64, u64),
 }
 
 /// Why a partition was not wiped.
@@ -54,9 +72,9 @@ pub enum WipeErrorKind {
     /// It is not where it was.
     #[error(transparent)]
     Source(SourceError),
-    /// Under its name there is now another device.
-    #[error("{} is another device now", .0.display())]
-    Other(PathBuf),
+    /// Under its name there is now another device, or its disk has another table.
+    #[error("{} is not the partition any more that was found: {}", .0.display(), .1)]
+    Other(PathBuf, &'static str),
     /// The device cannot be read or written, or somebody uses it.
     #[error(transparent)]
     Disk(DiskError),
@@ -72,16 +90,44 @@ pub enum WipeErrorKind {
 pub fn condemn(label: &str, roots: &Roots) -> Result<Condemned, WipeError> {
     let failed = |kind| WipeError { label: label.to_owned(), kind };
     // Located ones alone: what another disk calls by that name is none of our business.
-    if roots.located.place(label).is_none() {
-        return Err(failed(WipeErrorKind::NotLocated));
-    }
+    let place = roots.located.place(label).ok_or_else(|| failed(WipeErrorKind::NotLocated))?;
     let source = Source::parse(&format!("PARTLABEL={label}"));
     let source = source.map_err(|_| failed(WipeErrorKind::NotLocated))?;
     let node = source::resolve(&source, roots).map_err(|e| failed(WipeErrorKind::Source(e)))?;
-    let disk = |error| failed(WipeErrorKind::Disk(error));
-    let size = BlockFile::open(&node).map_err(disk)?.size();
-    let device = device_of(&node).map_err(disk)?;
-    Ok(Condemned { label: label.to_owned(), node, size, device })
+    let file = BlockFile::open(&node).map_err(|error| failed(WipeErrorKind::Disk(error)))?;
+    let found = identify(&file, &place, roots).map_err(failed)?;
+    let (label, roots) = (label.to_owned(), roots.clone());
+    Ok(Condemned { label, node, size: file.size(), place, found, roots })
+}
+
+/// What an open partition is, by its descriptor and not by its name.
+fn identify(file: &BlockFile, place: &Place, roots: &Roots) -> Result<Identity, WipeErrorKind> {
+    let other = |why| WipeErrorKind::Other(file.path().to_owned(), why);
+    let failed = |disk: &BlockFile, source| {
+        let disk = disk.path().to_owned();
+        WipeErrorKind::Disk(DiskError { disk, kind: DiskErrorKind::Read(source) })
+    };
+    let device = file.device().map_err(|source| failed(file, source))?;
+    let disks = inventory::observe(roots).map_err(|source| failed(file, source))?;
+    let known = disks.iter().flat_map(|disk| &disk.partitions);
+    let mut known = known;
+    let known = known.find(|known| known.path == file.path());
+    let known = known.ok_or_else(|| other("the kernel knows no such partition"))?;
+    let disk = BlockFile::open(&place.disk).map_err(WipeErrorKind::Disk)?;
+    let table = gpt::read(&disk).map_err(|source| failed(&disk, source))?;
+    let entry = found_in(table, place.guid);
+    let entry = entry.ok_or_else(|| other("its GUID is gone from the table of the disk"))?;
+    let sector = u64::from(disk.sector_size());
+    Ok(Identity {
+        device,
+        size: file.size(),
+        start: known.start,
+        entry: (entry.number, entry.first * sector, (entry.last + 1) * sector),
+    })
+}
+
+fn found_in(table: Option<gpt::Table>, guid: Uuid) -> Option<gpt::Entry> {
+    table.into_iter().flat_map(|table| table.entries).find(|entry| entry.guid == guid)
 }
 
 impl Condemned {
@@ -94,12 +140,11 @@ impl Condemned {
     }
 
     fn do_wipe(&self) -> Result<(), WipeErrorKind> {
-        // Exclusively: the kernel refuses as long as it is mounted anywhere.
+        // Exclusively: the kernel refuses as long as it is mounted anywhere. While it is open its number is nobody else's.
         let mut file = BlockFile::open_exclusive(&self.node).map_err(WipeErrorKind::Disk)?;
-        if device_of(&self.node).map_err(WipeErrorKind::Disk)? != self.device
-            || file.size() != self.size
-        {
-            return Err(WipeErrorKind::Other(self.node.clone()));
+        let now = identify(&file, &self.place, &self.roots)?;
+        if now != self.found {
+            return Err(WipeErrorKind::Other(self.node.clone(), now.differs_in(&self.found)));
         }
         let failed = |kind: fn(io::Error) -> DiskErrorKind| {
             move |source| {
@@ -115,11 +160,15 @@ impl Condemned {
     }
 }
 
-fn device_of(node: &Path) -> Result<u64, DiskError> {
-    let about = node.metadata();
-    let about = about
-        .map_err(|source| DiskError { disk: node.to_owned(), kind: DiskErrorKind::Open(source) })?;
-    Ok(about.rdev())
+impl Identity {
+    fn differs_in(&self, found: &Self) -> &'static str {
+        match () {
+            () if self.start != found.start => "it begins elsewhere on the disk",
+            () if self.size != found.size => "it has another size",
+            () if self.device != found.device => "it has another device number",
+            () => "the table of the disk has it elsewhere",
+        }
+    }
 }
 
 /// From here on there is no filesystem: the next boot makes one, as if it had been cut short in making this one. Whether there is a

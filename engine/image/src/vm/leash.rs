@@ -13,13 +13,16 @@ const WATCH: &str = "read -r word || kill -KILL \"$0\"";
 
 /// Holds one process. Dropping it lets the process go.
 #[derive(Debug)]
-pub(super) struct Leash {
+pub struct Leash {
     watch: Child,
 }
 
 impl Leash {
     /// Puts a child of ours on a leash.
-    pub(super) fn hold(process: &Child) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// If there is no shell.
+    pub fn hold(process: &Child) -> io::Result<Self> {
         let watch = Command::new("/bin/sh")
             .args(["-c", WATCH, &process.id().to_string()])
             .stdin(Stdio::piped())

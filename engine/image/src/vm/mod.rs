@@ -15,6 +15,7 @@ use std::process::Command;
 
 pub use accel::Accel;
 pub use console::Console;
+pub use leash::Leash;
 pub use running::{Next, Vm, VmError, VmErrorKind};
 
 /// A virtual machine to start.

@@ -16,8 +16,9 @@ use crate::secret::Secrets;
 use crate::shape::Shape;
 use crate::tree::{Node, Table, Value as Raw};
 use crate::value::{
-    Argument, ByteSize, Certificates, Cidr, Hostname, KernelArgument, LinkName, Listen, MacAddr,
-    MachineId, ModuleName, Mtu, NtpServer, RevocationLists, SysctlKey, SysctlValue,
+    ApiServer, Argument, ByteSize, CaHash, Certificates, Cidr, Hidden, Hostname, JoinToken,
+    KernelArgument, Kubeconfig, KubeletVersion, LinkName, Listen, MacAddr, MachineId, ModuleName,
+    Mtu, NtpServer, RevocationLists, SysctlKey, SysctlValue,
 };
 
 pub(crate) use self::read::Config;
@@ -144,11 +145,26 @@ keys! {
 
     /// The Kubernetes cluster.
     pub struct Cluster {
+        /// Where the cluster's API server answers. With it, and with credentials, the node joins by itself.
+        api_server "api-server": Option<ApiServer>,
+        /// A bootstrap token, or the JWT of a service account: what the node shows for its first certificate. A secret; once the node has
+        /// a certificate the token is removed from its disk.
+        token "token": Option<Hidden<JoinToken>>,
+        /// The cluster's certificate authorities, in PEM.
+        ca_cert "ca-cert": Option<Certificates>,
+        /// In place of `ca-cert`: the pin of the cluster's CA, `sha256:…`. The CA is then taken from the cluster, as kubeadm does it.
+        ca_hash "ca-hash": Option<CaHash>,
+        /// In place of all of these: a kubeconfig, with the CA and the credentials inside it. A secret.
+        kubeconfig "kubeconfig": Option<Hidden<Kubeconfig>>,
+        /// The kubelet's release; it decides which arguments and which config the kubelet gets. `osctl image build` compares it with the
+        /// program. Without it they are those of 1.20 to 1.26.
+        kubelet_version "kubelet-version": Option<KubeletVersion>,
         /// Name of the node in the cluster; else the host name.
         node_name "node-name": Option<Hostname>,
         /// More arguments for the kubelet.
         kubelet_arguments "kubelet-arguments": Vec<Argument> = "[]",
     }
+    check = one_way_in;
 }
 
 /// The kernel takes `br-netfilter` and `br_netfilter` for one. (Two that are written alike would make two units of one name.)
@@ -176,6 +192,53 @@ fn reachable(agent: &Agent, fields: &mut Fields<'_>) {
         );
         let found = found.label("expected a port from 1 to 65535");
         fields.report(found.help("write a port that clients can know, such as \"[::]:50051\""));
+    }
+}
+
+/// What of `[cluster]` needs what else of it, and what excludes it.
+fn one_way_in(cluster: &Cluster, fields: &mut Fields<'_>) {
+    let mut wrong = |key: &str, message: &str, help: &str| {
+        let found = Diagnostic::new("misplaced-key", fields.span_of(key), message);
+        fields.report(found.label("not like this").help(help));
+    };
+    let (api, token) = (cluster.api_server.is_some(), cluster.token.is_some());
+    let (ca, pin) = (cluster.ca_cert.is_some(), cluster.ca_hash.is_some());
+    if cluster.kubeconfig.is_some() {
+        let all = [("api-server", api), ("token", token), ("ca-cert", ca), ("ca-hash", pin)];
+        for (key, _) in all.into_iter().filter(|(_, set)| *set) {
+            let message = format!("`{key}` beside `kubeconfig`, which says it too");
+            wrong(key, &message, "take one of the two out");
+        }
+        return;
+    }
+    match (ca, pin) {
+        (true, true) => wrong(
+            "ca-hash",
+            "`ca-hash` beside `ca-cert`",
+            "a pin is for a node that has no CA yet: take one of the two out",
+        ),
+        (false, false) if api => wrong(
+            "api-server",
+            "nothing says which API server this is: anybody could answer there",
+            "add `ca-cert`, or `ca-hash` with the pin that `kubeadm token create --print-join-command` prints",
+        ),
+        _ => {}
+    }
+    if api && !token {
+        wrong(
+            "api-server",
+            "a node without a `token` has nothing to show to the API server",
+            "add `token = \"{{ secrets.NAME }}\"`, and the token to the file of secrets",
+        );
+    }
+    for (key, set) in [("token", token), ("ca-cert", ca), ("ca-hash", pin)] {
+        if set && !api {
+            wrong(
+                key,
+                &format!("`{key}` without `api-server`"),
+                "say where the cluster is: `api-server = \"https://…\"`",
+            );
+        }
     }
 }
 

@@ -38,6 +38,7 @@ impl Config {
         sources: &Sources,
         files: &[FileId],
         secrets: Option<FileId>,
+        elsewhere: bool,
         findings: &mut Vec<Diagnostic>,
     ) -> Self {
         let before = findings.len();
@@ -50,7 +51,7 @@ impl Config {
             && parsed
         {
             settle(table, MachineConfig::known(), findings);
-            unresolved = resolve_config(table, MachineConfig::known(), findings);
+            unresolved = resolve_config(table, MachineConfig::known(), elsewhere, findings);
         }
         // A key that is missing altogether is missing at the top.
         node.span.end = node.span.start;
@@ -184,7 +185,9 @@ pub fn effective_config(mut input: Input) -> Result<Effective, Report> {
         input.default_config();
     }
     let mut findings = if input.config_unread { input.findings.clone() } else { Vec::new() };
-    let config = Config::read(&input.sources, &input.configs, input.secrets, &mut findings);
+    let elsewhere = input.secrets_elsewhere;
+    let config =
+        Config::read(&input.sources, &input.configs, input.secrets, elsewhere, &mut findings);
     let lowered = lower_partly(input);
     if config.decoded.is_none() || !findings.is_empty() {
         return Err(Report::new(lowered.sources, findings));

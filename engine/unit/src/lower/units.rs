@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use super::{Unread, forgive};
 use crate::config::{Config, MachineConfig};
 use crate::diagnostic::{Diagnostic, Label, Nearest};
-use crate::keys::{Table as _, Text as _, clip};
+use crate::keys::{Table as _, Text as _, Value as _, clip};
 use crate::kinds::KindName;
 use crate::name::UnitName;
 use crate::origin::Origins;
@@ -15,7 +15,7 @@ use crate::secret;
 use crate::source::{FileId, Sources, Span};
 use crate::tree::{Entry, Node, Table, Value, parse};
 use crate::unit::{Unit, check_keys, decode, kind_of, references};
-use crate::words::Reference;
+use crate::words::{ConfigKeys, Reference};
 
 /// A unit file while it is lowered, with the drop-ins for it laid on top.
 pub(super) struct Written {
@@ -120,7 +120,7 @@ impl<'a> Lowering<'a> {
         read.written = self.written(sources, file, stem, &mut read);
         if let Some(written) = &mut read.written
             && !self.drop_ins.contains_key(written.name.as_str())
-            && written.tree.get("for-each").is_none()
+            && ["for-each", "if-set"].iter().all(|word| written.tree.get(word).is_none())
         {
             let Written { name, kind, tree, span, .. } = written;
             let mut findings = Vec::new();
@@ -184,6 +184,11 @@ impl<'a> Lowering<'a> {
         }
         self.drop_in(&written.name, written.kind, &mut written.tree);
         check_keys(&written.tree, written.kind, &mut self.done.findings);
+        if let Some(keys) = written.tree.get("if-set").cloned()
+            && !self.one_is_set(&keys)
+        {
+            return self.absent(written);
+        }
         match written.tree.get("for-each").cloned() {
             Some(each) => self.template(&written, &each),
             None => {
@@ -191,6 +196,41 @@ impl<'a> Lowering<'a> {
                 self.instance(name, None, kind, tree, span, Item::None);
             }
         }
+    }
+
+    /// Whether the machine config sets one of the keys of an `if-set`. What is wrong with them is reported.
+    fn one_is_set(&mut self, keys: &Node) -> bool {
+        let Some(ConfigKeys(names)) = ConfigKeys::decode(keys, &mut self.done.findings) else {
+            return false;
+        };
+        let mut one = false;
+        for name in names {
+            let name = name.as_str();
+            if name.contains(['{', '}']) {
+                let message =
+                    format!("`{}` is a reference, where the name of a key stands", clip(name));
+                let found = Diagnostic::new("wrong-type", keys.span, message);
+                self.done.findings.push(found.label("for example \"cluster.token\""));
+                continue;
+            }
+            let value = Value::String(format!("{{{{ {name} }}}}"));
+            let context = self.context(Item::None);
+            let mut found = Vec::new();
+            one |= resolve(&mut Node { span: keys.span, value }, &context, &mut found);
+            self.done.findings.extend(found);
+        }
+        one
+    }
+
+    /// Checks a unit that this machine does not have, as far as it does not depend on what is not set.
+    fn absent(&mut self, written: Written) {
+        let Written { name, kind, tree, span, .. } = written;
+        let decoded = self.decoded(name.clone(), None, kind, tree.clone(), span, Item::None);
+        // A key whose whole value is not set is missing.
+        let unset = |found: &Diagnostic| matches!(found.code, "unset-reference" | "missing-key");
+        self.done.findings.extend(decoded.findings.into_iter().filter(|found| !unset(found)));
+        self.done.idle.extend(references(&tree));
+        self.done.templates.insert(name, Vec::new());
     }
 
     /// Takes a name for a unit; false when another one has it.

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use super::{
-    BROKEN, DEEPEST, LONGEST, Piece, TOO_LONG, bad, effective, pieces, plain, scalar, single,
-    unknown,
+    BROKEN, DEEPEST, LONGEST, Piece, TOO_LONG, bad, effective, pieces, plain, scalar, secret_text,
+    single, unknown,
 };
 use crate::diagnostic::Diagnostic;
 use crate::keys::{Key, clip};
@@ -19,6 +19,7 @@ use crate::tree::{Node, Table, Value};
 pub(crate) fn resolve_config(
     config: &mut Table,
     keys: &'static [Key],
+    elsewhere: bool,
     findings: &mut Vec<Diagnostic>,
 ) -> Vec<Span> {
     let mut texts = HashMap::new();
@@ -26,8 +27,14 @@ pub(crate) fn resolve_config(
     // A secret is what it is, braces and all.
     texts.retain(|path, _| !path.starts_with("units.") && !path.starts_with("secrets."));
     let defaults = effective(config, keys);
-    let mut resolver =
-        ConfigResolver { texts: &texts, keys, defaults: &defaults, done: HashMap::new(), findings };
+    let mut resolver = ConfigResolver {
+        texts: &texts,
+        keys,
+        defaults: &defaults,
+        elsewhere,
+        done: HashMap::new(),
+        findings,
+    };
     let mut paths: Vec<&String> = texts.keys().collect();
     paths.sort();
     for path in paths {
@@ -94,6 +101,8 @@ struct ConfigResolver<'a> {
     texts: &'a HashMap<String, (String, Span)>,
     keys: &'static [Key],
     defaults: &'a Table,
+    /// Whether a secret that is nowhere is elsewhere.
+    elsewhere: bool,
     done: HashMap<String, Option<Value>>,
     findings: &'a mut Vec<Diagnostic>,
 }
@@ -151,7 +160,7 @@ impl ConfigResolver<'_> {
             match piece {
                 Piece::Text(text) => out.push_str(text),
                 Piece::Expression(expression) => {
-                    let value = self.name(expression, span, way)?;
+                    let value = self.name(expression, span, alone, way)?;
                     if alone {
                         return Some(value);
                     }
@@ -172,7 +181,13 @@ impl ConfigResolver<'_> {
         Some(Value::String(out))
     }
 
-    fn name(&mut self, expression: &str, span: Span, way: &mut Vec<String>) -> Option<Value> {
+    fn name(
+        &mut self,
+        expression: &str,
+        span: Span,
+        alone: bool,
+        way: &mut Vec<String>,
+    ) -> Option<Value> {
         let Some(parts) = plain(expression) else {
             self.findings.push(bad(
                 span,
@@ -183,9 +198,23 @@ impl ConfigResolver<'_> {
             ));
             return None;
         };
-        if parts[0] == secret::TABLE {
-            self.findings.push(secret::misplaced(span));
-            return None;
+        let at = way.last().map(|path| path.split('.').collect::<Vec<_>>()).unwrap_or_default();
+        let for_a_secret = alone && secret::KEYS.contains(&at.as_slice());
+        match parts.as_slice() {
+            [secret::TABLE, name] if for_a_secret => {
+                let text = secret_text(name, span, self.defaults, self.elsewhere);
+                let text = text.map_err(|finding| self.findings.push(*finding)).ok()?;
+                return Some(Value::String(text));
+            }
+            [secret::TABLE, ..] => {
+                self.findings.push(secret::misplaced(span));
+                return None;
+            }
+            parts if secret::holds_a_key(parts) => {
+                self.findings.push(secret::misplaced(span));
+                return None;
+            }
+            _ => {}
         }
         let path = parts.join(".");
         if self.texts.contains_key(&path) {

@@ -32,6 +32,7 @@ impl Engine {
         // Its loops cost no fuel, and no unit counts.
         environment.remove_global("range");
         // What is computed of a secret would not be known as one.
+        let config = &without_secrets(config);
         let config = keys
             .iter()
             .filter(|k| k.name != secret::TABLE)
@@ -97,10 +98,31 @@ impl<'a> Expressions<'a> {
         if value.is_none() {
             return Ok(Found::Unset);
         }
+        if value.to_string().contains('\0') {
+            return Err(Box::new(secret::misplaced(span).help(
+                "in an expression one can only ask whether it is set; it stands by its plain name, such as `{{ cluster.token }}`",
+            )));
+        }
         from_expression(&value, span, 0).map(Found::Node).ok_or_else(|| {
             Box::new(bad(span, &format!("`{}` gives no value of TOML", clip(expression))))
         })
     }
+}
+
+/// What an expression sees of a key that is a secret. The NUL keeps it apart from anything that a file can hold.
+const HERE: &str = "\0\0\0\0";
+
+/// The config with something in place of each of its keys that are secrets.
+fn without_secrets(config: &Table) -> Table {
+    let mut config = config.clone();
+    for key in secret::KEYS {
+        if let Some(Value::Table(table)) = config.entry_mut(key[0]).map(|e| &mut e.node.value)
+            && let Some(entry) = table.entry_mut(key[1])
+        {
+            entry.node.value = Value::String(HERE.to_owned());
+        }
+    }
+    config
 }
 
 /// The first name in an expression that has a `-` in it, such as `cluster.node-name`: table and key.

@@ -1,5 +1,6 @@
 //! Scalar values: never a bare string where a type exists.
 
+mod cluster;
 mod duration;
 mod id;
 mod net;
@@ -8,6 +9,7 @@ mod path;
 mod pem;
 mod text;
 
+pub use cluster::{ApiServer, CaHash, Hidden, JoinToken, Kubeconfig, KubeletVersion};
 pub use duration::{Timespan, people};
 pub use id::{Guid, MachineId};
 pub use net::{Cidr, Hostname, LinkName, Listen, MacAddr, Mtu, NtpServer};

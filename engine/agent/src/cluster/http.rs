@@ -1,0 +1,254 @@
+//! A client of an API server, with as little to it as joining a cluster takes: TLS 1.3, one request a connection, all of it bounded
+//! in time and size.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HOST, HeaderValue};
+use http::{Method, Request};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::version::TLS13;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::error::JoinErrorKind;
+use crate::log::utc;
+
+/// How long one request may take, from the first packet to the last.
+const PATIENCE: Duration = Duration::from_secs(15);
+/// The most bytes of an answer.
+const LARGEST: usize = 1 << 20;
+
+/// Where an API server answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Server {
+    /// A name, or an address without brackets.
+    pub(crate) host: String,
+    pub(crate) port: u16,
+}
+
+impl Server {
+    /// Reads `https://HOST:PORT`; the port is 443 if it is not there.
+    pub(crate) fn parse(url: &str) -> Result<Self, JoinErrorKind> {
+        let wrong = || JoinErrorKind::Address(url.chars().take(100).collect());
+        let uri: http::Uri = url.parse().map_err(|_| wrong())?;
+        let authority = uri.authority().ok_or_else(wrong)?;
+        let bare = matches!(uri.path(), "" | "/") && uri.query().is_none();
+        if uri.scheme_str() != Some("https") || !bare || authority.as_str().contains('@') {
+            return Err(wrong());
+        }
+        let behind = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
+        if authority.port_u16().is_none() && !behind.is_empty() {
+            return Err(wrong());
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        match uri.port_u16().unwrap_or(443) {
+            0 => Err(wrong()),
+            _ if host.is_empty() => Err(wrong()),
+            port => Ok(Self { host, port }),
+        }
+    }
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    /// JSON, or nothing.
+    pub(crate) body: Value,
+    /// What the server's clock said, if it said it.
+    pub(crate) date: Option<SystemTime>,
+}
+
+/// A server, and how it is known to be the right one.
+#[derive(Debug, Clone)]
+pub(crate) struct Http {
+    pub(crate) server: Server,
+    tls: Arc<ClientConfig>,
+}
+
+impl Http {
+    /// A server whose certificate one of these CAs has signed.
+    pub(crate) fn verified(server: Server, ca: &str) -> Result<Self, JoinErrorKind> {
+        let bad = |why: String| JoinErrorKind::BadCa(why);
+        let mut roots = RootCertStore::empty();
+        for der in CertificateDer::pem_slice_iter(ca.as_bytes()) {
+            let der = der.map_err(|error| bad(error.to_string()))?;
+            roots.add(der).map_err(|error| bad(error.to_string()))?;
+        }
+        if roots.is_empty() {
+            return Err(bad("it holds no certificate".to_owned()));
+        }
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[&TLS13])
+            .map_err(|error| bad(error.to_string()))?;
+        let tls = builder.with_root_certificates(roots).with_no_client_auth();
+        Ok(Self { server, tls: Arc::new(tls) })
+    }
+
+    /// Whoever answers there. Nothing secret may be sent, and nothing believed.
+    pub(crate) fn unverified(server: Server) -> Result<Self, JoinErrorKind> {
+        let provider = Arc::new(ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[&TLS13])
+            .map_err(|error| JoinErrorKind::BadCa(error.to_string()))?;
+        let anybody = Arc::new(Anybody(provider));
+        let tls = builder.dangerous().with_custom_certificate_verifier(anybody);
+        Ok(Self { server, tls: Arc::new(tls.with_no_client_auth()) })
+    }
+
+    pub(crate) async fn get(
+        &self,
+        path: &str,
+        token: Option<&str>,
+    ) -> Result<Answer, JoinErrorKind> {
+        self.call(Method::GET, path, token, None).await
+    }
+
+    pub(crate) async fn post(
+        &self,
+        path: &str,
+        token: Option<&str>,
+        body: &Value,
+    ) -> Result<Answer, JoinErrorKind> {
+        self.call(Method::POST, path, token, Some(body)).await
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        token: Option<&str>,
+        body: Option<&Value>,
+    ) -> Result<Answer, JoinErrorKind> {
+        let calling = self.exchange(method, path, token, body);
+        tokio::time::timeout(PATIENCE, calling)
+            .await
+            .unwrap_or(Err(JoinErrorKind::Silent(PATIENCE)))
+    }
+
+    async fn exchange(
+        &self,
+        method: Method,
+        path: &str,
+        token: Option<&str>,
+        body: Option<&Value>,
+    ) -> Result<Answer, JoinErrorKind> {
+        let Server { host, port } = &self.server;
+        let broken = |error: hyper::Error| JoinErrorKind::NotKubernetes(error.to_string());
+        let name = ServerName::try_from(host.clone())
+            .map_err(|_| JoinErrorKind::Address(format!("https://{host}:{port}")))?;
+        let addresses: Vec<_> = tokio::net::lookup_host((host.as_str(), *port))
+            .await
+            .map_err(JoinErrorKind::Resolve)?
+            .collect();
+        let stream = TcpStream::connect(&*addresses).await.map_err(JoinErrorKind::Unreachable)?;
+        let shaken = TlsConnector::from(self.tls.clone()).connect(name, stream).await;
+        let stream = shaken.map_err(|error| refused(error, host))?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
+        let driving = tokio::spawn(connection);
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let mut request = Request::builder().method(method).uri(path);
+        let authority =
+            if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        request = request.header(HOST, authority).header(ACCEPT, "application/json");
+        request = request.header(CONTENT_TYPE, "application/json");
+        if let Some(token) = token {
+            let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+                .map_err(|_| JoinErrorKind::TokenRefused)?;
+            value.set_sensitive(true);
+            request = request.header(AUTHORIZATION, value);
+        }
+        let request = request
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|error| JoinErrorKind::NotKubernetes(error.to_string()))?;
+        let response = sender.send_request(request).await.map_err(broken)?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, LARGEST).collect().await;
+        driving.abort();
+        let body = body.map_err(|error| JoinErrorKind::NotKubernetes(error.to_string()))?;
+        let date = head.headers.get(DATE).and_then(|date| date.to_str().ok());
+        Ok(Answer {
+            status: head.status.as_u16(),
+            body: serde_json::from_slice(&body.to_bytes()).unwrap_or_default(),
+            date: date.and_then(|date| httpdate::parse_http_date(date).ok()),
+        })
+    }
+}
+
+/// Why a handshake failed.
+fn refused(error: io::Error, host: &str) -> JoinErrorKind {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()).cloned();
+    match inner {
+        Some(rustls::Error::InvalidCertificate(why)) => {
+            let source = rustls::Error::InvalidCertificate(why.clone());
+            match why {
+                CertificateError::Expired
+                | CertificateError::ExpiredContext { .. }
+                | CertificateError::NotValidYet
+                | CertificateError::NotValidYetContext { .. } => {
+                    JoinErrorKind::NotValidNow { here: utc(SystemTime::now()), source }
+                }
+                CertificateError::NotValidForName
+                | CertificateError::NotValidForNameContext { .. } => {
+                    JoinErrorKind::WrongName { host: host.to_owned(), source }
+                }
+                _ => JoinErrorKind::WrongCa(source),
+            }
+        }
+        _ if error.kind() == io::ErrorKind::ConnectionReset => JoinErrorKind::Unreachable(error),
+        _ => JoinErrorKind::NotTls(error),
+    }
+}
+
+/// Takes every certificate, but not every signature.
+#[derive(Debug)]
+struct Anybody(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::PeerIncompatible::Tls13RequiredForQuic.into())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

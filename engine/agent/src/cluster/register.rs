@@ -1,0 +1,263 @@
+//! The node's own registration: whoever wrote a bootstrap kubeconfig for the kubelet (a unit made from the machine config) has said
+//! which cluster this node joins. The agent verifies that cluster and takes its CA for its own: from then on only that CA's clients
+//! get in. Once the kubelet has credentials of its own, the ones for bootstrapping are removed.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use inotify::{Inotify, WatchMask};
+use tokio::time::{Instant, sleep_until};
+use tokio_stream::StreamExt;
+
+use super::kubeconfig::{Join, bounded};
+use super::{Ca, JoinError, JoinErrorKind, Pin, verify};
+use crate::log::{chain, say};
+
+/// Pauses before a cluster that could not be joined is tried again.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// The files that registration is about.
+#[derive(Debug, Clone)]
+pub(crate) struct Places {
+    /// The kubelet's folder.
+    pub(crate) kubelet: PathBuf,
+    /// Where the trusted CA of the cluster goes.
+    pub(crate) trusted: PathBuf,
+}
+
+impl Places {
+    fn bootstrap(&self) -> PathBuf {
+        self.kubelet.join("bootstrap.kubeconfig")
+    }
+
+    /// The CA as the kubelet reads it.
+    fn ca(&self) -> PathBuf {
+        self.kubelet.join("ca.crt")
+    }
+
+    fn pin(&self) -> PathBuf {
+        self.kubelet.join("ca-hash")
+    }
+
+    /// Whether the kubelet has credentials of its own: its certificate is there, and then the kubeconfig that names it.
+    fn settled(&self) -> bool {
+        self.kubelet.join("pki/kubelet-client-current.pem").exists()
+            && self.kubelet.join("kubeconfig").exists()
+    }
+}
+
+/// What is left to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Left {
+    /// Nothing, until a file changes.
+    Nothing,
+    /// The cluster has to be verified, and its CA kept.
+    Verify,
+    /// The credentials for bootstrapping have to be removed.
+    Remove,
+}
+
+fn left(places: &Places) -> Left {
+    match (places.bootstrap().exists(), places.trusted.exists()) {
+        (_, false) if places.bootstrap().exists() => Left::Verify,
+        (true, true) if places.settled() => Left::Remove,
+        _ => Left::Nothing,
+    }
+}
+
+/// Registers the node whenever there is something to register it with, until the agent ends.
+///
+/// # Errors
+/// If the kubelet's folder cannot be watched.
+pub(crate) async fn register(places: Places) -> io::Result<()> {
+    // Made where it can be, so that a file that comes later is seen.
+    if let Err(error) = fs::create_dir(&places.kubelet)
+        && error.kind() != io::ErrorKind::AlreadyExists
+    {
+        // Without a data partition nothing can be joined.
+        return Ok(());
+    }
+    let inotify = Inotify::init()?;
+    let mask = WatchMask::CLOSE_WRITE | WatchMask::MOVED_TO | WatchMask::ONLYDIR;
+    inotify.watches().add(&places.kubelet, mask)?;
+    let mut events = inotify.into_event_stream([0; 4096])?;
+    let mut tries = Tries::default();
+    loop {
+        let pause = match left(&places) {
+            Left::Nothing => None,
+            Left::Remove => remove(&places).err().map(|error| {
+                say(format_args!("cannot remove the token from disk: {error}"));
+                LONGEST_PAUSE
+            }),
+            Left::Verify => match join(&places).await {
+                Ok(api_server) => {
+                    say(format_args!(
+                        "joined the cluster at {api_server}: its clients alone get in"
+                    ));
+                    tries = Tries::default();
+                    continue;
+                }
+                Err(error) => Some(tries.failed(&error)),
+            },
+        };
+        let until = pause.map(|pause| Instant::now() + pause);
+        tokio::select! {
+            event = events.next() => match event {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(error),
+                None => return Ok(()),
+            },
+            () = async { sleep_until(until.unwrap_or_else(Instant::now)).await }, if until.is_some() => {}
+        }
+    }
+}
+
+/// What was tried, so that a cluster that stays away is told of once and not each time.
+#[derive(Debug, Default)]
+struct Tries {
+    pause: Duration,
+    told: String,
+}
+
+impl Tries {
+    /// Notes a failure, and says how long to wait.
+    fn failed(&mut self, error: &JoinError) -> Duration {
+        self.pause = (self.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+        let why = chain(error);
+        if why != self.told {
+            say(format_args!("{why}; trying again, at most {} s apart", LONGEST_PAUSE.as_secs()));
+            self.told = why;
+        }
+        self.pause
+    }
+}
+
+/// Verifies the cluster and keeps its CA. Returns its address.
+async fn join(places: &Places) -> Result<String, JoinError> {
+    let (join, ca) = wanted(places).map_err(|kind| {
+        let api_server = places.bootstrap().display().to_string();
+        JoinError { api_server, kind }
+    })?;
+    let verified = verify(&join.api_server, &ca, join.token.as_ref()).await?;
+    let keep = |path: &Path| write(path, &verified.ca);
+    // The kubelet's first: once the other is there, all of this is done.
+    if matches!(ca, Ca::Pinned(_)) || !places.ca().exists() {
+        keep(&places.ca()).map_err(|error| not_kept(&join, &places.ca(), &error))?;
+    }
+    keep(&places.trusted).map_err(|error| not_kept(&join, &places.trusted, &error))?;
+    Ok(join.api_server)
+}
+
+fn not_kept(join: &Join, path: &Path, error: &io::Error) -> JoinError {
+    let kind = JoinErrorKind::BadCa(format!("it cannot be written to {}: {error}", path.display()));
+    JoinError { api_server: join.api_server.clone(), kind }
+}
+
+/// What the files say.
+fn wanted(places: &Places) -> Result<(Join, Ca), JoinErrorKind> {
+    let text = bounded(&places.bootstrap())
+        .map_err(|error| JoinErrorKind::Kubeconfig(format!("it cannot be read: {error}")))?;
+    let join = Join::read(&text)?;
+    let pin = bounded(&places.pin()).ok();
+    let ca = match (pin, &join.ca) {
+        (Some(pin), _) => Ca::Pinned(Pin::parse(&pin).ok_or_else(|| {
+            JoinErrorKind::BadCa(format!("{} holds no pin", places.pin().display()))
+        })?),
+        (None, Some(ca)) => Ca::Given(ca.clone()),
+        (None, None) => {
+            return Err(JoinErrorKind::Kubeconfig("it has no certificate-authority".to_owned()));
+        }
+    };
+    Ok((join, ca))
+}
+
+fn remove(places: &Places) -> io::Result<()> {
+    fs::remove_file(places.bootstrap())?;
+    File::open(&places.kubelet)?.sync_all()?;
+    say("the kubelet has a certificate of its own: the token is removed from disk");
+    Ok(())
+}
+
+/// Writes a file whole, or not at all, so that it is there after a power cut too. Everybody may read it.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    match fs::create_dir(folder) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    let mut name = OsStr::new(".").to_owned();
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".new");
+    let new = folder.join(name);
+    let mut file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o644).open(&new)?;
+    file.set_permissions(fs::Permissions::from_mode(0o644))?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_follows_from_the_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let places = Places {
+            kubelet: dir.path().join("kubelet"),
+            trusted: dir.path().join("trust/cluster-ca.crt"),
+        };
+        let make = |path: &Path| {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "x").unwrap();
+        };
+        assert_eq!(left(&places), Left::Nothing);
+        make(&places.bootstrap());
+        assert_eq!(left(&places), Left::Verify);
+        make(&places.trusted);
+        assert_eq!(left(&places), Left::Nothing, "the kubelet still needs it");
+        make(&places.kubelet.join("pki/kubelet-client-current.pem"));
+        assert_eq!(left(&places), Left::Nothing, "the kubelet has not said so yet");
+        make(&places.kubelet.join("kubeconfig"));
+        assert_eq!(left(&places), Left::Remove);
+        remove(&places).unwrap();
+        assert_eq!(left(&places), Left::Nothing);
+    }
+
+    #[test]
+    fn a_pin_goes_before_a_ca_that_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let places =
+            Places { kubelet: dir.path().to_owned(), trusted: dir.path().join("trusted.crt") };
+        let kubeconfig = format!(
+            "current-context: a\nclusters:\n- name: b\n  cluster:\n    server: https://a\n    \
+             certificate-authority: {}\ncontexts:\n- name: a\n  context: {{cluster: b, user: c}}\n\
+             users:\n- name: c\n  user: {{token: abcdef.0123456789abcdef}}\n",
+            places.ca().display()
+        );
+        fs::write(places.bootstrap(), kubeconfig).unwrap();
+        let why = wanted(&places).unwrap_err().to_string();
+        assert!(why.contains("no certificate-authority"), "{why}");
+        fs::write(places.ca(), "PEM").unwrap();
+        assert!(matches!(wanted(&places).unwrap().1, Ca::Given(ca) if ca == "PEM"));
+        fs::write(places.pin(), format!("sha256:{}\n", "ab".repeat(32))).unwrap();
+        assert!(matches!(wanted(&places).unwrap().1, Ca::Pinned(_)));
+        fs::write(places.pin(), "ab\n").unwrap();
+        assert!(wanted(&places).is_err());
+    }
+
+    #[test]
+    fn a_cluster_that_stays_away_is_asked_less_and_less() {
+        let error = JoinError { api_server: "https://a".into(), kind: JoinErrorKind::Changed };
+        let mut tries = Tries::default();
+        let pauses: Vec<u64> = (0..8).map(|_| tries.failed(&error).as_secs()).collect();
+        assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+    }
+}

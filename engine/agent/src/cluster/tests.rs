@@ -1,0 +1,186 @@
+//! Tables for what others wrote, and all of it against a real API server.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use keel_cluster::{ControlPlane, Expiry, Joins};
+use ring::hmac;
+
+use super::discover::info;
+use super::http::Server;
+use super::kubeconfig::Join;
+use super::token::signed;
+use super::{Ca, JoinErrorKind, Pin, Token, verify};
+use crate::log::chain;
+
+#[test]
+fn addresses() {
+    let check = |url: &str, expect: Option<(&str, u16)>| {
+        let server = Server::parse(url).ok();
+        let expect = expect.map(|(host, port)| Server { host: host.to_owned(), port });
+        assert_eq!(server, expect, "{url}");
+    };
+    check("https://10.0.2.2:6443", Some(("10.0.2.2", 6443)));
+    check("https://api.example.com/", Some(("api.example.com", 443)));
+    check("https://[2001:db8::1]:6443", Some(("2001:db8::1", 6443)));
+    for wrong in [
+        "",
+        "a",
+        "http://a",
+        "https://",
+        "https://u@a",
+        "https://a/b",
+        "https://a?b",
+        "https://a:0",
+        "https://a:x",
+    ] {
+        check(wrong, None);
+    }
+}
+
+fn jws(header: &str, content: &str, secret: &str) -> String {
+    let header = URL_SAFE_NO_PAD.encode(header);
+    let input = format!("{header}.{}", URL_SAFE_NO_PAD.encode(content));
+    let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+    format!("{header}..{}", URL_SAFE_NO_PAD.encode(hmac::sign(&key, input.as_bytes())))
+}
+
+const HEADER: &str = r#"{"alg":"HS256","kid":"abcdef"}"#;
+const SECRET: &str = "0123456789abcdef";
+
+#[test]
+fn signatures() {
+    let good = jws(HEADER, "content", SECRET);
+    assert!(signed(&good, b"content", "abcdef", SECRET));
+    let check = |jws: &str| assert!(!signed(jws, b"content", "abcdef", SECRET), "{jws}");
+    assert!(!signed(&good, b"content!", "abcdef", SECRET));
+    assert!(!signed(&good, b"content", "abcdef", "0123456789abcdeX"));
+    assert!(!signed(&good, b"content", "abcdee", SECRET));
+    check(&jws(r#"{"alg":"none","kid":"abcdef"}"#, "content", SECRET));
+    check(&jws(r#"{"alg":"HS512","kid":"abcdef"}"#, "content", SECRET));
+    check(&jws(r#"{"alg":"HS256"}"#, "content", SECRET));
+    check(&jws("[]", "content", SECRET));
+    check(&good.replace("..", ".Y29udGVudA."));
+    check(&format!("{good}."));
+    check(&format!("{good}="));
+    check(good.strip_suffix(|_: char| true).unwrap());
+    for none in ["", ".", "..", "..."] {
+        check(none);
+    }
+    let info = info("content", &[("abcdef", &good)]);
+    assert!(info.check("abcdef", SECRET).is_ok());
+    assert!(matches!(info.check("abcdef", "x"), Err(JoinErrorKind::BadSignature(_))));
+    assert!(matches!(info.check("aaaaaa", SECRET), Err(JoinErrorKind::TokenUnknown(_))));
+}
+
+/// A JWT that expired so many seconds after 1970.
+fn jwt(expires: u64) -> String {
+    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    format!("{}.{}.c2ln", part("{}"), part(&format!("{{\"exp\":{expires}}}")))
+}
+
+#[test]
+fn tokens() {
+    assert!(matches!(Token::parse(" abcdef.0123456789abcdef\n"), Some(Token::Bootstrap { .. })));
+    let Some(Token::Jwt { expires, .. }) = Token::parse(&jwt(60)) else { panic!() };
+    assert_eq!(expires, Some(SystemTime::UNIX_EPOCH + Duration::from_secs(60)));
+    for wrong in ["", "abcdef", "abcdef.0123456789ABCDEF", "a.b", "a.b.c", "e30.e30.", "e30.W10.x"]
+    {
+        assert_eq!(Token::parse(wrong), None, "{wrong}");
+    }
+    let shown = format!("{:?}{:?}", Token::parse("abcdef.0123456789abcdef"), Token::parse(&jwt(1)));
+    assert!(!shown.contains("0123") && !shown.contains("c2ln"), "{shown}");
+}
+
+#[test]
+fn kubeconfigs() {
+    let text = |user: &str| {
+        format!(
+            "apiVersion: v1\ncurrent-context: a\nclusters:\n- name: b\n  cluster:\n    server: https://a:1\n    \
+             certificate-authority-data: UEVN\ncontexts:\n- name: a\n  context: {{cluster: b, user: c}}\n\
+             users:\n- name: c\n  user: {user}\n"
+        )
+    };
+    let join = Join::read(&text("{token: abcdef.0123456789abcdef}")).unwrap();
+    assert_eq!((join.api_server.as_str(), join.ca.as_deref()), ("https://a:1", Some("PEM")));
+    assert!(join.token.is_some());
+    assert!(!format!("{join:?}").contains("0123456789abcdef"));
+    assert_eq!(Join::read(&text("{client-key-data: x}")).unwrap().token, None);
+    let wrong = |text: &str, expect: &str| {
+        let why = Join::read(text).unwrap_err().to_string();
+        assert!(why.contains(expect), "{why}");
+        assert!(!why.contains("hunter2"), "{why}");
+    };
+    wrong(&text("{token: hunter2}"), "its token is malformed");
+    wrong(&text("{}").replace("UEVN", "hunter2!"), "not base64");
+    wrong(&text("{}").replace("current-context: a", ""), "current-context is not in it");
+    wrong(&text("{}").replace("cluster: b", "cluster: x"), "names no cluster");
+    wrong("hunter2", "not YAML");
+    wrong("users: [hunter2", "not YAML");
+}
+
+#[test]
+fn pins() {
+    let pin = format!("sha256:{}", "ab".repeat(32));
+    assert_eq!(Pin::parse(&format!("{pin}\n")).unwrap().to_string(), pin);
+    for wrong in
+        ["", "sha256:ab", &pin[7..], &pin.replace("sha256", "sha512"), &pin.replace('b', "g")]
+    {
+        assert!(Pin::parse(wrong).is_none(), "{wrong}");
+    }
+}
+
+/// Everything that a node meets at a real API server. `cargo xtask test` has built it.
+#[tokio::test]
+async fn a_real_api_server() {
+    let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/kubernetes");
+    let plane = ControlPlane::start(&programs).unwrap_or_else(|error| panic!("{error:?}"));
+    let url = plane.url("127.0.0.1");
+    let given = Ca::Given(plane.ca().to_owned());
+    let pinned = Ca::Pinned(Pin::parse(plane.pin()).unwrap());
+    let parse = |text: &str| Token::parse(text).unwrap();
+    let token = parse(plane.token());
+
+    // What works: a CA, a pin, a JWT.
+    assert_eq!(verify(&url, &given, Some(&token)).await.unwrap().ca, plane.ca());
+    let found = verify(&url, &pinned, Some(&token)).await.unwrap().ca;
+    assert_eq!(found.replace('\r', ""), plane.ca());
+    let jwt_of_account = parse(&plane.service_account("joiner", Joins::May).unwrap());
+    verify(&url, &given, Some(&jwt_of_account)).await.unwrap();
+    verify(&url, &pinned, Some(&jwt_of_account)).await.unwrap();
+    verify(&url, &given, None).await.unwrap();
+
+    // What does not, each with its own word.
+    let refused = async |url: &str, ca: &Ca, token: &str, expect: &str| {
+        let error = verify(url, ca, Some(&parse(token))).await.expect_err(expect);
+        let why = chain(&error);
+        assert!(why.contains(expect), "{why}");
+        assert!(!why.contains(token), "{why}");
+    };
+    let (id, _) = plane.token().split_once('.').unwrap();
+    let wrong_secret = format!("{id}.{}", "0".repeat(16));
+    refused(&url, &given, &wrong_secret, "its secret part is another one").await;
+    refused(&url, &pinned, &wrong_secret, "is not signed by the token").await;
+    refused(&url, &given, "aaaaaa.0123456789abcdef", "does not know the token `aaaaaa`").await;
+    refused(&url, &pinned, "aaaaaa.0123456789abcdef", "does not know the token `aaaaaa`").await;
+    let expired = plane.bootstrap_token(Expiry::Past).unwrap();
+    refused(&url, &given, &expired, "it has expired, or was deleted").await;
+    refused(&url, &given, &jwt(60), "it was valid until 1970-01-01T00:01:00Z").await;
+    refused(&url, &given, &jwt(9_999_999_999), "does not take the token (401)").await;
+    let nobody = plane.service_account("nobody", Joins::MayNot).unwrap();
+    refused(&url, &given, &nobody, "may not ask for a node's certificate").await;
+
+    let other = Ca::Given(keel_cluster::another_ca());
+    refused(&url, &other, plane.token(), "not signed by the cluster's CA").await;
+    let wrong_pin = Ca::Pinned(Pin::parse(&format!("sha256:{}", "00".repeat(32))).unwrap());
+    refused(&url, &wrong_pin, plane.token(), &format!("it has {}", plane.pin())).await;
+    refused(&url, &Ca::Given("x".into()), plane.token(), "it holds no certificate").await;
+    let other_name = url.replace("127.0.0.1", "localhost");
+    refused(&other_name, &given, plane.token(), "for other names than `localhost`").await;
+    refused("https://127.0.0.1:9", &given, plane.token(), "nothing answers there").await;
+    refused("https://nowhere.invalid", &given, plane.token(), "cannot be resolved").await;
+    // etcd speaks HTTP in the clear.
+    refused(&plane.etcd_as_https(), &given, plane.token(), "does not speak TLS 1.3").await;
+}
