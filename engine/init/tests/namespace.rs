@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -12,9 +13,12 @@ use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use keel_control::{
-    Control, ControlError, ControlErrorKind, ControlUnit, Reset, UnitPlan, UnitState, UnitVerb,
+    Control, ControlError, ControlErrorKind, ControlUnit, Happened, Reset, UnitPlan, UnitState,
+    UnitVerb,
 };
 use keel_testkit::program::program;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -156,21 +160,20 @@ impl Machine {
         PathBuf::from(root).join(file)
     }
 
+    /// Init's socket, through the root of its mount namespace.
+    fn control_socket(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root/run/keel/control.sock", self.init))
+    }
+
     fn read(&self, file: &str) -> String {
         fs::read_to_string(self.shared(file)).unwrap_or_default()
     }
 
     /// Waits until the shared file says something that satisfies.
     fn until(&self, file: &str, satisfies: impl Fn(&str) -> bool) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let text = self.read(file);
-            if satisfies(&text) {
-                return text;
-            }
-            assert!(Instant::now() < deadline, "{file} says only {text:?}");
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let look = || Some(self.read(file)).filter(|text| satisfies(text));
+        look_at_changes(self.directory.path(), look)
+            .unwrap_or_else(|| panic!("{file} says only {:?}", self.read(file)))
     }
 
     fn status(&self, key: &str) -> String {
@@ -192,12 +195,29 @@ impl Drop for Machine {
             found.extend(entries.map(|entry| entry.path()).filter(|path| path.is_dir()));
             next += 1;
         }
-        // The kernel needs a moment for what was killed above.
-        let deadline = Instant::now() + PATIENCE;
-        while self.cgroup.exists() && Instant::now() < deadline {
-            found.iter().rev().for_each(|directory| drop(fs::remove_dir(directory)));
-            std::thread::yield_now();
+        let events = self.cgroup.join("cgroup.events");
+        let empty = || fs::read_to_string(&events).ok()?.contains("populated 0").then_some(());
+        let _ = look_at_changes(&events, empty);
+        found.iter().rev().for_each(|directory| drop(fs::remove_dir(directory)));
+    }
+}
+
+/// Looks at a file or folder until it finds something, again whenever something has changed there. Nothing if it takes too long.
+fn look_at_changes<T>(path: &Path, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let changes = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK).ok()?;
+    let kinds = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
+    changes.add_watch(path, kinds).ok()?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = look() {
+            return Some(found);
         }
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut readable = [PollFd::new(changes.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut readable, PollTimeout::try_from(left).ok()?) == Ok(0) {
+            return None;
+        }
+        let _ = changes.read_events();
     }
 }
 
@@ -354,7 +374,8 @@ fn ten_thousand_orphans_are_reaped() {
     let deadline = Instant::now() + PATIENCE;
     while !fs::read_to_string(&children).expect("init's children").is_empty() {
         assert!(Instant::now() < deadline, "zombies are left");
-        std::thread::sleep(Duration::from_millis(5));
+        // The kernel has no event for it that anybody but the parent gets.
+        std::thread::yield_now();
     }
     machine.signal("TERM");
     assert_eq!(machine.end(), Some(SIGINT));
@@ -572,7 +593,7 @@ fn failure_policies_emergency_and_reboot() {
 /// What keel-agent asks over the control socket, asked by the same client.
 #[test]
 fn the_control_socket_answers() {
-    use keel_control::{Control, GoalState, Happened, Shutdown, UnitState};
+    use keel_control::{GoalState, Shutdown};
     let mut machine = Machine::boot(
         "control",
         &[
@@ -584,8 +605,7 @@ fn the_control_socket_answers() {
         ],
     );
     let report = machine.report();
-    // The socket as seen from outside, through the root of init's mount namespace.
-    let socket = PathBuf::from(format!("/proc/{}/root/run/keel/control.sock", machine.init));
+    let socket = machine.control_socket();
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
@@ -1174,7 +1194,7 @@ fn ask<T>(
     machine: &Machine,
     question: impl AsyncFnOnce(&mut Control) -> Result<T, ControlError>,
 ) -> Result<T, String> {
-    let socket = PathBuf::from(format!("/proc/{}/root/run/keel/control.sock", machine.init));
+    let socket = machine.control_socket();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(async {
         let mut control = Control::connect(&socket).await.expect("init's socket");
@@ -1206,12 +1226,32 @@ fn state(machine: &Machine, unit: &str) -> UnitState {
     detail.expect("there is such a unit").unit.state
 }
 
+/// Reads what has happened, and what happens, until the unit is in that state.
 fn until_state(machine: &Machine, unit: &str, wanted: UnitState) {
-    let deadline = Instant::now() + PATIENCE;
-    while state(machine, unit) != wanted {
-        assert!(Instant::now() < deadline, "{unit} does not become {wanted:?}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let reading = async {
+        let connect = async || Control::connect(&machine.control_socket()).await;
+        let mut init = connect().await.expect("init's socket");
+        let events = connect().await.expect("init's socket");
+        let mut events = events.watch(1, true).await.expect("its events");
+        loop {
+            let batch = events.next().await.expect("init").expect("it goes on");
+            let mut states = batch.events.iter().filter_map(|event| match &event.what {
+                Happened::Transition { unit: of, to, .. } if of == unit => Some(*to),
+                _ => None,
+            });
+            // It may have been so before, and be so no longer.
+            if states.any(|to| to == wanted)
+                && init.unit(unit.to_owned()).await.expect("the unit").unit.state == wanted
+            {
+                return;
+            }
+        }
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let read = runtime
+        .expect("a runtime")
+        .block_on(async { tokio::time::timeout(PATIENCE, reading).await });
+    read.unwrap_or_else(|_| panic!("{unit} does not become {wanted:?}"));
 }
 
 #[test]

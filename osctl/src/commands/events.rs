@@ -105,7 +105,10 @@ impl Reader for Reading<'_> {
         let mut stream = answer.map_err(refused)?.into_inner();
         loop {
             let batch = stream.message().await.map_err(|status| {
-                let what = format!("go on with its events; read on with --from {}", self.next);
+                let what = match self.boot {
+                    Some(_) => format!("go on with its events; read on with --from {}", self.next),
+                    None => "tell its events".to_owned(),
+                };
                 Broken::by(&status, node::refused(&what, &status))
             })?;
             let Some(batch) = batch else { break };

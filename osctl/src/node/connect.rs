@@ -417,6 +417,9 @@ pub(crate) fn refused(what: &str, status: &Status) -> Failure {
         Code::Unauthenticated => {
             "the node is not in maintenance any more: use --kubeconfig FILE, or --cert and --key"
         }
+        Code::PermissionDenied if status.message().ends_with("in maintenance") => {
+            "until the node knows a CA nobody may: give it one, as `agent.trusted-ca` in its machine config"
+        }
         Code::PermissionDenied => {
             "your certificate's Organization gives no role for this: ask the cluster's admin, or do without"
         }

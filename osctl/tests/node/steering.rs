@@ -1,9 +1,10 @@
 //! Steering a node: only as it was planned and allowed.
 
+use keel_control::GoalState;
 use keel_plan::export::Export;
 
 use crate::steered::{Steered, exported};
-use crate::support::MACHINE_ID;
+use crate::support::{MACHINE_ID, Node};
 
 #[test]
 fn a_unit_is_steered_only_as_it_was_planned_and_allowed() {
@@ -106,4 +107,26 @@ fn units_are_explained_live() {
     unknown.check(2, &["did you mean kubelet?", "osctl units"]);
     // Without --node it is about keys, as ever.
     node.osctl("viewer", &["explain", "storage.data.filesystem"]).check(0, &["default"]);
+}
+
+#[test]
+fn nobody_steers_a_node_in_maintenance() {
+    let node = Node::start();
+    let _init = node.init(GoalState::Reached);
+    for command in [
+        &["reboot", "--dry-run"][..],
+        &["shutdown", "--yes"],
+        &["reset", "--dry-run"],
+        &["units", "stop", "containerd", "--yes"],
+        &["audit"],
+    ] {
+        let refused = node.pinned(command);
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        for part in [
+            "closed while the node is in maintenance\n",
+            "next: until the node knows a CA nobody may",
+        ] {
+            assert!(refused.stderr.contains(part), "{part}: {refused:?}");
+        }
+    }
 }

@@ -3,10 +3,11 @@
 
 use std::env;
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
-use std::time::{Duration, Instant};
+use std::sync::{OnceLock, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use super::arguments::QEMU;
 
@@ -87,22 +88,22 @@ fn probe(accel: Accel) -> std::io::Result<Option<i32>> {
         ])
         .arg(drive)
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()?;
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(status.code());
-        }
-        if Instant::now() >= deadline {
-            child.kill()?;
-            child.wait()?;
-            return Ok(None);
-        }
-        // std has no wait with a deadline, and this runs once.
-        std::thread::sleep(Duration::from_millis(10));
+    // std has no wait with a deadline; but a pipe that the guest's machine holds ends with it.
+    let (ended, has_ended) = mpsc::channel();
+    if let Some(mut held) = child.stdout.take() {
+        thread::spawn(move || {
+            let _ = ended.send(held.read_to_end(&mut Vec::new()));
+        });
     }
+    if has_ended.recv_timeout(PATIENCE).is_err() {
+        child.kill()?;
+        child.wait()?;
+        return Ok(None);
+    }
+    Ok(child.wait()?.code())
 }
 
 #[cfg(test)]
