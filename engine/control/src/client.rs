@@ -106,6 +106,12 @@ impl Control {
         Ok(control)
     }
 
+    /// Whether init has neither said anything unasked nor hung up: the next request may go this way.
+    pub fn is_quiet(&self) -> bool {
+        let word = self.stream.try_read(&mut [0]);
+        word.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     async fn shake_hands(&mut self) -> Result<(), ControlErrorKind> {
         let greeting: Greeting = self.receive().await?;
         match greeting {

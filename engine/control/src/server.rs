@@ -131,9 +131,9 @@ pub struct Limits {
     pub uid: u32,
     /// Connections at one time; beyond them a caller is told that there is no room.
     pub connections: usize,
-    /// How long a peer may take to say hello, or to take a frame that is written to it.
+    /// How long a peer may take to say hello, to end a request that it has begun, or to take a frame that is written to it.
     pub patience: Duration,
-    /// How long a peer may say nothing between two requests.
+    /// How long a peer may say nothing between two requests; then the connection ends, and nothing was wrong with it.
     pub idle: Duration,
 }
 
@@ -324,9 +324,16 @@ async fn converse<S: Service>(
         Some(_) => {}
     }
     loop {
-        let request = timeout(limits.idle, frame::read::<Request>(&mut reader))
+        // Who has nothing to ask may keep the line for a while; nothing is wrong when that is over.
+        let mut first = [0];
+        let begun = match timeout(limits.idle, reader.read(&mut first)).await {
+            Err(_) | Ok(Ok(0)) => return Ok(()),
+            Ok(begun) => begun.map_err(unreadable)?,
+        };
+        let mut request = first[..begun].chain(&mut reader);
+        let request = timeout(limits.patience, frame::read::<Request>(&mut request))
             .await
-            .map_err(|_| ConnectionErrorKind::Slow("waiting for a request"))??;
+            .map_err(|_| ConnectionErrorKind::Slow("waiting for the rest of a request"))??;
         match request {
             None => return Ok(()),
             Some(Request::Status) => {
@@ -411,8 +418,12 @@ async fn hung_up(reader: &mut (impl AsyncRead + Unpin)) -> Result<(), Connection
     match reader.read(&mut [0]).await {
         Ok(0) => Ok(()),
         Ok(_) => Err(ConnectionErrorKind::OutOfTurn),
-        Err(source) => Err(FrameError { verb: "read", kind: FrameErrorKind::Io(source) }.into()),
+        Err(source) => Err(unreadable(source)),
     }
+}
+
+fn unreadable(source: io::Error) -> ConnectionErrorKind {
+    FrameError { verb: "read", kind: FrameErrorKind::Io(source) }.into()
 }
 
 /// Writes replies, each within the peer's time.

@@ -492,14 +492,16 @@ async fn peers_that_do_not_speak_or_listen_are_dropped() {
     assert_eq!(server.failure().await, "it was given up while waiting for its hello");
     assert_eq!(silent.read(&mut [0]).await.unwrap(), 0);
 
+    // Between two requests one may be silent: the connection ends after a while, and nobody hears of it.
     let mut idle = server.raw().await;
     idle.write_all(&hello()).await.unwrap();
-    assert_eq!(server.failure().await, "it was given up while waiting for a request");
+    assert_eq!(idle.read(&mut [0]).await.unwrap(), 0);
 
     let mut half = server.raw().await;
     half.write_all(&hello()).await.unwrap();
     half.write_all(b"\0\0\0\x09half").await.unwrap();
-    assert_eq!(server.failure().await, "it was given up while waiting for a request");
+    let rest = "it was given up while waiting for the rest of a request";
+    assert_eq!(server.failure().await, rest, "and not the idle one");
 }
 
 #[tokio::test]
@@ -514,13 +516,7 @@ async fn a_peer_that_does_not_read_is_dropped_and_costs_nobody_else() {
         status(),
         "while the first one's answer waits for it"
     );
-    let mut failures = [server.failure().await, server.failure().await];
-    failures.sort();
-    assert_eq!(
-        failures,
-        ["it was given up while waiting for a request", "it was given up while writing to it"],
-        "the other one for being idle afterwards"
-    );
+    assert_eq!(server.failure().await, "it was given up while writing to it");
 }
 
 #[tokio::test]
