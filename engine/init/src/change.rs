@@ -30,8 +30,11 @@ pub(crate) struct Plan {
     /// The same, to be carried out.
     pub(crate) mutation: Mutation,
     /// Whether the way to the machine may be cut.
-    pub(crate) touches_links: bool,
+    pub(crate) may_cut: bool,
 }
+
+/// Who answers on the network; whom it lets in is among its parameters.
+const AGENT: &str = "keel-agent";
 
 /// Reads a config with the image's units, and finds all that is wrong with it.
 pub(crate) fn read(
@@ -110,9 +113,10 @@ pub(crate) fn plan(
     let is_link = |graph: &BootGraph, name: &str| {
         graph.find(name).is_some_and(|id| matches!(graph.unit(id).kind, Kind::Link(_)))
     };
-    let touches_links = changes
-        .iter()
-        .any(|change| is_link(graph, &change.unit) || is_link(&new.graph, &change.unit));
+    let may_cut = changes.iter().any(|change| {
+        let unit = &change.unit;
+        unit == AGENT || is_link(graph, unit) || is_link(&new.graph, unit)
+    });
     let boot = diff.timed().then(|| BootChange {
         before_ms: diff.old.total_ms,
         after_ms: diff.new.total_ms,
@@ -127,7 +131,7 @@ pub(crate) fn plan(
         kept: u32::try_from(kept).unwrap_or(u32::MAX),
         boot,
     };
-    Ok(Plan { plan, mutation, touches_links })
+    Ok(Plan { plan, mutation, may_cut })
 }
 
 /// Where the machine's data is and who it is stand on the disk: another config does not change that.

@@ -15,13 +15,13 @@ use keel_plan::mutation::{Mutation, Side, mutation};
 use keel_plan::{ShutdownKind, State as UnitState};
 use keel_unit::config::{masked, restored};
 use keel_unit::load;
-use tokio::sync::{Mutex, MutexGuard, Notify, mpsc, oneshot};
+use tokio::sync::{Mutex, Notify, OwnedMutexGuard, mpsc, oneshot};
 
 use crate::arguments::Arguments;
 use crate::boot::Boot;
 use crate::change::{self, Plan};
 use crate::console;
-use crate::control::{Question, Snapshot, off_thread};
+use crate::control::{Question, Snapshot, off_thread, to_its_end};
 use crate::mutate::{Begun, MutationEnd};
 use crate::screen::Screen;
 use crate::store::{self, Book, Folder, Page, Pending, Store, Wants};
@@ -42,7 +42,7 @@ pub(crate) struct Configs {
     events: Arc<EventLog>,
     screen: Screen,
     started: Instant,
-    state: Mutex<State>,
+    state: Arc<Mutex<State>>,
     /// Said whenever a config has had its turn.
     settled: Notify,
 }
@@ -86,7 +86,7 @@ impl Configs {
         screen: Screen,
         started: Instant,
     ) -> Arc<Self> {
-        let (state, settled) = (Mutex::default(), Notify::new());
+        let (state, settled) = (Arc::default(), Notify::new());
         Arc::new(Self { arguments, questions, events, screen, started, state, settled })
     }
 
@@ -279,9 +279,9 @@ impl Configs {
     }
 
     /// Waits until no config has its turn, or refuses to.
-    async fn turn(&self, wait: bool) -> Result<MutexGuard<'_, State>, Refusal> {
+    async fn turn(&self, wait: bool) -> Result<OwnedMutexGuard<State>, Refusal> {
         loop {
-            let state = self.state.lock().await;
+            let state = self.state.clone().lock_owned().await;
             let Some((generation, author)) = busy(&state) else { return Ok(state) };
             if !wait {
                 return Err(RefusalKind::Busy { generation, author }.into());
@@ -296,28 +296,41 @@ impl Configs {
     pub(crate) async fn apply(self: &Arc<Self>, ask: Apply) -> Result<Answer, Refusal> {
         let bytes = ask.layers.iter().chain(&ask.secrets).map(|layer| layer.text.len()).sum();
         bounded(bytes, &ask.author, &ask.reason)?;
-        let mut state = match ask.dry_run {
-            true => self.state.lock().await,
-            false => self.turn(ask.wait).await?,
-        };
-        self.go(&mut state, ask).await
+        let mut state = self.state_for(ask.dry_run, ask.wait).await?;
+        let configs = self.clone();
+        to_its_end(async move { configs.go(&mut state, ask).await }).await
+    }
+
+    async fn state_for(
+        &self,
+        dry_run: bool,
+        wait: bool,
+    ) -> Result<OwnedMutexGuard<State>, Refusal> {
+        match dry_run {
+            true => Ok(self.state.clone().lock_owned().await),
+            false => self.turn(wait).await,
+        }
     }
 
     /// An earlier config.
     pub(crate) async fn rollback(self: &Arc<Self>, ask: Rollback) -> Result<Answer, Refusal> {
         bounded(0, &ask.author, &ask.reason)?;
-        let mut state = match ask.dry_run {
-            true => self.state.lock().await,
-            false => self.turn(ask.wait).await?,
-        };
+        let mut state = self.state_for(ask.dry_run, ask.wait).await?;
+        let configs = self.clone();
+        to_its_end(async move { configs.go_back_to(&mut state, ask).await }).await
+    }
+
+    async fn go_back_to(
+        self: &Arc<Self>,
+        state: &mut State,
+        ask: Rollback,
+    ) -> Result<Answer, Refusal> {
         let (name, text) = match ask.generation {
-            Some(number) => (format!("config {number}"), self.text(&mut state, number).await?),
+            Some(number) => (format!("config {number}"), self.text(state, number).await?),
             None => {
                 let book = state.store.as_ref().map(Store::book);
                 match book.and_then(|book| book.good_before().next().map(|page| page.number)) {
-                    Some(number) => {
-                        (format!("config {number}"), self.text(&mut state, number).await?)
-                    }
+                    Some(number) => (format!("config {number}"), self.text(state, number).await?),
                     None => ("the image's config".to_owned(), self.image().await?),
                 }
             }
@@ -342,7 +355,7 @@ impl Configs {
             over,
             keep_secrets,
         };
-        self.go(&mut state, apply).await
+        self.go(state, apply).await
     }
 
     async fn go(self: &Arc<Self>, state: &mut State, mut ask: Apply) -> Result<Answer, Refusal> {
@@ -381,7 +394,7 @@ impl Configs {
             Err(findings) => return Ok(Answer::Invalid(findings)),
         };
         let digest = to.graph.digest().to_string();
-        let Plan { plan, mutation, touches_links } = plan;
+        let Plan { plan, mutation, may_cut } = plan;
         let planned = |fate, generation, from_seq| {
             Ok(Answer::Planned(Applied { plan: plan.clone(), fate, generation, from_seq }))
         };
@@ -399,8 +412,8 @@ impl Configs {
             let units = needs.take(64).cloned().collect();
             return Err(RefusalKind::NeedsReboot { units }.into());
         }
-        let cuts = ask.over.is_some_and(|over| !over.is_loopback()) && touches_links;
-        let on_trial = ask.mode == ApplyMode::Try || (ask.mode == ApplyMode::Auto && cuts);
+        let cuts = ask.over.is_some_and(|over| !over.is_loopback()) && may_cut;
+        let on_trial = ask.mode == ApplyMode::Try || (ask.mode != ApplyMode::Staged && cuts);
         let within = match ask.timeout_ms {
             0 => TRIAL,
             ms => Duration::from_millis(ms).min(LONGEST_TRIAL),

@@ -242,6 +242,14 @@ async fn at_the_disk<T: Send + 'static>(
     looked.unwrap_or_else(|_| Err(no("the disk does not answer")))
 }
 
+/// Does what must not be left half done, whether or not whoever asked for it stays.
+pub(crate) async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Refusal>> + Send + 'static,
+) -> Result<T, Refusal> {
+    let done = tokio::spawn(work).await;
+    done.unwrap_or_else(|error| Err(RefusalKind::Internal(error.to_string()).into()))
+}
+
 /// Does what takes time on a thread of its own.
 pub(crate) async fn off_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,

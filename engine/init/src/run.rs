@@ -196,7 +196,7 @@ impl Run {
                     happening => self.hear(happening).await,
                 },
                 Some(looked) = self.looks.1.recv() => {
-                    if let Some(other) = self.found(looked).await {
+                    if let Some(other) = self.found(looked) {
                         return End::Switch(Box::new(other));
                     }
                 }
@@ -302,16 +302,16 @@ impl Run {
     }
 
     /// What was found there. Gives what this machine is to run instead, if that is something else.
-    async fn found(&mut self, looked: Looked) -> Option<(Boot, Beginning)> {
+    fn found(&mut self, looked: Looked) -> Option<(Boot, Beginning)> {
         let Looked { store, chosen, notes } = looked;
         notes.into_iter().for_each(|note| self.fact(None, note));
         let Some(Chosen { number, text, boot }) = chosen else {
-            self.configs.found(store, None).await;
+            self.configs_know(store, None);
             self.go_on(None);
             return None;
         };
         if boot.graph.digest() == self.graph.digest() {
-            self.configs.found(store, Some((number, text))).await;
+            self.configs_know(store, Some((number, text)));
             self.go_on(None);
             return None;
         }
@@ -319,7 +319,7 @@ impl Run {
             let text =
                 "does not hold in this boot: the data partition came when it had begun without";
             self.fact(None, format!("config {number} {text}; reboot to have it"));
-            self.configs.found(store, None).await;
+            self.configs_know(store, None);
             return None;
         }
         self.fact(None, format!("config {number} takes over from the image's"));
@@ -328,6 +328,12 @@ impl Run {
         });
         let known = Some(Known { store, number, text });
         Some((boot, Beginning { known, adopted }))
+    }
+
+    /// Not waited for: whoever holds the configs may be waiting for an answer of this loop's.
+    fn configs_know(&self, store: Option<Store<Folder>>, running: Option<(u64, String)>) {
+        let configs = self.configs.clone();
+        tokio::spawn(async move { configs.found(store, running).await });
     }
 
     /// A failure is worth a record, and so is what could not be recorded before there was storage.

@@ -1148,15 +1148,15 @@ fn a_boot_that_reaches_its_storage_late_is_recorded_then() {
     let report = machine.report();
     let degraded = report["degraded"].as_array().expect("a list");
     assert!(degraded.iter().any(|one| one["unit"] == "mount.data"), "{report}");
-    let boots = machine.shared("late/boots");
-    fs::create_dir(machine.shared("late")).expect("a place for records");
+    let late = machine.shared("late");
+    let boots = late.join("boots");
+    fs::create_dir(&late).expect("a place for records");
     steer(&machine, "mount.data", UnitVerb::Start, false).expect("a plan");
-    let record = || {
-        let boot = fs::read_dir(&boots).ok()?.flatten().next()?;
-        fs::read_to_string(boot.path().join("1.jsonl")).ok()
-    };
-    machine.until("a record", |_| record().is_some());
-    let text = record().expect("a record");
+    look_at_changes(&late, || boots.exists().then_some(())).expect("a place for boots");
+    let first = || fs::read_dir(&boots).ok()?.flatten().next();
+    let boot = look_at_changes(&boots, first).expect("a boot").path();
+    let record = || fs::read_to_string(boot.join("1.jsonl")).ok();
+    let text = look_at_changes(&boot, record).expect("a record");
     let lines: Vec<serde_json::Value> =
         text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!(lines[0]["boot"]["state"], "degraded", "{}", lines[0]);

@@ -17,6 +17,8 @@ fn the_lines_of_the_book_for_a_node_run() {
     // What steers a node wants a certificate, and what explains one wants a graph: the next test has both.
     let pages = pages.filter(|page| page.extension().is_some_and(|e| e == "md"));
     let pages = pages.filter(|page| !page.ends_with("operating.md"));
+    // What changes a node's config wants an init that keeps one: keel-init's own tests try it with osctl.
+    let pages = pages.filter(|page| !page.ends_with("changing.md"));
     let texts: Vec<_> = pages.map(|page| fs::read_to_string(page).unwrap()).collect();
     let lines: Vec<_> = texts
         .iter()

@@ -5,11 +5,11 @@
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use inotify::{Inotify, WatchMask};
+use inotify::{EventStream, Inotify, WatchDescriptor, WatchMask};
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::StreamExt;
 
@@ -20,6 +20,10 @@ use crate::log::{chain, say};
 /// Pauses before a cluster that could not be joined is tried again.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How often the folder is looked at though nothing was heard of it: it may not be there yet, or a data partition that comes late may
+/// have been mounted over the one that is watched.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// The files that registration is about.
 #[derive(Debug, Clone)]
@@ -64,7 +68,7 @@ enum Left {
 
 fn left(places: &Places) -> Left {
     match (places.bootstrap().exists(), places.trusted.exists()) {
-        (_, false) if places.bootstrap().exists() => Left::Verify,
+        (true, false) => Left::Verify,
         (true, true) if places.settled() => Left::Remove,
         _ => Left::Nothing,
     }
@@ -73,21 +77,13 @@ fn left(places: &Places) -> Left {
 /// Registers the node whenever there is something to register it with, until the agent ends.
 ///
 /// # Errors
-/// If the kubelet's folder cannot be watched.
+/// If nothing can be watched at all.
 pub(crate) async fn register(places: Places) -> io::Result<()> {
-    // Made where it can be, so that a file that comes later is seen.
-    if let Err(error) = fs::create_dir(&places.kubelet)
-        && error.kind() != io::ErrorKind::AlreadyExists
-    {
-        // Without a data partition nothing can be joined.
-        return Ok(());
-    }
-    let inotify = Inotify::init()?;
-    let mask = WatchMask::CLOSE_WRITE | WatchMask::MOVED_TO | WatchMask::ONLYDIR;
-    inotify.watches().add(&places.kubelet, mask)?;
-    let mut events = inotify.into_event_stream([0; 4096])?;
+    let mut events = Inotify::init()?.into_event_stream([0; 4096])?;
+    let mut watched = None;
     let mut tries = Tries::default();
     loop {
+        watch(&events, &places.kubelet, &mut watched);
         let pause = match left(&places) {
             Left::Nothing => None,
             Left::Remove => remove(&places).err().map(|error| {
@@ -105,17 +101,44 @@ pub(crate) async fn register(places: Places) -> io::Result<()> {
                 Err(error) => Some(tries.failed(&error)),
             },
         };
-        let until = pause.map(|pause| Instant::now() + pause);
+        let until = Instant::now() + pause.unwrap_or(LOOK);
         tokio::select! {
             event = events.next() => match event {
                 Some(Ok(_)) => {}
                 Some(Err(error)) => return Err(error),
                 None => return Ok(()),
             },
-            () = async { sleep_until(until.unwrap_or_else(Instant::now)).await }, if until.is_some() => {}
+            () = sleep_until(until) => {}
         }
     }
 }
+
+/// Watches the folder that is there now, if that is another than before. Without one, there will be a next look.
+fn watch(
+    events: &EventStream<[u8; 4096]>,
+    folder: &Path,
+    watched: &mut Option<(Folder, WatchDescriptor)>,
+) {
+    // Made where it can be, so that a file that comes later is seen.
+    let _ = fs::create_dir(folder);
+    let there = fs::metadata(folder).ok().map(|it| (it.dev(), it.ino()));
+    if there == watched.as_ref().map(|(folder, _)| *folder) {
+        return;
+    }
+    if let Some((_, old)) = watched.take() {
+        // The kernel may have ended it.
+        let _ = events.watches().remove(old);
+    }
+    let mask = WatchMask::CLOSE_WRITE | WatchMask::MOVED_TO | WatchMask::ONLYDIR;
+    if let Some(there) = there
+        && let Ok(descriptor) = events.watches().add(folder, mask)
+    {
+        *watched = Some((there, descriptor));
+    }
+}
+
+/// A folder, whatever it is called: its device and its inode.
+type Folder = (u64, u64);
 
 /// What was tried, so that a cluster that stays away is told of once and not each time.
 #[derive(Debug, Default)]

@@ -32,6 +32,17 @@ pub(crate) struct Pending {
     pub(crate) down_before: Vec<String>,
 }
 
+/// What a note may be: a report of everything that is wrong can be longer than all books.
+fn one_line(note: &str) -> String {
+    const LONGEST: usize = 512;
+    note.lines()
+        .find(|line| !line.trim().is_empty())
+        .unwrap_or_default()
+        .chars()
+        .take(LONGEST)
+        .collect()
+}
+
 /// What it takes for a config to be good.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wants {
@@ -148,7 +159,7 @@ impl Book {
     fn mark(&mut self, number: u64, fate: Fate, note: Option<String>) {
         if let Some(page) = self.pages.iter_mut().find(|page| page.number == number) {
             page.fate = fate;
-            page.note = note;
+            page.note = note.map(|note| one_line(&note));
         }
     }
 

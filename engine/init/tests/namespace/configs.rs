@@ -340,3 +340,29 @@ fn osctl_changes_the_config_of_a_node() {
     machine.signal("TERM");
     machine.end();
 }
+
+#[test]
+fn whoever_hangs_up_leaves_nothing_half_done() {
+    let mut node = Node::new("hangs-up");
+    let mut machine = node.boot();
+    let socket = machine.control_socket();
+    let staged = |name: u64| {
+        let text = format!("schema = 1\n[machine]\nhostname = \"n{name}\"\n");
+        wanted(&text, ApplyMode::Staged)
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(async {
+        for after in 0..50 {
+            let mut control = Control::connect(&socket).await.expect("init's socket");
+            let asked = control.apply(staged(after));
+            // Sooner and later: before it is read, while it is planned, while it is kept, or when all is done.
+            let _ = tokio::time::timeout(Duration::from_micros(after * 500), asked).await;
+        }
+    });
+    let applied = apply(&machine, staged(50)).expect("there is still a place to keep it");
+    assert_eq!(applied.fate, Fate::Staged);
+    let (results, current) = history(&machine);
+    assert_eq!((results.last(), current), (Some(&Staged), None));
+    machine.signal("TERM");
+    machine.end();
+}

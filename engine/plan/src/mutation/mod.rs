@@ -138,12 +138,15 @@ impl Mutation {
         of.map(|change| change.unit.as_str()).collect()
     }
 
-    /// The units of the graph that it begins with which are not up, or not yet up anew, when the other is taken on.
-    pub(crate) fn clears(&self, old: &Transaction) -> Arc<[UnitId]> {
+    /// The units of the graph that it begins with which are not up, or not yet up anew, when the other is taken on. What the other has not
+    /// is among them whatever it was when this was planned: it may have come up since.
+    pub(crate) fn clears(&self, old: &Transaction, new: &Transaction) -> Arc<[UnitId]> {
         // One that is to start may wait already, for what it was.
         let of = [Decision::Stop, Decision::Restart, Decision::Rerun, Decision::Start];
         let named = self.named(&of);
-        old.ids().filter(|id| named.contains(&*old.spec(*id).name)).collect()
+        let stays: HashSet<&str> = new.ids().map(|id| &*new.spec(id).name).collect();
+        let goes = |name: &str| named.contains(name) || !stays.contains(name);
+        old.ids().filter(|id| goes(&old.spec(*id).name)).collect()
     }
 
     /// How the other graph is taken on.

@@ -119,7 +119,7 @@ struct Back {
 impl Undertaking {
     /// Begins a mutation that was planned between these two, of which the scheduler runs the first.
     pub fn begin(from: Side, to: Side, mutation: Mutation, scheduler: &Scheduler) -> (Self, Move) {
-        let clears = mutation.clears(&from.transaction);
+        let clears = mutation.clears(&from.transaction, &to.transaction);
         let was = from.transaction.ids().map(|id| scheduler.state(id)).collect();
         let must = |change: &&Change| {
             let touched = [Decision::Start, Decision::Restart, Decision::Rerun, Decision::Reload];
@@ -218,7 +218,7 @@ impl Undertaking {
             }
         }
         let adoption = back.adoption(&new.transaction, &old.transaction);
-        let clears = back.clears(&new.transaction);
+        let clears = back.clears(&new.transaction, &old.transaction);
         let undone = back.moves().cloned().collect();
         let starts = adoption.start.iter().copied().collect();
         self.back = Some(Back { fault, undone, adoption, starts });

@@ -150,7 +150,7 @@ keys! {
         /// Where the cluster's API server answers. With it, and with credentials, the node joins by itself.
         api_server "api-server": Option<ApiServer>,
         /// A bootstrap token, or the JWT of a service account: what the node shows for its first certificate. A secret; once the node has
-        /// a certificate the token is removed from its disk.
+        /// a certificate the kubelet's copy of the token is removed, and it stays in this config alone.
         token "token": Option<Hidden<JoinToken>>,
         /// The cluster's certificate authorities, in PEM.
         ca_cert "ca-cert": Option<Certificates>,

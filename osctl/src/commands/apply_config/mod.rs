@@ -134,7 +134,7 @@ impl ApplyConfig {
                 timeout: how.timeout(),
                 reason: how.reason.clone(),
                 wait: how.wait,
-                keep_secrets: false,
+                keep_secrets: true,
             };
             carry_out(Asked::Apply(request), how, node, out).await
         })
