@@ -1,6 +1,9 @@
 //! From the text of another config to what it would do to this machine. Pure, but for reading the image's units.
 
-use keel_control::{BootChange, Finding, Findings, Layer, MutationPlan, UnitChange};
+use keel_control::{
+    BootChange, Finding, Findings, Layer, MAX_CONFIG, MAX_REMARK, MutationPlan, Refusal,
+    RefusalKind, UnitChange,
+};
 use keel_plan::diff::{Changed, Diff};
 use keel_plan::export::{Export, Setting};
 use keel_plan::mutation::{Mutation, mutation};
@@ -35,6 +38,19 @@ pub(crate) struct Plan {
 
 /// Who answers on the network; whom it lets in is among its parameters.
 const AGENT: &str = "keel-agent";
+
+/// Refuses what is longer than it may be.
+pub(crate) fn bounded(bytes: usize, author: &str, reason: &str) -> Result<(), Refusal> {
+    let too_long = |what: &str, most: usize| {
+        RefusalKind::Impossible(format!("{what} is longer than {most} bytes")).into()
+    };
+    match () {
+        () if bytes > MAX_CONFIG => Err(too_long("the config", MAX_CONFIG)),
+        () if author.len() > MAX_REMARK => Err(too_long("the author", MAX_REMARK)),
+        () if reason.len() > MAX_REMARK => Err(too_long("the reason", MAX_REMARK)),
+        () => Ok(()),
+    }
+}
 
 /// Reads a config with the image's units, and finds all that is wrong with it.
 pub(crate) fn read(

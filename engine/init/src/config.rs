@@ -8,8 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use keel_control::{
     Answer, Applied, Apply, ApplyMode, ConfigText, Decision, EventLog, Fate, Happened, History,
-    KEPT, Layer, MAX_CONFIG, MAX_REMARK, MutationProgress, Refusal, RefusalKind, Rollback, Trial,
-    Undone,
+    KEPT, Layer, MutationProgress, Refusal, RefusalKind, Rollback, Trial, Undone,
 };
 use keel_plan::mutation::{Mutation, Side, mutation};
 use keel_plan::{ShutdownKind, State as UnitState};
@@ -295,7 +294,7 @@ impl Configs {
     /// Another config.
     pub(crate) async fn apply(self: &Arc<Self>, ask: Apply) -> Result<Answer, Refusal> {
         let bytes = ask.layers.iter().chain(&ask.secrets).map(|layer| layer.text.len()).sum();
-        bounded(bytes, &ask.author, &ask.reason)?;
+        change::bounded(bytes, &ask.author, &ask.reason)?;
         let mut state = self.state_for(ask.dry_run, ask.wait).await?;
         let configs = self.clone();
         to_its_end(async move { configs.go(&mut state, ask).await }).await
@@ -314,7 +313,7 @@ impl Configs {
 
     /// An earlier config.
     pub(crate) async fn rollback(self: &Arc<Self>, ask: Rollback) -> Result<Answer, Refusal> {
-        bounded(0, &ask.author, &ask.reason)?;
+        change::bounded(0, &ask.author, &ask.reason)?;
         let mut state = self.state_for(ask.dry_run, ask.wait).await?;
         let configs = self.clone();
         to_its_end(async move { configs.go_back_to(&mut state, ask).await }).await
@@ -595,17 +594,4 @@ fn busy(state: &State) -> Option<(u64, String)> {
     let pending = book.pending.as_ref().filter(|pending| pending.tried)?;
     let author = book.page(pending.number).map(|page| page.author.clone());
     Some((pending.number, author.unwrap_or_default()))
-}
-
-/// Refuses what is longer than it may be.
-fn bounded(bytes: usize, author: &str, reason: &str) -> Result<(), Refusal> {
-    let too_long = |what: &str, most: usize| {
-        RefusalKind::Impossible(format!("{what} is longer than {most} bytes")).into()
-    };
-    match () {
-        () if bytes > MAX_CONFIG => Err(too_long("the config", MAX_CONFIG)),
-        () if author.len() > MAX_REMARK => Err(too_long("the author", MAX_REMARK)),
-        () if reason.len() > MAX_REMARK => Err(too_long("the reason", MAX_REMARK)),
-        () => Ok(()),
-    }
 }
