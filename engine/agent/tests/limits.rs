@@ -15,7 +15,7 @@ use support::Agent;
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
 
-/// Half-open connections, as many as the issue of the day demands.
+/// Half-open connections: a flood.
 const HALF_OPEN: usize = 10_000;
 
 /// The beginning of a ClientHello: a record of 512 bytes is announced, and little of it comes.

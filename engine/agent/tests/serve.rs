@@ -56,7 +56,22 @@ fn plaintext_is_refused() {
         let answer = read_to_end(stream);
         // Nothing, or a TLS alert (RFC 8446, 5.1: content type 21).
         assert!(answer.is_empty() || answer[0] == 21, "{answer:?}");
-        agent.logged("no TLS connection");
+        agent.logged("no TLS connection: received corrupt message of type InvalidContentType");
+    }
+}
+
+/// A handshake that stops before its end: within the record's head, within the ClientHello, and before there is anything of it.
+#[test]
+fn a_handshake_that_breaks_off_is_refused() {
+    let mut agent = Agent::start();
+    // RFC 8446, 5.1 and 4: a record of 512 bytes of handshake, in it a ClientHello of 508.
+    let whole = [&[22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3][..], &[7; 40]].concat();
+    for sent in [&whole[..0], &whole[..3], &whole[..5], &whole[..]] {
+        let mut stream = agent.tcp();
+        stream.write_all(sent).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        assert_eq!(read_to_end(stream), b"");
+        agent.logged("no TLS connection: unexpected end of file");
     }
 }
 
