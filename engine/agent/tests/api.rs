@@ -111,6 +111,27 @@ async fn reflection_tells_all_that_a_client_needs() {
 }
 
 #[tokio::test]
+async fn a_request_is_as_long_as_it_may_be_and_no_longer() {
+    const LONGEST: usize = 64 * 1024;
+
+    let agent = Agent::start();
+    for method in
+        ["/keel.v1.Node/GetUnit", "/keel.v1.Config/Apply", "/keel.v1.Operation/ControlUnit"]
+    {
+        let mut node = agent.connect(None).await;
+        let said = match node.begin_with(method, &[&vec![0; LONGEST + 1]]).await {
+            Ok(answer) => end(answer).await,
+            Err(error) => error,
+        };
+        match method.contains("Operation") {
+            // It is not even read of who may not call.
+            true => assert!(said.starts_with("PermissionDenied"), "{said}"),
+            false => assert!(said.starts_with("OutOfRange"), "{said}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn who_follows_the_audit_log_misses_nobody() {
     let ca = Authority::new("ca");
     let agent = Start::new().cluster_ca(&ca.pem).start();

@@ -147,6 +147,8 @@ fn layers_and_secrets_reach_the_node_and_no_secret_is_shown() {
         &["boot", "list"],
         &["boot", "show"],
         &["units", "restart", "containerd", "--dry-run"],
+        &["config", "get"],
+        &["history"],
     ] {
         assert!(!ask(arguments).is_empty(), "{arguments:?}");
     }
