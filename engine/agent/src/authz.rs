@@ -87,11 +87,13 @@ pub(crate) fn changes(method: &str) -> bool {
             .any(|word| method.strip_prefix("/keel.v1.Config/") == Some(word))
 }
 
-/// Streams that last as long as their callers like.
-const ENDLESS: [&str; 7] = [
+/// Streams that last as long as their callers like, or as long as a change of config takes: one on trial may wait for a day.
+const ENDLESS: [&str; 9] = [
     "/grpc.health.v1.Health/Watch",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    "/keel.v1.Config/Apply",
+    "/keel.v1.Config/Rollback",
     "/keel.v1.Journal/ReadAudit",
     "/keel.v1.Journal/ReadKernelLog",
     "/keel.v1.Journal/ReadLogs",
@@ -209,6 +211,8 @@ mod tests {
 
     #[test]
     fn what_can_be_followed_has_no_end() {
+        const CHANGES: [&str; 2] = ["/keel.v1.Config/Apply", "/keel.v1.Config/Rollback"];
+
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto/keel/v1");
         let texts = fs::read_dir(folder).unwrap().map(|it| fs::read_to_string(it.unwrap().path()));
         let text: String = texts.map(Result::unwrap).collect();
@@ -218,7 +222,8 @@ mod tests {
             fields.is_some_and(|fields| fields.contains("bool follow = "))
         };
         for (method, ..) in METHODS.iter().filter(|(method, ..)| method.starts_with("/keel.")) {
-            assert_eq!(is_endless(method), follows(method), "{method}");
+            let endless = follows(method) || CHANGES.contains(method);
+            assert_eq!(is_endless(method), endless, "{method}");
         }
         assert!(ENDLESS.iter().all(|method| known(method).is_some()));
     }
