@@ -8,6 +8,7 @@ pub mod hostname;
 pub mod identity;
 pub mod inventory;
 pub mod machine;
+pub mod memory;
 pub mod module;
 pub mod mount;
 pub mod namespace;

@@ -40,6 +40,7 @@ fn survive(life: impl FnOnce() -> Result<Infallible, String>) -> String {
 
 /// Only an error comes back, in words.
 fn whole_life(started: Instant, screen: &Screen) -> Result<Infallible, String> {
+    keel_host::memory::share();
     let inherited = Inherited::now();
     let arguments = prepare(started, screen);
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -495,6 +495,8 @@ impl Run {
         self.summary = Some(summary);
         self.goal(state, None);
         self.recorder.record(record::snapshot(self));
+        // Texts, graphs and plans that only the boot needed.
+        keel_host::memory::give_back();
     }
 
     /// How each unit came up, one line each, ahead of the report: what `osctl boot` makes a trace of.
