@@ -767,7 +767,7 @@ fn a_follower_misses_nothing_when_the_agent_is_killed() {
     let port = free_port();
     let agent = agent(port);
     // Built first where it has to be: what a unit writes meanwhile is more than init remembers.
-    program(env!("CARGO_BIN_EXE_keel-init"), "osctl");
+    assert!(program(env!("CARGO_BIN_EXE_keel-init"), "osctl").is_file());
     let counts = "part-of = \"boot\"\n[service]\n\
                   exec = [\"/bin/sh\", \"-c\", \"i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done\"]\ntimeout = \"20s\"\n";
     let mut machine = Machine::boot(
