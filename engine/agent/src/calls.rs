@@ -20,6 +20,7 @@ use tower_service::Service as TowerService;
 
 use crate::audit::{Audit, Record};
 use crate::authz;
+use crate::effect::Effect;
 use crate::init::Init;
 use crate::metrics::Metrics;
 use crate::peer::Peer;
@@ -85,6 +86,11 @@ impl Calls {
         request.extensions_mut().insert(self.peer.clone());
         let changes = authz::changes(request.uri().path());
         if changes {
+            if self.peer.client.is_none() {
+                let effect = Effect::new(self.shared.clone());
+                request.extensions_mut().insert(effect.clone());
+                call.effect = Some(effect);
+            }
             call.record.digest_before = self.digest().await;
         }
         // A request that never ends would keep its place for as long.
@@ -129,6 +135,8 @@ struct Call {
     code: Option<Code>,
     /// The caller may not call that.
     refused: bool,
+    /// What comes of it, where that is not to be taken on trust: it may change the machine, and nobody knows who calls.
+    effect: Option<Arc<Effect>>,
     shared: Arc<Shared>,
     place: Arc<Place>,
     /// Its number among all calls that run.
@@ -154,6 +162,7 @@ impl Call {
             began: Instant::now(),
             code: None,
             refused: false,
+            effect: None,
             shared: calls.shared.clone(),
             place: calls.place.clone(),
             number,
@@ -188,6 +197,9 @@ impl Drop for Call {
         if self.refused {
             // Anybody can be refused as often as he likes: that must not push out what was done.
             return self.shared.audit.call_refused(record);
+        }
+        if let Some(effect) = self.effect.take() {
+            return effect.keep(record);
         }
         let changes = authz::changes(&record.method);
         self.shared.audit.called(record, changes);

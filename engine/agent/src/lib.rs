@@ -8,6 +8,7 @@ mod calls;
 mod changes;
 mod cluster;
 mod convert;
+mod effect;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod identity;
