@@ -25,6 +25,7 @@ use crate::init::Init;
 use crate::metrics::Metrics;
 use crate::peer::Peer;
 use crate::places::{CallKind, Full, Place};
+use crate::requests;
 use crate::trust::State;
 
 /// What calls on all connections share.
@@ -84,7 +85,8 @@ impl Calls {
             call.record.roles = vec![role.word().to_owned()];
         }
         request.extensions_mut().insert(self.peer.clone());
-        let changes = authz::changes(request.uri().path());
+        let method = authz::known(request.uri().path()).unwrap_or_default();
+        let changes = authz::changes(method);
         if changes {
             if self.peer.client.is_none() {
                 let effect = Effect::new(self.shared.clone());
@@ -94,6 +96,7 @@ impl Calls {
             call.record.digest_before = self.digest().await;
         }
         // A request that never ends would keep its place for as long.
+        let request = request.map(|body| requests::Request::new(body, method, self.place.clone()));
         let answer = TowerService::call(&mut self.routes, request);
         let response = match tokio::time::timeout(ANSWERED, answer).await {
             Ok(Ok(response)) => response,

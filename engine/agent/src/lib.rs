@@ -20,6 +20,7 @@ mod notify;
 mod peer;
 mod places;
 mod processes;
+mod requests;
 mod serve;
 mod server;
 mod service;

@@ -4,9 +4,14 @@
 
 mod support;
 
+use std::convert::Infallible;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http_body::Frame;
+use http_body_util::StreamBody;
+use hyper::body::Bytes;
 use keel_control::{
     Answer, Applied, Apply, BootRecord, ConnectionError, EventLog, Fate, Findings, GoalState,
     History, Inventory, Limits, LogQuery, LogSource, MutationPlan, Refusal, RefusalKind, Rollback,
@@ -19,6 +24,7 @@ use tokio::sync::{Notify, Semaphore};
 
 const APPLY: &str = "/keel.v1.Config/Apply";
 const ROLLBACK: &str = "/keel.v1.Config/Rollback";
+const CHECK: &str = "/grpc.health.v1.Health/Check";
 const CONFIRM: &str = "/keel.v1.Config/Confirm";
 
 /// An init that does with a config what its reason says.
@@ -223,4 +229,102 @@ async fn who_leaves_too_early_is_kept_by_what_came_of_it() {
     stop(&mut agent);
     assert_eq!(kept(&agent, "changes.jsonl"), [format!("{APPLY} CANCELLED")]);
     assert_eq!(kept(&agent, "reads.jsonl"), [format!("{APPLY} CANCELLED")]);
+}
+
+/// A config of about 250 KiB.
+fn large() -> ApplyRequest {
+    let mut request = apply("staged");
+    request.files[0].text.push_str(&"# nothing\n".repeat(25 * 1024));
+    request
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_config_of_the_largest_size_is_taken() {
+    let (agent, _machine) = node();
+    let mut stranger = agent.connect(None).await;
+    assert!(large().encoded_len() > 250 * 1024);
+    assert_eq!(call(&mut stranger, APPLY, &large()).await, "OK");
+    let mut beyond = large();
+    beyond.files[0].text = "#".repeat(400 * 1024);
+    let said = call(&mut stranger, APPLY, &beyond).await;
+    assert!(said.starts_with("OutOfRange: the request is 409"), "{said}");
+    // What stands beside the text has bounds as everywhere.
+    let mut request = apply("staged");
+    request.files[0].name = "x".repeat(257);
+    let said = call(&mut stranger, APPLY, &request).await;
+    assert_eq!(said, "InvalidArgument: `files[0].name` is 257 bytes long; it may have 256");
+    let request = ApplyRequest { base_digest: "x".repeat(257), ..apply("staged") };
+    let said = call(&mut stranger, APPLY, &request).await;
+    assert_eq!(said, "InvalidArgument: `base_digest` is 257 bytes long; it may have 256");
+    let mut request = apply("staged");
+    request.files = vec![request.files.remove(0); 1025];
+    let said = call(&mut stranger, APPLY, &request).await;
+    assert_eq!(said, "InvalidArgument: `files` has 1025 entries; it may have 1024");
+}
+
+/// Who announces a large config, sends half of it, and then nothing: what that comes to.
+async fn half_a_config(agent: &Agent, source: IpAddr) -> tokio::task::JoinHandle<String> {
+    let mut send = agent.http2_from(source).await;
+    let mut half = vec![0];
+    half.extend(250_000_u32.to_be_bytes());
+    half.resize(125_000, b'#');
+    let half = tokio_stream::once(Ok::<_, Infallible>(Frame::data(Bytes::from(half))));
+    let body = StreamBody::new(tokio_stream::StreamExt::chain(half, tokio_stream::pending()));
+    let request = http::Request::post(format!("https://node{APPLY}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(body)
+        .unwrap();
+    tokio::spawn(async move {
+        match send.send_request(request).await {
+            Ok(answer) => end(answer).await,
+            Err(error) => format!("{error:?}"),
+        }
+    })
+}
+
+/// What the agent holds of memory, in KiB.
+fn resident(agent: &Agent) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", agent.child.id())).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_who_send_half_a_config_fill_nothing() {
+    const STRANGERS: u8 = 200;
+    /// That many may have theirs on the way in.
+    const PLACES: usize = 8;
+
+    let (agent, _machine) = node();
+    // The same without the configs, for what connections take.
+    let mut others = Vec::new();
+    for last in 1..=STRANGERS {
+        let mut one = agent.connect_from([127, 0, 1, last].into()).await;
+        assert_eq!(one.call(CHECK).await, "OK");
+        others.push(one);
+    }
+    let before = resident(&agent);
+    let mut half = Vec::new();
+    for last in 1..=STRANGERS {
+        half.push(half_a_config(&agent, [127, 0, 2, last % 40].into()).await);
+    }
+    // All that have no place any more are told so.
+    let told = async {
+        while half.iter().filter(|one| one.is_finished()).count() < usize::from(STRANGERS) - PLACES
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.expect("they lose their places");
+    let more = resident(&agent) - before;
+    // As many connections as there were before take as much as those; what was sent is three times that.
+    assert!(more < 20 * 1024, "{before} KiB, and {more} KiB more");
+    let mut honest = agent.connect_from([127, 0, 3, 1].into()).await;
+    assert_eq!(honest.call(CHECK).await, "OK");
+    assert_eq!(call(&mut honest, APPLY, &large()).await, "OK");
+    for one in half.into_iter().filter(tokio::task::JoinHandle::is_finished) {
+        let said = one.await.unwrap();
+        assert!(said.starts_with("ResourceExhausted: others needed the place"), "{said}");
+    }
 }

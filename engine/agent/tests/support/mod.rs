@@ -277,19 +277,26 @@ impl Agent {
         Self::over(tcp, self.address, None).await
     }
 
+    /// HTTP/2 for requests of any kind, from that address of this host.
+    pub(crate) async fn http2_from<B>(&self, source: IpAddr) -> SendRequest<B>
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((source, 0).into()).unwrap();
+        let tcp = socket.connect(self.address).await.unwrap();
+        let (send, connection) = http2(tcp, self.address, None).await;
+        tokio::spawn(connection);
+        send
+    }
+
     async fn over(
         tcp: tokio::net::TcpStream,
         address: SocketAddr,
         client: Option<&Issued>,
     ) -> Connection {
-        // As every client of HTTP/2 does: else a call's second packet waits for the acknowledgement of its first, 40 ms.
-        tcp.set_nodelay(true).unwrap();
-        let config = Arc::new(client_config(&TLS13, client));
-        let name = ServerName::from(address.ip());
-        let tls = TlsConnector::from(config).connect(name, tcp).await.unwrap();
-        let io = TokioIo::new(tls);
-        let (send, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        let (send, connection) = http2(tcp, address, client).await;
         let ended =
             tokio::spawn(async move { connection.await.map_err(|error| format!("{error:?}")) });
         Connection { send, ended }
@@ -299,6 +306,25 @@ impl Agent {
     pub(crate) async fn call(&self, client: Option<&Issued>, method: &str) -> String {
         self.connect(client).await.call(method).await
     }
+}
+
+/// Speaks HTTP/2 over TLS on a connection.
+async fn http2<B>(
+    tcp: tokio::net::TcpStream,
+    address: SocketAddr,
+    client: Option<&Issued>,
+) -> (SendRequest<B>, impl Future<Output = hyper::Result<()>> + Send + use<B>)
+where
+    B: hyper::body::Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    // As every client of HTTP/2 does: else a call's second packet waits for the acknowledgement of its first, 40 ms.
+    tcp.set_nodelay(true).unwrap();
+    let config = Arc::new(client_config(&TLS13, client));
+    let name = ServerName::from(address.ip());
+    let tls = TlsConnector::from(config).connect(name, tcp).await.unwrap();
+    let io = TokioIo::new(tls);
+    hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap()
 }
 
 impl Drop for Agent {
