@@ -9,6 +9,7 @@ mod calls;
 mod changes;
 mod cluster;
 mod convert;
+mod effect;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod identity;
@@ -20,6 +21,7 @@ mod notify;
 mod peer;
 mod places;
 mod processes;
+mod requests;
 mod serve;
 mod server;
 mod service;

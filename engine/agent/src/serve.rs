@@ -33,15 +33,9 @@ use crate::service::{Cluster, Config, Journal, Node, Operation};
 use crate::tls::Shown;
 use crate::trust::{self, Trust};
 
-/// The most bytes of one message, in either direction; a client takes no more without being told to.
+/// The most bytes of one message of an answer; a client takes no more without being told to. What a request may have is looked at
+/// before it is read.
 const MESSAGE: usize = 4 * 1024 * 1024;
-
-/// The most bytes of a request. What can be asked today is small, and a stranger may ask on many streams at once: each holds as much
-/// memory as its request says that it is long.
-const REQUEST: usize = 64 * 1024;
-
-/// The same where a kubeconfig and CAs may be in it.
-const CREDENTIALS: usize = 192 * 1024;
 
 /// What the agent needs to serve.
 #[derive(Debug)]
@@ -214,33 +208,24 @@ async fn routes(
     let node = Node::new(shared.init.clone(), about, stopping.clone());
     let records = keel_control::RECORDS.into();
     let journal = Journal::new(records, shared.clone(), stopping.clone());
-    Ok(Routes::new(
-        NodeServer::new(node).max_decoding_message_size(REQUEST).max_encoding_message_size(MESSAGE),
-    )
-    .add_service(
-        JournalServer::new(journal)
-            .max_decoding_message_size(REQUEST)
-            .max_encoding_message_size(MESSAGE),
-    )
-    .add_service(
-        OperationServer::new(Operation::new(shared.init.clone()))
-            .max_decoding_message_size(REQUEST)
-            .max_encoding_message_size(MESSAGE),
-    )
-    .add_service(
-        ConfigServer::new(Config::new(shared.init.clone(), stopping.clone()))
-            .max_decoding_message_size(REQUEST)
-            .max_encoding_message_size(MESSAGE),
-    )
-    .add_service(
-        ClusterServer::new(Cluster::new(bootstraps, stopping.clone()))
-            .max_decoding_message_size(CREDENTIALS)
-            .max_encoding_message_size(MESSAGE),
-    )
-    .add_service(health().await)
-    .add_service(reflection)
-    .add_service(reflection_alpha)
-    .prepare())
+    Ok(Routes::new(NodeServer::new(node).max_encoding_message_size(MESSAGE))
+        .add_service(JournalServer::new(journal).max_encoding_message_size(MESSAGE))
+        .add_service(
+            OperationServer::new(Operation::new(shared.init.clone()))
+                .max_encoding_message_size(MESSAGE),
+        )
+        .add_service(
+            ConfigServer::new(Config::new(shared.init.clone(), stopping.clone()))
+                .max_encoding_message_size(MESSAGE),
+        )
+        .add_service(
+            ClusterServer::new(Cluster::new(bootstraps, stopping.clone()))
+                .max_encoding_message_size(MESSAGE),
+        )
+        .add_service(health().await)
+        .add_service(reflection)
+        .add_service(reflection_alpha)
+        .prepare())
 }
 
 /// The standard health service: an agent that answers at all serves everything.

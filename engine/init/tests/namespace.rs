@@ -1003,6 +1003,7 @@ fn a_client_in_python_calls_every_method_and_is_told_no_secret() {
 
     let mut watch =
         Watch(planted.map(|(name, secret)| (name, spellings(secret.as_bytes()))).into());
+    watch.0.push(("a bootstrap token", spellings(b"planted5token5ab")));
     watch.0.push(("literal", spellings(b"in-the-unit-itself-5d1c")));
     watch.0.push(("the node's key", spellings(&private_key(&machine.read("identity/node.key")))));
 
@@ -1027,9 +1028,13 @@ fn a_client_in_python_calls_every_method_and_is_told_no_secret() {
         found.unwrap_or_else(|| panic!("{method} was not called: {text}"))
     };
     for call in &calls {
-        // A machine without a data partition has nothing to wipe, and no config on trial.
+        // A machine without a data partition has nothing to wipe, no config on trial, and no cluster to leave.
         let expected = match call["method"].as_str() {
-            Some("/keel.v1.Operation/Reset" | "/keel.v1.Config/Confirm") => "FAILED_PRECONDITION",
+            Some(
+                "/keel.v1.Operation/Reset"
+                | "/keel.v1.Config/Confirm"
+                | "/keel.v1.Cluster/Unbootstrap",
+            ) => "FAILED_PRECONDITION",
             _ => "OK",
         };
         assert_eq!(call["code"], expected, "{call}");

@@ -6,6 +6,7 @@
 mod asking;
 mod auditing;
 mod book;
+mod bootstrapping;
 mod dashboard;
 mod following;
 mod looking;
