@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use keel_proto::v1::cluster_server::ClusterServer;
 use keel_proto::v1::config_server::ConfigServer;
 use keel_proto::v1::journal_server::JournalServer;
 use keel_proto::v1::node_server::NodeServer;
@@ -17,6 +18,7 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 
 use crate::about::About;
 use crate::audit::Audit;
+use crate::bootstrap::Bootstraps;
 use crate::calls::Shared;
 use crate::cluster;
 use crate::identity::{Current, Given, Identity, IdentityError, Lasts, keep_current};
@@ -27,7 +29,7 @@ use crate::metrics::{self, Metrics};
 use crate::notify::{State, notify};
 use crate::places::{Limits, Places};
 use crate::server::{Server, raise_file_limit};
-use crate::service::{Config, Journal, Node, Operation};
+use crate::service::{Cluster, Config, Journal, Node, Operation};
 use crate::tls::Shown;
 use crate::trust::{self, Trust};
 
@@ -154,9 +156,13 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
         }
     }
 
+    let bootstraps = Bootstraps::new(init.clone(), cluster.clone(), state.clone(), trust.left());
+    // Before the node registers by itself: what is under way goes first.
+    bootstraps.go_on();
+
     let (stopping_in, stopping) = watch::channel(false);
     let server = Server {
-        routes: routes(about, &shared, &stopping).await?,
+        routes: routes(about, &shared, bootstraps, &stopping).await?,
         shown,
         trust: state,
         places,
@@ -188,6 +194,7 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
 async fn routes(
     about: Arc<About>,
     shared: &Arc<Shared>,
+    bootstraps: Arc<Bootstraps>,
     stopping: &watch::Receiver<bool>,
 ) -> Result<Routes, ServeError> {
     let services = || {
@@ -211,6 +218,10 @@ async fn routes(
             ConfigServer::new(Config::new(shared.init.clone(), stopping.clone()))
                 .max_encoding_message_size(MESSAGE),
         )
+        .add_service(
+            ClusterServer::new(Cluster::new(bootstraps, stopping.clone()))
+                .max_encoding_message_size(MESSAGE),
+        )
         .add_service(health().await)
         .add_service(reflection)
         .add_service(reflection_alpha)
@@ -224,6 +235,7 @@ async fn health() -> HealthServer<impl Health> {
     reporter.set_serving::<JournalServer<Journal>>().await;
     reporter.set_serving::<OperationServer<Operation>>().await;
     reporter.set_serving::<ConfigServer<Config>>().await;
+    reporter.set_serving::<ClusterServer<Cluster>>().await;
     health
 }
 

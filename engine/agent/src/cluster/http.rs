@@ -14,7 +14,7 @@ use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::version::TLS13;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
@@ -82,6 +82,15 @@ pub(crate) struct Http {
 impl Http {
     /// A server whose certificate one of these CAs has signed.
     pub(crate) fn verified(server: Server, ca: &str) -> Result<Self, JoinErrorKind> {
+        Self::as_client(server, ca, None)
+    }
+
+    /// The same, to which a certificate and its key, in one PEM, are shown.
+    pub(crate) fn as_client(
+        server: Server,
+        ca: &str,
+        credentials: Option<&[u8]>,
+    ) -> Result<Self, JoinErrorKind> {
         let bad = |why: String| JoinErrorKind::BadCa(why);
         let mut roots = RootCertStore::empty();
         for der in CertificateDer::pem_slice_iter(ca.as_bytes()) {
@@ -94,7 +103,20 @@ impl Http {
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(&[&TLS13])
             .map_err(|error| bad(error.to_string()))?;
-        let tls = builder.with_root_certificates(roots).with_no_client_auth();
+        let builder = builder.with_root_certificates(roots);
+        let tls = match credentials {
+            None => builder.with_no_client_auth(),
+            Some(pem) => {
+                let wrong = |why: String| JoinErrorKind::Kubeconfig(why);
+                let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+                let chain = chain.map_err(|error| wrong(error.to_string()))?;
+                let key = PrivateKeyDer::from_pem_slice(pem)
+                    .map_err(|_| wrong("there is no key in it".to_owned()))?;
+                builder
+                    .with_client_auth_cert(chain, key)
+                    .map_err(|error| wrong(error.to_string()))?
+            }
+        };
         Ok(Self { server, tls: Arc::new(tls) })
     }
 
