@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use keel_proto::v1::cluster_server::ClusterServer;
 use keel_proto::v1::config_server::ConfigServer;
 use keel_proto::v1::journal_server::JournalServer;
 use keel_proto::v1::node_server::NodeServer;
@@ -17,6 +18,7 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 
 use crate::about::About;
 use crate::audit::Audit;
+use crate::bootstrap::Bootstraps;
 use crate::calls::Shared;
 use crate::cluster::{self, Serving, keep_signed};
 use crate::identity::{Current, Given, Identity, IdentityError, Kept, Lasts, keep_current};
@@ -27,7 +29,7 @@ use crate::metrics::{self, Metrics};
 use crate::notify::{State, notify};
 use crate::places::{Limits, Places};
 use crate::server::{Server, raise_file_limit};
-use crate::service::{Config, Journal, Node, Operation};
+use crate::service::{Cluster, Config, Journal, Node, Operation};
 use crate::tls::Shown;
 use crate::trust::{self, Trust};
 
@@ -37,6 +39,9 @@ const MESSAGE: usize = 4 * 1024 * 1024;
 /// The most bytes of a request. What can be asked today is small, and a stranger may ask on many streams at once: each holds as much
 /// memory as its request says that it is long.
 const REQUEST: usize = 64 * 1024;
+
+/// The same where a kubeconfig and CAs may be in it.
+const CREDENTIALS: usize = 192 * 1024;
 
 /// What the agent needs to serve.
 #[derive(Debug)]
@@ -172,9 +177,13 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
         }
     }
 
+    let bootstraps = Bootstraps::new(init.clone(), cluster.clone(), state.clone(), trust.left());
+    // Before the node registers by itself: what is under way goes first.
+    bootstraps.go_on();
+
     let (stopping_in, stopping) = watch::channel(false);
     let server = Server {
-        routes: routes(about, &shared, &stopping).await?,
+        routes: routes(about, &shared, bootstraps, &stopping).await?,
         shown,
         trust: state,
         places,
@@ -206,6 +215,7 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
 async fn routes(
     about: Arc<About>,
     shared: &Arc<Shared>,
+    bootstraps: Arc<Bootstraps>,
     stopping: &watch::Receiver<bool>,
 ) -> Result<Routes, ServeError> {
     let services = || {
@@ -237,6 +247,11 @@ async fn routes(
             .max_decoding_message_size(REQUEST)
             .max_encoding_message_size(MESSAGE),
     )
+    .add_service(
+        ClusterServer::new(Cluster::new(bootstraps, stopping.clone()))
+            .max_decoding_message_size(CREDENTIALS)
+            .max_encoding_message_size(MESSAGE),
+    )
     .add_service(health().await)
     .add_service(reflection)
     .add_service(reflection_alpha)
@@ -250,6 +265,7 @@ async fn health() -> HealthServer<impl Health> {
     reporter.set_serving::<JournalServer<Journal>>().await;
     reporter.set_serving::<OperationServer<Operation>>().await;
     reporter.set_serving::<ConfigServer<Config>>().await;
+    reporter.set_serving::<ClusterServer<Cluster>>().await;
     health
 }
 

@@ -506,6 +506,25 @@ impl Configs {
         Ok(number)
     }
 
+    /// The config on trial is not well, says who tried it.
+    pub(crate) async fn undo_trial(
+        self: &Arc<Self>,
+        generation: u64,
+        why: String,
+    ) -> Result<(), Refusal> {
+        change::bounded(0, "", &why)?;
+        let mut state = self.state.clone().lock_owned().await;
+        if state.trial.is_none_or(|(number, _)| number != generation) {
+            return Err(RefusalKind::NothingOnTrial.into());
+        }
+        let configs = self.clone();
+        to_its_end(async move {
+            configs.undo(&mut state, generation, None, why).await;
+            Ok(())
+        })
+        .await
+    }
+
     pub(crate) async fn history(&self) -> Result<History, Refusal> {
         let state = self.state.lock().await;
         let current = state.running.as_ref().map(|(number, _)| *number);

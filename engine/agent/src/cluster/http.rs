@@ -81,24 +81,18 @@ pub(crate) struct Http {
     tls: Arc<ClientConfig>,
 }
 
-/// What a client shows for itself: its certificates, and their key.
-pub(crate) struct Shown {
-    pub(crate) chain: Vec<CertificateDer<'static>>,
-    pub(crate) key: PrivateKeyDer<'static>,
-}
-
 impl Http {
     /// A server whose certificate one of these CAs has signed.
     pub(crate) fn verified(server: Server, ca: &str) -> Result<Self, JoinErrorKind> {
-        Self::with(server, ca, None)
+        Self::as_client(server, ca, None)
     }
 
-    /// The same, which is shown a client's certificate.
-    pub(crate) fn known(server: Server, ca: &str, shown: Shown) -> Result<Self, JoinErrorKind> {
-        Self::with(server, ca, Some(shown))
-    }
-
-    fn with(server: Server, ca: &str, shown: Option<Shown>) -> Result<Self, JoinErrorKind> {
+    /// The same, to which a certificate and its key, in one PEM, are shown.
+    pub(crate) fn as_client(
+        server: Server,
+        ca: &str,
+        credentials: Option<&[u8]>,
+    ) -> Result<Self, JoinErrorKind> {
         let bad = |why: String| JoinErrorKind::BadCa(why);
         let mut roots = RootCertStore::empty();
         for der in CertificateDer::pem_slice_iter(ca.as_bytes()) {
@@ -112,11 +106,17 @@ impl Http {
             .with_protocol_versions(&[&TLS13])
             .map_err(|error| bad(error.to_string()))?;
         let builder = builder.with_root_certificates(roots);
-        let tls = match shown {
+        let tls = match credentials {
             None => builder.with_no_client_auth(),
-            Some(Shown { chain, key }) => {
-                let wrong = |error: rustls::Error| JoinErrorKind::Kubeconfig(error.to_string());
-                builder.with_client_auth_cert(chain, key).map_err(wrong)?
+            Some(pem) => {
+                let wrong = |why: String| JoinErrorKind::Kubeconfig(why);
+                let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+                let chain = chain.map_err(|error| wrong(error.to_string()))?;
+                let key = PrivateKeyDer::from_pem_slice(pem)
+                    .map_err(|_| wrong("there is no key in it".to_owned()))?;
+                builder
+                    .with_client_auth_cert(chain, key)
+                    .map_err(|error| wrong(error.to_string()))?
             }
         };
         Ok(Self { server, tls: Arc::new(tls) })

@@ -20,12 +20,12 @@ mod serving;
 mod token;
 
 pub(crate) use self::error::{JoinError, JoinErrorKind};
+pub(crate) use self::http::{Http, Server};
+pub(crate) use self::kubeconfig::{Join, whole};
 pub(crate) use self::pin::Pin;
-pub(crate) use self::register::{Places, register};
+pub(crate) use self::register::{Places, register, write};
 pub(crate) use self::serving::{Serving, keep_signed};
 pub(crate) use self::token::Token;
-
-use self::http::{Http, Server};
 
 /// How the cluster's CA is known.
 #[derive(Debug, Clone)]

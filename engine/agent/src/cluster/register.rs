@@ -37,23 +37,38 @@ pub(crate) struct Places {
 }
 
 impl Places {
-    fn bootstrap(&self) -> PathBuf {
+    pub(crate) fn bootstrap(&self) -> PathBuf {
         self.kubelet.join("bootstrap.kubeconfig")
     }
 
     /// The CA as the kubelet reads it.
-    fn ca(&self) -> PathBuf {
+    pub(crate) fn ca(&self) -> PathBuf {
         self.kubelet.join("ca.crt")
     }
 
-    fn pin(&self) -> PathBuf {
+    pub(crate) fn pin(&self) -> PathBuf {
         self.kubelet.join("ca-hash")
     }
 
+    /// The kubelet's own certificate, with its key.
+    pub(crate) fn certificate(&self) -> PathBuf {
+        self.kubelet.join("pki/kubelet-client-current.pem")
+    }
+
+    /// The kubeconfig that names it.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.kubelet.join("kubeconfig")
+    }
+
+    /// What a bootstrap that is under way notes here: until it is over the node does not register by itself.
+    pub(crate) fn under_way(&self) -> PathBuf {
+        let folder = self.trusted.parent().unwrap_or(Path::new("/"));
+        folder.join("bootstrap.json")
+    }
+
     /// Whether the kubelet has credentials of its own: its certificate is there, and then the kubeconfig that names it.
-    pub(super) fn settled(&self) -> bool {
-        self.kubelet.join("pki/kubelet-client-current.pem").exists()
-            && self.kubelet.join("kubeconfig").exists()
+    pub(crate) fn settled(&self) -> bool {
+        self.certificate().exists() && self.kubeconfig().exists()
     }
 }
 
@@ -69,6 +84,9 @@ enum Left {
 }
 
 fn left(places: &Places) -> Left {
+    if places.under_way().exists() {
+        return Left::Nothing;
+    }
     match (places.bootstrap().exists(), places.trusted.exists()) {
         (true, false) => Left::Verify,
         (true, true) if places.settled() => Left::Remove,
@@ -211,7 +229,7 @@ fn remove(places: &Places) -> io::Result<()> {
 }
 
 /// Writes a file whole, or not at all, so that it is there after a power cut too. Everybody may read it.
-fn write(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn write(path: &Path, text: &str) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     match fs::create_dir(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),

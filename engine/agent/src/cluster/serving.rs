@@ -5,22 +5,21 @@
 //! self-signed certificate. So that a cluster is never flooded, a request is named after what it asks for: one that is there already
 //! is watched, whoever restarts meanwhile, and one that was denied is looked at again only after a long while.
 
-use std::fs;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use keel_proto::v1::{CertificateRequest, RequestState};
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::Value;
 use tokio::sync::{Notify, watch};
 use tokio::time::{sleep, timeout};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::error::JoinErrorKind;
-use super::http::{Answer, Http, Server, Shown as Client};
+use super::http::{Answer, Http, Server};
 use super::kubeconfig::{Join, bounded};
 use super::request::{REQUESTS, Said, Wanted, node, object, read};
 use super::{Places, check};
@@ -172,7 +171,8 @@ impl Serving {
 
     fn look(&mut self) -> Left {
         let signed = self.show();
-        if !self.places.trusted.exists() || !self.places.settled() {
+        let joined = self.places.trusted.exists() && self.places.settled();
+        if !joined || self.places.under_way().exists() {
             return Left::Nothing;
         }
         let Some(names) = self.names.borrow_and_update().clone() else {
@@ -224,19 +224,16 @@ impl Serving {
         let cannot = |path: &PathBuf, error: std::io::Error| {
             ServingError::Credentials(format!("{} cannot be read: {error}", path.display()))
         };
-        let [kubeconfig, pair] = ["kubeconfig", "pki/kubelet-client-current.pem"]
-            .map(|name| self.places.kubelet.join(name));
+        let (kubeconfig, pair) = (self.places.kubeconfig(), self.places.certificate());
         let join = Join::read(&bounded(&kubeconfig).map_err(|error| cannot(&kubeconfig, error))?)?;
         let ca = join.ca.ok_or_else(|| wrong("its kubeconfig names no CA".to_owned()))?;
-        let pair_text = fs::read_to_string(&pair).map_err(|error| cannot(&pair, error))?;
-        let bytes = pair_text.as_bytes();
-        let chain: Vec<_> = CertificateDer::pem_slice_iter(bytes).filter_map(Result::ok).collect();
-        let key = PrivateKeyDer::from_pem_slice(bytes)
-            .map_err(|error| wrong(format!("{} holds no key: {error}", pair.display())))?;
-        let common_name = chain.first().and_then(|der| common_name(der)).unwrap_or_default();
+        let text = bounded(&pair).map_err(|error| cannot(&pair, error))?;
+        let first = CertificateDer::pem_slice_iter(text.as_bytes()).find_map(Result::ok);
+        let common_name = first.and_then(|der| common_name(&der)).unwrap_or_default();
         let node = node(&common_name)
             .ok_or_else(|| wrong(format!("its certificate is `{common_name}`'s, and no node's")))?;
-        let http = Http::known(Server::parse(&join.api_server)?, &ca, Client { chain, key })?;
+        let server = Server::parse(&join.api_server)?;
+        let http = Http::as_client(server, &ca, Some(text.as_bytes()))?;
         Ok((http, node.to_owned()))
     }
 
