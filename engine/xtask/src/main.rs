@@ -35,8 +35,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Xtask {
+    /// Measure keel-init beside other inits and beside the least that starting the same processes costs
+    Bench(bench::boots::Options),
     /// Measure osctl beside systemd-analyze on the same random graphs, and print a table
-    BenchOffline(bench::Options),
+    BenchOffline(bench::offline::Options),
     /// Write the generated files, or check that they are current
     Codegen(codegen::Args),
     /// Boot a node in QEMU from machine-configs/qemu.toml and show how it went
@@ -67,7 +69,8 @@ fn main() -> ExitCode {
 
 fn run(command: Xtask) -> Result<ExitCode, Failure> {
     match command {
-        Xtask::BenchOffline(options) => bench::run(&options)?,
+        Xtask::Bench(options) => bench::boots::run(&options)?,
+        Xtask::BenchOffline(options) => bench::offline::run(&options)?,
         Xtask::Codegen(args) => codegen::run(&node::repository(), args)
             .map_err(Failure::because("the generated files are not right"))?,
         Xtask::Demo(options) => return demo::run(&options),

@@ -58,7 +58,7 @@ const TESTS: [&str; 18] = [
 ];
 
 /// Debian packages whose programs a benchmark measures, or measures with.
-const BENCH: [&str; 2] = ["systemd", "time"];
+const BENCH: [&str; 5] = ["gcc", "libc6-dev", "systemd", "time", "util-linux"];
 
 /// Debian packages that the fuzz targets are built with: libFuzzer is C++.
 const FUZZ: [&str; 1] = ["g++"];
