@@ -8,6 +8,7 @@ mod codegen;
 mod command;
 mod demo;
 mod fuzz;
+mod gate;
 mod keep;
 mod kubernetes;
 mod node;
@@ -45,6 +46,8 @@ enum Xtask {
     Demo(demo::Options),
     /// Fuzz whatever reads bytes that others wrote
     Fuzz(fuzz::Options),
+    /// Count the instructions of what every boot does, and refuse more than a committed baseline allows
+    Gate(gate::Options),
     /// Fetch and build the Kubernetes that tests and the demo run, once, into the cache; link it as target/kubernetes
     Kubernetes,
     /// Install what the other commands need: packages, a kernel, containerd, cargo-nextest
@@ -75,6 +78,7 @@ fn run(command: Xtask) -> Result<ExitCode, Failure> {
             .map_err(Failure::because("the generated files are not right"))?,
         Xtask::Demo(options) => return demo::run(&options),
         Xtask::Fuzz(options) => fuzz::run(&options)?,
+        Xtask::Gate(options) => gate::run(&options)?,
         Xtask::Kubernetes => kubernetes::fetch().map(drop)?,
         Xtask::Setup => setup::all().map(drop)?,
         Xtask::Test(options) => test::run(&options)?,
