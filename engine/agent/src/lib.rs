@@ -26,6 +26,7 @@ mod serve;
 mod server;
 mod service;
 mod tls;
+mod together;
 mod trust;
 
 use std::env;

@@ -12,7 +12,7 @@ use keel_proto::v1::node_server::NodeServer;
 use keel_proto::v1::operation_server::OperationServer;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
@@ -20,8 +20,8 @@ use crate::about::About;
 use crate::audit::Audit;
 use crate::bootstrap::Bootstraps;
 use crate::calls::Shared;
-use crate::cluster;
-use crate::identity::{Current, Given, Identity, IdentityError, Lasts, keep_current};
+use crate::cluster::{self, Serving, keep_signed};
+use crate::identity::{Current, Given, Identity, IdentityError, Kept, Lasts, keep_current};
 use crate::init::Init;
 use crate::listen;
 use crate::log::{chain, say};
@@ -110,6 +110,7 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
 
     let cluster =
         cluster::Places { kubelet: settings.kubelet, trusted: settings.trust.cluster.clone() };
+    let changed = Arc::new(Notify::new());
     let trust = Trust::load(settings.trust);
     let state = trust.subscribe();
     let audit = match lasts {
@@ -135,9 +136,23 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
         Lasts::ThisBoot => settings.spare,
     };
     if let (Some(folder), None) = (folder, &settings.given) {
-        let current =
-            Current { folder, init: init.clone(), shown: shown.clone(), about: about.clone() };
-        tokio::spawn(keep_current(current));
+        let (names, named) = watch::channel(None);
+        // One that ends with this boot is nobody's in a cluster.
+        if lasts == Lasts::ForGood {
+            let serving = Serving {
+                places: cluster.clone(),
+                kept: Kept::new(&folder),
+                shown: shown.clone(),
+                about: about.clone(),
+                names: named,
+                changed: changed.clone(),
+            };
+            // Before anybody is answered: whoever knows the cluster's CA finds it again.
+            serving.show();
+            tokio::spawn(keep_signed(serving));
+        }
+        let (init, shown, about) = (init.clone(), shown.clone(), about.clone());
+        tokio::spawn(keep_current(Current { folder, init, shown, about, names }));
     }
 
     if let Some(place) = settings.metrics {
@@ -174,7 +189,7 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
         }
     });
     let registering = tokio::spawn(async move {
-        if let Err(error) = cluster::register(cluster).await {
+        if let Err(error) = cluster::register(cluster, changed).await {
             say(format_args!("cannot watch for a cluster to join: {error}"));
         }
     });

@@ -2040,6 +2040,25 @@ pub struct ServingCertificate {
     /// Host names, addresses and URIs that it is for.
     #[prost(string, repeated, tag = "4")]
     pub names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Who signed it, as RFC 4514 writes a name: the node itself, or its cluster.
+    #[prost(string, tag = "5")]
+    pub issuer: ::prost::alloc::string::String,
+    /// How it stands with the next one, which the cluster is asked to sign. Absent if nothing is asked.
+    #[prost(message, optional, tag = "6")]
+    pub request: ::core::option::Option<CertificateRequest>,
+}
+/// What a cluster is asked to sign.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CertificateRequest {
+    /// The name of the CertificateSigningRequest; empty if the cluster could not be asked yet.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// How it stands.
+    #[prost(enumeration = "RequestState", tag = "2")]
+    pub state: i32,
+    /// The reason, in one line, if it is not only waiting.
+    #[prost(string, tag = "3")]
+    pub why: ::prost::alloc::string::String,
 }
 /// A certificate authority that a node trusts.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2640,6 +2659,43 @@ impl Mode {
             "MODE_UNSPECIFIED" => Some(Self::Unspecified),
             "MODE_MAINTENANCE" => Some(Self::Maintenance),
             "MODE_BOOTSTRAPPED" => Some(Self::Bootstrapped),
+            _ => None,
+        }
+    }
+}
+/// How it stands with a request for a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RequestState {
+    /// Never sent.
+    Unspecified = 0,
+    /// Somebody in the cluster has to approve it.
+    Pending = 1,
+    /// Somebody in the cluster has denied it. It is asked again after a long while.
+    Denied = 2,
+    /// The cluster cannot be asked, or cannot sign it, or what it signed is of no use. It is asked again.
+    Failed = 3,
+}
+impl RequestState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "REQUEST_STATE_UNSPECIFIED",
+            Self::Pending => "REQUEST_STATE_PENDING",
+            Self::Denied => "REQUEST_STATE_DENIED",
+            Self::Failed => "REQUEST_STATE_FAILED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "REQUEST_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "REQUEST_STATE_PENDING" => Some(Self::Pending),
+            "REQUEST_STATE_DENIED" => Some(Self::Denied),
+            "REQUEST_STATE_FAILED" => Some(Self::Failed),
             _ => None,
         }
     }

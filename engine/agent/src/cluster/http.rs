@@ -8,7 +8,8 @@ use std::time::{Duration, SystemTime};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HOST, HeaderValue};
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
+use hyper::Response;
+use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -21,6 +22,7 @@ use rustls::{
 };
 use serde_json::Value;
 use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
 use super::error::JoinErrorKind;
@@ -168,6 +170,38 @@ impl Http {
         token: Option<&str>,
         body: Option<&Value>,
     ) -> Result<Answer, JoinErrorKind> {
+        let (response, _driving) = self.send(method, path, token, body).await?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, LARGEST).collect().await;
+        let body = body.map_err(|error| JoinErrorKind::NotKubernetes(error.to_string()))?;
+        let date = head.headers.get(DATE).and_then(|date| date.to_str().ok());
+        Ok(Answer {
+            status: head.status.as_u16(),
+            body: serde_json::from_slice(&body.to_bytes()).unwrap_or_default(),
+            date: date.and_then(|date| httpdate::parse_http_date(date).ok()),
+        })
+    }
+
+    /// Asks for something whose answer goes on and on: a JSON document a line.
+    pub(crate) async fn watch(&self, path: &str) -> Result<Lines, JoinErrorKind> {
+        let sending = self.send(Method::GET, path, None, None);
+        let silent = Err(JoinErrorKind::Silent(PATIENCE));
+        let (response, driving) =
+            tokio::time::timeout(PATIENCE, sending).await.unwrap_or(silent)?;
+        let status = response.status().as_u16();
+        match status {
+            200 => Ok(Lines { body: response.into_body(), read: Vec::new(), _driving: driving }),
+            _ => Err(JoinErrorKind::NotKubernetes(format!("it answered a watch with {status}"))),
+        }
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        token: Option<&str>,
+        body: Option<&Value>,
+    ) -> Result<(Response<Incoming>, Driving), JoinErrorKind> {
         let Server { host, port } = &self.server;
         let broken = |error: hyper::Error| JoinErrorKind::NotKubernetes(error.to_string());
         let name = ServerName::try_from(host.clone())
@@ -181,7 +215,7 @@ impl Http {
         let stream = shaken.map_err(|error| refused(error, host))?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-        let driving = tokio::spawn(connection);
+        let driving = Driving(tokio::spawn(connection).abort_handle());
         let body = body.map(Value::to_string).unwrap_or_default();
         let mut request = Request::builder().method(method).uri(path);
         let authority =
@@ -198,16 +232,49 @@ impl Http {
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| JoinErrorKind::NotKubernetes(error.to_string()))?;
         let response = sender.send_request(request).await.map_err(broken)?;
-        let (head, body) = response.into_parts();
-        let body = Limited::new(body, LARGEST).collect().await;
-        driving.abort();
-        let body = body.map_err(|error| JoinErrorKind::NotKubernetes(error.to_string()))?;
-        let date = head.headers.get(DATE).and_then(|date| date.to_str().ok());
-        Ok(Answer {
-            status: head.status.as_u16(),
-            body: serde_json::from_slice(&body.to_bytes()).unwrap_or_default(),
-            date: date.and_then(|date| httpdate::parse_http_date(date).ok()),
-        })
+        Ok((response, driving))
+    }
+}
+
+/// What carries a connection; it ends with the value.
+#[derive(Debug)]
+struct Driving(AbortHandle);
+
+impl Drop for Driving {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// An answer that goes on and on.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    body: Incoming,
+    /// What has been read of the next line.
+    read: Vec<u8>,
+    _driving: Driving,
+}
+
+impl Lines {
+    /// The next line; none at the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Value>, JoinErrorKind> {
+        let broken = |why: String| JoinErrorKind::NotKubernetes(why);
+        loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.read.drain(..=end).collect();
+                return Ok(Some(serde_json::from_slice(&line).unwrap_or_default()));
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(broken(error.to_string())),
+                Some(Ok(frame)) => {
+                    self.read.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+                    if self.read.len() > LARGEST {
+                        return Err(broken("a line of it is too long".to_owned()));
+                    }
+                }
+            }
+        }
     }
 }
 

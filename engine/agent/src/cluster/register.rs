@@ -7,9 +7,11 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use inotify::{EventStream, Inotify, WatchDescriptor, WatchMask};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::StreamExt;
 
@@ -92,16 +94,18 @@ fn left(places: &Places) -> Left {
     }
 }
 
-/// Registers the node whenever there is something to register it with, until the agent ends.
+/// Registers the node whenever there is something to register it with, until the agent ends. `changed` is told whenever a file may
+/// be another one.
 ///
 /// # Errors
 /// If nothing can be watched at all.
-pub(crate) async fn register(places: Places) -> io::Result<()> {
+pub(crate) async fn register(places: Places, changed: Arc<Notify>) -> io::Result<()> {
     let mut events = Inotify::init()?.into_event_stream([0; 4096])?;
     let mut watched = None;
     let mut tries = Tries::default();
     loop {
         watch(&events, &places.kubelet, &mut watched);
+        changed.notify_one();
         let pause = match left(&places) {
             Left::Nothing => None,
             Left::Remove => remove(&places).err().map(|error| {
