@@ -102,6 +102,11 @@ pub trait Service: Send + Sync + 'static {
         async { Err(not_here()) }
     }
 
+    /// What the node showed for its first certificate is to be forgotten. Gives how many configs it stood in.
+    fn forget(&self) -> impl Future<Output = Result<u32, Refusal>> + Send {
+        async { Err(not_here()) }
+    }
+
     /// The configs that the machine remembers.
     fn history(&self) -> impl Future<Output = Result<History, Refusal>> + Send {
         async { Err(not_here()) }
@@ -381,6 +386,9 @@ async fn converse<S: Service>(
             },
             Some(Request::Confirm) => {
                 writer.answer(service.confirm().await.map(Reply::Confirmed)).await?;
+            }
+            Some(Request::Forget) => {
+                writer.answer(service.forget().await.map(Reply::Forgotten)).await?;
             }
             Some(Request::History) => {
                 writer.answer(service.history().await.map(Box::new).map(Reply::History)).await?;

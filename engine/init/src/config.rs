@@ -3,6 +3,7 @@
 //! What takes time happens on threads of its own; the owner of the machine's state is asked for its graph and told to reboot, and nothing
 //! else. One config has its turn at a time: who comes meanwhile waits or is refused, as he likes.
 
+mod forget;
 mod late;
 mod look;
 
@@ -171,6 +172,7 @@ impl Configs {
             Ok(()) => {
                 self.tell(number, MutationProgress::Reached);
                 self.sweep().await;
+                self.forget_if_unused(state).await;
             }
             Err(error) => self.say(&format!(
                 "config {number} is good, but that cannot be noted, and the next boot will not have it: {error}"
@@ -413,7 +415,9 @@ impl Configs {
                 layer
             };
             let layers: Vec<Layer> = layers.into_iter().map(restore).collect();
-            Ok(change::read(&arguments, &layers, secrets.as_ref()).and_then(|wanted| {
+            let wanted = change::read(&arguments, &layers, secrets.as_ref());
+            let wanted = wanted.and_then(|wanted| change::read_again(&arguments, wanted, &was));
+            Ok(wanted.and_then(|wanted| {
                 let plan = change::plan(&graph, &transaction, &states, &wanted.boot)?;
                 let Boot { graph, transaction } = wanted.boot;
                 Ok((wanted.text, plan, Side { graph: Arc::new(graph), transaction }))
@@ -423,6 +427,8 @@ impl Configs {
             Ok(read) => read,
             Err(findings) => return Ok(Answer::Invalid(findings)),
         };
+        // Once more: what stood for secrets may have been shorter.
+        change::bounded(text.len(), "", "")?;
         let digest = to.graph.digest().to_string();
         let Plan { plan, mutation, may_cut } = plan;
         let planned = |fate, generation, from_seq| {
@@ -462,6 +468,7 @@ impl Configs {
                     number,
                     digest,
                     text_sha256: store::sha256(kept.as_bytes()),
+                    becomes: None,
                     author,
                     reason,
                     at_ms: u64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
