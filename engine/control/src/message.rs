@@ -76,6 +76,8 @@ pub(crate) enum Request {
     History,
     /// The text of the running config, or of that generation. Answered by one [`Reply::Config`].
     GetConfig(Option<u64>),
+    /// The config of that generation is on trial, and is not well: it is undone. Answered by one [`Reply::Undone`].
+    Undo { generation: u64, why: String },
     /// The node has a certificate of its own: what it showed for that is to be forgotten. Answered by one [`Reply::Forgotten`].
     Forget,
 }
@@ -126,6 +128,8 @@ pub(crate) enum Reply {
     Confirmed(u64),
     History(Box<History>),
     Config(ConfigText),
+    /// It is undone, or the machine reboots for it.
+    Undone,
     /// With how many configs it stood in.
     Forgotten(u32),
 }

@@ -102,6 +102,15 @@ pub trait Service: Send + Sync + 'static {
         async { Err(not_here()) }
     }
 
+    /// The config on trial, if it is that one, is not well.
+    fn undo(
+        &self,
+        _generation: u64,
+        _why: String,
+    ) -> impl Future<Output = Result<(), Refusal>> + Send {
+        async { Err(not_here()) }
+    }
+
     /// What the node showed for its first certificate is to be forgotten. Gives how many configs it stood in.
     fn forget(&self) -> impl Future<Output = Result<u32, Refusal>> + Send {
         async { Err(not_here()) }
@@ -386,6 +395,10 @@ async fn converse<S: Service>(
             },
             Some(Request::Confirm) => {
                 writer.answer(service.confirm().await.map(Reply::Confirmed)).await?;
+            }
+            Some(Request::Undo { generation, why }) => {
+                let undone = service.undo(generation, why).await;
+                writer.answer(undone.map(|()| Reply::Undone)).await?;
             }
             Some(Request::Forget) => {
                 writer.answer(service.forget().await.map(Reply::Forgotten)).await?;

@@ -6,6 +6,7 @@
 mod forget;
 mod late;
 mod look;
+mod trial;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -529,19 +530,6 @@ impl Configs {
             let _ = told.await;
         });
         planned(if on_trial { Fate::OnTrial } else { Fate::Begun }, Some(number), next)
-    }
-
-    /// The config on trial is well.
-    pub(crate) async fn confirm(&self) -> Result<u64, Refusal> {
-        let mut state = self.state.lock().await;
-        let (number, _) = state.trial.ok_or(RefusalKind::NothingOnTrial)?;
-        self.write(&mut state, Book::settled).await?;
-        state.trial = None;
-        state.way_back = None;
-        self.tell(number, MutationProgress::Reached);
-        self.settled.notify_waiters();
-        self.sweep().await;
-        Ok(number)
     }
 
     async fn snapshot(&self) -> Result<Snapshot, Refusal> {
