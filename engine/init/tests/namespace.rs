@@ -1448,6 +1448,8 @@ fn a_reset_machine_comes_back_as_another_one() {
 mod configs;
 #[path = "namespace/files.rs"]
 mod files;
+#[path = "namespace/forget.rs"]
+mod forget;
 #[path = "namespace/mutations.rs"]
 mod mutations;
 #[path = "namespace/trust.rs"]
