@@ -8,6 +8,7 @@ mod auditing;
 mod book;
 mod dashboard;
 mod following;
+mod link;
 mod looking;
 mod machine;
 mod steered;
