@@ -20,10 +20,12 @@ use tower_service::Service as TowerService;
 
 use crate::audit::{Audit, Record};
 use crate::authz;
+use crate::effect::Effect;
 use crate::init::Init;
 use crate::metrics::Metrics;
 use crate::peer::Peer;
 use crate::places::{CallKind, Full, Place};
+use crate::requests;
 use crate::trust::State;
 
 /// What calls on all connections share.
@@ -83,11 +85,18 @@ impl Calls {
             call.record.roles = vec![role.word().to_owned()];
         }
         request.extensions_mut().insert(self.peer.clone());
-        let changes = authz::changes(request.uri().path());
+        let method = authz::known(request.uri().path()).unwrap_or_default();
+        let changes = authz::changes(method);
         if changes {
+            if self.peer.client.is_none() {
+                let effect = Effect::new(self.shared.clone());
+                request.extensions_mut().insert(effect.clone());
+                call.effect = Some(effect);
+            }
             call.record.digest_before = self.digest().await;
         }
         // A request that never ends would keep its place for as long.
+        let request = request.map(|body| requests::Request::new(body, method, self.place.clone()));
         let answer = TowerService::call(&mut self.routes, request);
         let response = match tokio::time::timeout(ANSWERED, answer).await {
             Ok(Ok(response)) => response,
@@ -129,6 +138,8 @@ struct Call {
     code: Option<Code>,
     /// The caller may not call that.
     refused: bool,
+    /// What comes of it, where that is not to be taken on trust: it may change the machine, and nobody knows who calls.
+    effect: Option<Arc<Effect>>,
     shared: Arc<Shared>,
     place: Arc<Place>,
     /// Its number among all calls that run.
@@ -154,6 +165,7 @@ impl Call {
             began: Instant::now(),
             code: None,
             refused: false,
+            effect: None,
             shared: calls.shared.clone(),
             place: calls.place.clone(),
             number,
@@ -188,6 +200,9 @@ impl Drop for Call {
         if self.refused {
             // Anybody can be refused as often as he likes: that must not push out what was done.
             return self.shared.audit.call_refused(record);
+        }
+        if let Some(effect) = self.effect.take() {
+            return effect.keep(record);
         }
         let changes = authz::changes(&record.method);
         self.shared.audit.called(record, changes);

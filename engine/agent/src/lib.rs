@@ -4,10 +4,12 @@ mod about;
 mod answers;
 mod audit;
 mod authz;
+mod bootstrap;
 mod calls;
 mod changes;
 mod cluster;
 mod convert;
+mod effect;
 #[cfg(feature = "fuzz")]
 pub mod fuzz;
 mod identity;
@@ -19,10 +21,12 @@ mod notify;
 mod peer;
 mod places;
 mod processes;
+mod requests;
 mod serve;
 mod server;
 mod service;
 mod tls;
+mod together;
 mod trust;
 
 use std::env;

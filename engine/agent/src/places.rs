@@ -36,6 +36,10 @@ pub(crate) struct Limits {
     pub(crate) streams: usize,
     /// Of them, from one network.
     pub(crate) streams_of_one: usize,
+    /// Long requests that are on their way in.
+    pub(crate) uploads: usize,
+    /// Of them, from one network.
+    pub(crate) uploads_of_one: usize,
 }
 
 impl Default for Limits {
@@ -50,6 +54,8 @@ impl Default for Limits {
             calls_of_each: 8,
             streams: 16,
             streams_of_one: 8,
+            uploads: 8,
+            uploads_of_one: 4,
         }
     }
 }
@@ -79,6 +85,7 @@ struct Table {
     next: u64,
     handshakes: BTreeMap<u64, Taken>,
     connections: BTreeMap<u64, Taken>,
+    uploads: BTreeMap<u64, Taken>,
     calls: BTreeMap<u64, Running>,
     calls_of: HashMap<IpAddr, usize>,
 }
@@ -151,12 +158,8 @@ impl Places {
         let network = network(address);
         let mut table = self.table();
         let Limits { handshakes, handshakes_of_one, .. } = self.limits;
-        let _: Result<(), Full> =
-            make_room(&mut table.handshakes, network, handshakes, handshakes_of_one);
-        let leave = CancellationToken::new();
         let number = table.number();
-        let taken = Taken { network, leave: leave.clone(), calls: 0, since: Instant::now() };
-        table.handshakes.insert(number, taken);
+        let leave = sit_down(&mut table.handshakes, number, network, handshakes, handshakes_of_one);
         Place { places: self.clone(), number, network, leave, shaken: false }
     }
 
@@ -182,6 +185,15 @@ impl Place {
         table.connections.insert(self.number, taken);
         self.shaken = true;
         Ok(())
+    }
+
+    /// A place for a long request of this peer: there always is one.
+    pub(crate) fn upload(&self) -> Upload {
+        let mut table = self.places.table();
+        let Limits { uploads, uploads_of_one, .. } = self.places.limits;
+        let number = table.number();
+        let leave = sit_down(&mut table.uploads, number, self.network, uploads, uploads_of_one);
+        Upload { places: self.places.clone(), number, leave }
     }
 
     /// Notes that a call begins, and gives it a number.
@@ -222,6 +234,12 @@ impl Place {
         let table = self.places.table();
         let taken = table.connections.get(&self.number)?;
         (taken.calls == 0).then_some(taken.since)
+    }
+
+    /// Whether one of these calls runs on it.
+    pub(crate) fn has_call(&self, which: impl Fn(&str) -> bool) -> bool {
+        let table = self.places.table();
+        table.calls.values().any(|call| call.connection == self.number && which(call.method))
     }
 
     /// Whether a call runs on it that should have ended, and has lasted that long.
@@ -297,6 +315,21 @@ impl Table {
     }
 }
 
+/// A long request's place, given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    places: Arc<Places>,
+    number: u64,
+    /// Cancelled when another has it.
+    pub(crate) leave: CancellationToken,
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.places.table().uploads.remove(&self.number);
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let mut table = self.places.table();
@@ -305,6 +338,21 @@ impl Drop for Place {
             false => drop(table.handshakes.remove(&self.number)),
         }
     }
+}
+
+/// Gives a newcomer a place among those on which no call runs: there always is one. What tells it that another has it.
+fn sit_down(
+    taken: &mut BTreeMap<u64, Taken>,
+    number: u64,
+    network: IpAddr,
+    most: usize,
+    most_of_one: usize,
+) -> CancellationToken {
+    let _: Result<(), Full> = make_room(taken, network, most, most_of_one);
+    let leave = CancellationToken::new();
+    let one = Taken { network, leave: leave.clone(), calls: 0, since: Instant::now() };
+    taken.insert(number, one);
+    leave
 }
 
 /// Sends one away if there are too many: then there is room for one more.
@@ -364,6 +412,8 @@ mod tests {
         calls_of_each: 1,
         streams: 4,
         streams_of_one: 3,
+        uploads: 4,
+        uploads_of_one: 3,
     };
 
     fn address(last: u8) -> IpAddr {
@@ -390,6 +440,24 @@ mod tests {
         check(&[1, 1, 1, 2, 3], &[0]);
         check(&[2, 1, 1, 1, 3], &[1]);
         check(&[1, 2, 3, 4, 5], &[0]);
+    }
+
+    #[test]
+    fn a_long_request_has_its_place_until_another_needs_it() {
+        let places = Places::new(LIMITS);
+        let peers: Vec<_> = (0..=4).map(|last| places.take(address(last))).collect();
+        let upload = |last: usize| peers[last].upload();
+        let held = [upload(1), upload(1), upload(1)];
+        // A fourth of one network is at its own cost; one of another is at the cost of who has the most.
+        let fourth = upload(1);
+        let left = || held.each_ref().map(|one| one.leave.is_cancelled());
+        assert_eq!(left(), [true, false, false]);
+        let others = [upload(2), upload(3)];
+        assert_eq!(left(), [true, true, false]);
+        drop(fourth);
+        let last = upload(4);
+        assert_eq!(left(), [true, true, false]);
+        assert!(others.iter().chain([&last]).all(|one| !one.leave.is_cancelled()));
     }
 
     fn connect(places: &Arc<Places>, last: u8) -> Result<Place, Full> {

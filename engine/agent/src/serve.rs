@@ -5,21 +5,23 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use keel_proto::v1::cluster_server::ClusterServer;
 use keel_proto::v1::config_server::ConfigServer;
 use keel_proto::v1::journal_server::JournalServer;
 use keel_proto::v1::node_server::NodeServer;
 use keel_proto::v1::operation_server::OperationServer;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 use crate::about::About;
 use crate::audit::Audit;
+use crate::bootstrap::Bootstraps;
 use crate::calls::Shared;
-use crate::cluster;
-use crate::identity::{Current, Given, Identity, IdentityError, Lasts, keep_current};
+use crate::cluster::{self, Serving, keep_signed};
+use crate::identity::{Current, Given, Identity, IdentityError, Kept, Lasts, keep_current};
 use crate::init::Init;
 use crate::listen;
 use crate::log::{chain, say};
@@ -27,16 +29,13 @@ use crate::metrics::{self, Metrics};
 use crate::notify::{State, notify};
 use crate::places::{Limits, Places};
 use crate::server::{Server, raise_file_limit};
-use crate::service::{Config, Journal, Node, Operation};
+use crate::service::{Cluster, Config, Journal, Node, Operation};
 use crate::tls::Shown;
 use crate::trust::{self, Trust};
 
-/// The most bytes of one message, in either direction; a client takes no more without being told to.
+/// The most bytes of one message of an answer; a client takes no more without being told to. What a request may have is looked at
+/// before it is read.
 const MESSAGE: usize = 4 * 1024 * 1024;
-
-/// The most bytes of a request. What can be asked today is small, and a stranger may ask on many streams at once: each holds as much
-/// memory as its request says that it is long.
-const REQUEST: usize = 64 * 1024;
 
 /// What the agent needs to serve.
 #[derive(Debug)]
@@ -111,6 +110,7 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
 
     let cluster =
         cluster::Places { kubelet: settings.kubelet, trusted: settings.trust.cluster.clone() };
+    let changed = Arc::new(Notify::new());
     let trust = Trust::load(settings.trust);
     let state = trust.subscribe();
     let audit = match lasts {
@@ -136,9 +136,23 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
         Lasts::ThisBoot => settings.spare,
     };
     if let (Some(folder), None) = (folder, &settings.given) {
-        let current =
-            Current { folder, init: init.clone(), shown: shown.clone(), about: about.clone() };
-        tokio::spawn(keep_current(current));
+        let (names, named) = watch::channel(None);
+        // One that ends with this boot is nobody's in a cluster.
+        if lasts == Lasts::ForGood {
+            let serving = Serving {
+                places: cluster.clone(),
+                kept: Kept::new(&folder),
+                shown: shown.clone(),
+                about: about.clone(),
+                names: named,
+                changed: changed.clone(),
+            };
+            // Before anybody is answered: whoever knows the cluster's CA finds it again.
+            serving.show();
+            tokio::spawn(keep_signed(serving));
+        }
+        let (init, shown, about) = (init.clone(), shown.clone(), about.clone());
+        tokio::spawn(keep_current(Current { folder, init, shown, about, names }));
     }
 
     if let Some(place) = settings.metrics {
@@ -157,9 +171,13 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
         }
     }
 
+    let bootstraps = Bootstraps::new(init.clone(), cluster.clone(), state.clone(), trust.left());
+    // Before the node registers by itself: what is under way goes first.
+    bootstraps.go_on();
+
     let (stopping_in, stopping) = watch::channel(false);
     let server = Server {
-        routes: routes(about, &shared, &stopping).await?,
+        routes: routes(about, &shared, bootstraps, &stopping).await?,
         shown,
         trust: state,
         places,
@@ -171,7 +189,7 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
         }
     });
     let registering = tokio::spawn(async move {
-        if let Err(error) = cluster::register(cluster).await {
+        if let Err(error) = cluster::register(cluster, changed).await {
             say(format_args!("cannot watch for a cluster to join: {error}"));
         }
     });
@@ -191,6 +209,7 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
 async fn routes(
     about: Arc<About>,
     shared: &Arc<Shared>,
+    bootstraps: Arc<Bootstraps>,
     stopping: &watch::Receiver<bool>,
 ) -> Result<Routes, ServeError> {
     let services = || {
@@ -204,28 +223,24 @@ async fn routes(
     let node = Node::new(shared.init.clone(), about, stopping.clone());
     let records = keel_control::RECORDS.into();
     let journal = Journal::new(records, shared.clone(), stopping.clone());
-    Ok(Routes::new(
-        NodeServer::new(node).max_decoding_message_size(REQUEST).max_encoding_message_size(MESSAGE),
-    )
-    .add_service(
-        JournalServer::new(journal)
-            .max_decoding_message_size(REQUEST)
-            .max_encoding_message_size(MESSAGE),
-    )
-    .add_service(
-        OperationServer::new(Operation::new(shared.init.clone()))
-            .max_decoding_message_size(REQUEST)
-            .max_encoding_message_size(MESSAGE),
-    )
-    .add_service(
-        ConfigServer::new(Config::new(shared.init.clone(), stopping.clone()))
-            .max_decoding_message_size(REQUEST)
-            .max_encoding_message_size(MESSAGE),
-    )
-    .add_service(health().await)
-    .add_service(reflection)
-    .add_service(reflection_alpha)
-    .prepare())
+    Ok(Routes::new(NodeServer::new(node).max_encoding_message_size(MESSAGE))
+        .add_service(JournalServer::new(journal).max_encoding_message_size(MESSAGE))
+        .add_service(
+            OperationServer::new(Operation::new(shared.init.clone()))
+                .max_encoding_message_size(MESSAGE),
+        )
+        .add_service(
+            ConfigServer::new(Config::new(shared.init.clone(), stopping.clone()))
+                .max_encoding_message_size(MESSAGE),
+        )
+        .add_service(
+            ClusterServer::new(Cluster::new(bootstraps, stopping.clone()))
+                .max_encoding_message_size(MESSAGE),
+        )
+        .add_service(health().await)
+        .add_service(reflection)
+        .add_service(reflection_alpha)
+        .prepare())
 }
 
 /// The standard health service: an agent that answers at all serves everything.
@@ -235,6 +250,7 @@ async fn health() -> HealthServer<impl Health> {
     reporter.set_serving::<JournalServer<Journal>>().await;
     reporter.set_serving::<OperationServer<Operation>>().await;
     reporter.set_serving::<ConfigServer<Config>>().await;
+    reporter.set_serving::<ClusterServer<Cluster>>().await;
     health
 }
 

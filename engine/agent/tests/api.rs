@@ -113,13 +113,17 @@ async fn reflection_tells_all_that_a_client_needs() {
 #[tokio::test]
 async fn a_request_is_as_long_as_it_may_be_and_no_longer() {
     const LONGEST: usize = 64 * 1024;
+    const CONFIG: usize = 320 * 1024;
 
     let agent = Agent::start();
-    for method in
-        ["/keel.v1.Node/GetUnit", "/keel.v1.Config/Apply", "/keel.v1.Operation/ControlUnit"]
-    {
+    for (method, longest) in [
+        ("/keel.v1.Node/GetUnit", LONGEST),
+        ("/keel.v1.Config/Apply", CONFIG),
+        ("/keel.v1.Operation/ControlUnit", LONGEST),
+        (CHECK, LONGEST),
+    ] {
         let mut node = agent.connect(None).await;
-        let said = match node.begin_with(method, &[&vec![0; LONGEST + 1]]).await {
+        let said = match node.begin_with(method, &[&vec![0; longest + 1]]).await {
             Ok(answer) => end(answer).await,
             Err(error) => error,
         };

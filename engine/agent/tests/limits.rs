@@ -5,12 +5,17 @@
 mod support;
 
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::BodyExt;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustls::ClientConnection;
+use rustls::pki_types::ServerName;
+use rustls::version::TLS13;
 use socket2::{Domain, Socket, Type};
-use support::Agent;
+use support::{Agent, client_config};
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 const WATCH: &str = "/grpc.health.v1.Health/Watch";
@@ -117,4 +122,38 @@ async fn streams_that_never_end() {
     assert_eq!(trailers.get("grpc-status").unwrap(), "14");
     drop(stream);
     assert_eq!(honest.call(CHECK).await, "OK");
+}
+
+/// A whole ClientHello, as it goes over the wire.
+fn client_hello() -> Vec<u8> {
+    let config = Arc::new(client_config(&TLS13, None));
+    let name = ServerName::from(IpAddr::from(Ipv4Addr::LOCALHOST));
+    let mut hello = Vec::new();
+    ClientConnection::new(config, name).unwrap().write_tls(&mut hello).unwrap();
+    hello
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hands_that_are_shaken_byte_by_byte() {
+    let mut agent = Agent::start();
+    let slow: Vec<TcpStream> =
+        (0..100).map(|number| half_open(agent.address, 2 * number + 1).unwrap()).collect();
+    // A byte each time: ten seconds are over long before the last one.
+    let hello = client_hello();
+    let drip = std::thread::spawn(move || {
+        for byte in &hello {
+            std::thread::sleep(Duration::from_millis(100));
+            // Those that were sent away are gone.
+            let left = slow.iter().filter(|one| (&**one).write_all(&[*byte]).is_ok()).count();
+            if left == 0 {
+                return true;
+            }
+        }
+        false
+    });
+    while !drip.is_finished() {
+        assert_eq!(agent.call(None, CHECK).await, "OK");
+    }
+    assert!(drip.join().unwrap(), "all were sent away before they were done");
+    agent.logged("no TLS connection: no handshake within 10 s");
 }

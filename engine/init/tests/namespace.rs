@@ -1514,7 +1514,11 @@ fn a_reset_machine_comes_back_as_another_one() {
 
 #[path = "namespace/configs.rs"]
 mod configs;
+#[path = "namespace/files.rs"]
+mod files;
 #[path = "namespace/mutations.rs"]
 mod mutations;
 #[path = "namespace/outside.rs"]
 mod outside;
+#[path = "namespace/trust.rs"]
+mod trust;

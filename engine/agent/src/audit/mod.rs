@@ -4,6 +4,7 @@
 //! bounded size of which the oldest goes first: a hundred readers, or a flood of strangers, push out their own records and never
 //! one of a change. What was sent and what was answered is in none of them.
 
+mod queue;
 mod read;
 mod record;
 mod ring;
@@ -12,20 +13,17 @@ mod writer;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use tokio::sync::{broadcast, mpsc, oneshot};
+use tokio::sync::{broadcast, oneshot};
 
+use self::queue::Queue;
 pub(crate) use self::read::past;
 pub(crate) use self::record::Record;
 use self::writer::Writer;
 use crate::log::{chain, say};
 use crate::trust::Refusal;
-
-/// Records that wait to be written. Beyond that they are counted, and not kept: no call waits for a disk.
-const WAITING: usize = 1_024;
 
 /// Records that a follower may be behind.
 const BEHIND: usize = 1_024;
@@ -66,13 +64,22 @@ enum Item {
     Flush(oneshot::Sender<()>),
 }
 
+impl Item {
+    fn is_flush(&self) -> bool {
+        matches!(self, Self::Flush(_))
+    }
+
+    /// Whether it is to be written at once.
+    fn is_urgent(&self) -> bool {
+        matches!(self, Self::Flush(_) | Self::Keep(Sort::Change, _))
+    }
+}
+
 /// Where records go.
 #[derive(Debug)]
 pub(crate) struct Audit {
     folder: PathBuf,
-    queue: mpsc::Sender<Item>,
-    /// Records that found no room in the queue.
-    lost: Arc<AtomicU64>,
+    queue: Arc<Queue>,
     new: broadcast::Sender<Arc<Record>>,
     refusals: Mutex<Bucket>,
 }
@@ -81,8 +88,7 @@ impl Audit {
     /// Opens the records in a folder, and starts to write. Without a folder that can be written records are only told to those
     /// who follow.
     pub(crate) fn start(folder: &Path) -> io::Result<Self> {
-        let (queue, waiting) = mpsc::channel(WAITING);
-        let lost = Arc::new(AtomicU64::new(0));
+        let queue = Arc::new(Queue::default());
         let new = broadcast::Sender::new(BEHIND);
         let writer = match Writer::open(folder) {
             Ok(writer) => writer,
@@ -95,12 +101,12 @@ impl Audit {
                 Writer::nowhere()
             }
         };
-        let (lost_too, told) = (lost.clone(), new.clone());
+        let (waiting, told) = (queue.clone(), new.clone());
         std::thread::Builder::new()
             .name("audit".to_owned())
-            .spawn(move || writer.run(waiting, &lost_too, &told))?;
+            .spawn(move || writer.run(&waiting, &told))?;
         let refusals = Mutex::new(Bucket::new(Instant::now()));
-        Ok(Self { folder: folder.to_owned(), queue, lost, new, refusals })
+        Ok(Self { folder: folder.to_owned(), queue, new, refusals })
     }
 
     /// Keeps a call.
@@ -152,9 +158,7 @@ impl Audit {
     }
 
     fn keep(&self, sort: Sort, record: Record) {
-        if self.queue.try_send(Item::Keep(sort, Box::new(record))).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
-        }
+        self.queue.put(Item::Keep(sort, Box::new(record)));
     }
 
     /// Waits until what was handed over is written, but not for ever.
@@ -163,13 +167,9 @@ impl Audit {
         const LONGEST: Duration = Duration::from_secs(1);
 
         let (written, wait) = oneshot::channel();
-        let flush = async {
-            if self.queue.send(Item::Flush(written)).await.is_ok() {
-                // Without the writer there is nothing to wait for.
-                let _ = wait.await;
-            }
-        };
-        let _ = tokio::time::timeout(LONGEST, flush).await;
+        self.queue.put(Item::Flush(written));
+        // Without the writer there is nothing to wait for.
+        let _ = tokio::time::timeout(LONGEST, wait).await;
     }
 
     pub(crate) fn folder(&self) -> &Path {
@@ -179,6 +179,12 @@ impl Audit {
     /// What is kept from now on.
     pub(crate) fn subscribe(&self) -> broadcast::Receiver<Arc<Record>> {
         self.new.subscribe()
+    }
+}
+
+impl Drop for Audit {
+    fn drop(&mut self) {
+        self.queue.close();
     }
 }
 

@@ -27,6 +27,10 @@ pub(super) struct Ring {
     largest: u64,
     /// The file ends in the middle of a line.
     torn: bool,
+    /// The file is full: what comes next goes into another.
+    full: bool,
+    /// Lines that wait to be written.
+    waiting: String,
 }
 
 /// The file of that age; 0 is the one that is written.
@@ -43,7 +47,8 @@ impl Ring {
         let size = file.metadata()?.len();
         // Power failed in the middle of a line. It is ended with the next record: at this moment the disk may be full.
         let torn = ends_torn(&file, size)?;
-        Ok(Self { folder: folder.to_owned(), sort, file, size, largest, torn })
+        let (full, waiting) = (false, String::new());
+        Ok(Self { folder: folder.to_owned(), sort, file, size, largest, torn, full, waiting })
     }
 
     /// Whether the last line that was written before is half a record.
@@ -51,17 +56,50 @@ impl Ring {
         self.torn
     }
 
-    pub(super) fn write(&mut self, line: &str) -> io::Result<()> {
-        let length = line.len() as u64;
-        if self.size > 0 && self.size + length > self.largest {
+    /// Has a line written with the next flush, or before if the file is full. Whether something was written.
+    pub(super) fn add(&mut self, line: &str) -> io::Result<bool> {
+        let mut written = Ok(false);
+        let size = self.size + self.waiting.len() as u64;
+        if size > 0 && size + line.len() as u64 > self.largest {
+            written = self.flush();
+            self.full = self.size > 0 && self.size + line.len() as u64 > self.largest;
+        }
+        self.waiting.push_str(line);
+        written
+    }
+
+    /// Writes what waits. Whether there was anything.
+    pub(super) fn flush(&mut self) -> io::Result<bool> {
+        let lines = std::mem::take(&mut self.waiting);
+        if lines.is_empty() {
+            return Ok(false);
+        }
+        let mut written = self.write(&lines);
+        if written.is_err() && lines.lines().nth(1).is_some() {
+            // What does not fit costs itself alone.
+            let one_by_one = lines.split_inclusive('\n').map(|line| self.write(line));
+            written = one_by_one.fold(Ok(()), Result::and);
+        }
+        self.waiting = lines;
+        self.waiting.clear();
+        // What changed the machine is to be known after a power failure too.
+        if self.sort == Sort::Change {
+            self.file.sync_data()?;
+        }
+        written.map(|()| true)
+    }
+
+    fn write(&mut self, lines: &str) -> io::Result<()> {
+        if self.full {
             self.rotate()?;
+            self.full = false;
         }
         if self.torn {
             self.file.write_all(b"\n")?;
             self.size += 1;
             self.torn = false;
         }
-        if let Err(error) = self.file.write_all(line.as_bytes()) {
+        if let Err(error) = self.file.write_all(lines.as_bytes()) {
             // What of it was written goes again, or else the next record begins on a line of its own.
             let cut = self.file.set_len(self.size);
             let size = self.file.metadata().map_or(self.size, |about| about.len());
@@ -69,11 +107,7 @@ impl Ring {
             self.size = size;
             return Err(error);
         }
-        self.size += length;
-        // What changed the machine is to be known after a power failure too.
-        if self.sort == Sort::Change {
-            self.file.sync_data()?;
-        }
+        self.size += lines.len() as u64;
         Ok(())
     }
 

@@ -203,11 +203,45 @@ fn of_a_flood_some_are_told() {
 
 #[test]
 fn what_has_no_room_leaves_a_gap() {
-    let (queue, waiting) = mpsc::channel(8);
-    let told = broadcast::Sender::new(8);
+    let queue = Queue::default();
+    let told = broadcast::Sender::new(2_048);
     let mut seen = told.subscribe();
-    queue.try_send(Item::Keep(Sort::Read, Box::new(record("r")))).unwrap();
-    drop(queue);
-    Writer::nowhere().run(waiting, &AtomicU64::new(5), &told);
+    let put = || queue.put(Item::Keep(Sort::Read, Box::new(record("r"))));
+    // The writer has not begun: beyond what may wait they are lost.
+    (0..1_024 + 5).for_each(|_| put());
+    queue.close();
+    Writer::nowhere().run(&queue, &told);
     assert_eq!(seen.try_recv().unwrap().seq, 6);
+    assert_eq!(seen.len(), 1_023);
+}
+
+#[test]
+fn what_comes_together_is_written_together() {
+    let folder = TempDir::new().unwrap();
+    let mut writer = Writer::with_files_of(folder.path(), 1_000).unwrap();
+    for _ in 0..4 {
+        writer.keep(Sort::Read, record("before"));
+    }
+    let (queue, told) = (Queue::default(), broadcast::Sender::new(64));
+    let mut seen = told.subscribe();
+    for sort in [Sort::Read, Sort::Change, Sort::Refused, Sort::Read].repeat(4) {
+        queue.put(Item::Keep(sort, Box::new(record(sort.word()))));
+    }
+    let (written, mut wait) = oneshot::channel();
+    queue.put(Item::Flush(written));
+    queue.close();
+    writer.run(&queue, &told);
+    assert_eq!(wait.try_recv(), Ok(()));
+    // In the order in which they came, over more than one file.
+    let all = past(folder.path(), 0).unwrap();
+    assert_eq!(numbers(&all), (1..=20).collect::<Vec<_>>());
+    let told: Vec<_> = std::iter::from_fn(|| seen.try_recv().ok()).collect();
+    assert_eq!(
+        told.iter().map(|record| record.seq).collect::<Vec<_>>(),
+        (5..=20).collect::<Vec<_>>()
+    );
+    for entry in fs::read_dir(folder.path()).unwrap() {
+        let size = entry.unwrap().metadata().unwrap().len();
+        assert!(size <= 1_000, "{size}");
+    }
 }

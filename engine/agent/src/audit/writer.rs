@@ -5,10 +5,10 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::broadcast;
 
+use super::queue::Queue;
 use super::ring::{LARGEST, Ring, each};
 use super::{Item, Record, Sort};
 use crate::log::{chain, say};
@@ -58,45 +58,67 @@ impl Writer {
         Self { rings: Vec::new(), next: 1, complained: false }
     }
 
-    /// Writes until nobody can send any more.
-    pub(super) fn run(
-        mut self,
-        mut waiting: mpsc::Receiver<Item>,
-        lost: &AtomicU64,
-        told: &broadcast::Sender<Arc<Record>>,
-    ) {
-        while let Some(item) = waiting.blocking_recv() {
-            let (sort, record) = match item {
-                Item::Keep(sort, record) => (sort, *record),
-                Item::Flush(written) => {
-                    // Whoever asked may be gone.
-                    let _ = written.send(());
-                    continue;
-                }
-            };
+    /// Writes until nothing more is put into the queue.
+    pub(super) fn run(mut self, queue: &Queue, told: &broadcast::Sender<Arc<Record>>) {
+        let mut items = Vec::new();
+        while let Some(lost) = queue.take(&mut items) {
             // A number that nobody has is a record that is gone.
-            self.next += lost.swap(0, Ordering::Relaxed);
-            let record = self.keep(sort, record);
-            // Nobody may be following.
-            let _ = told.send(Arc::new(record));
+            self.next += lost;
+            let mut kept = Vec::new();
+            let mut written = Vec::new();
+            for item in items.drain(..) {
+                match item {
+                    Item::Keep(sort, record) => kept.push(self.add(sort, *record)),
+                    Item::Flush(word) => written.push(word),
+                }
+            }
+            self.flush();
+            for word in written {
+                // Whoever asked may be gone.
+                let _ = word.send(());
+            }
+            if told.receiver_count() > 0 {
+                for record in kept {
+                    // The last who followed may have gone just now.
+                    let _ = told.send(Arc::new(record));
+                }
+            }
         }
     }
 
-    pub(super) fn keep(&mut self, sort: Sort, mut record: Record) -> Record {
+    /// Keeps one record, at once.
+    #[cfg(test)]
+    pub(super) fn keep(&mut self, sort: Sort, record: Record) -> Record {
+        let record = self.add(sort, record);
+        self.flush();
+        record
+    }
+
+    /// Numbers a record, and has it written with the next flush.
+    fn add(&mut self, sort: Sort, mut record: Record) -> Record {
         record.seq = self.next;
         self.next += 1;
         let ring = Sort::ALL.iter().position(|one| *one == sort);
         let ring = ring.and_then(|at| self.rings.get_mut(at));
-        if let Some(ring) = ring {
-            match ring.write(&record.line()) {
-                Ok(()) => self.complained = false,
-                Err(error) if !self.complained => {
-                    self.complained = true;
-                    say(format_args!("cannot keep who calls: {}", chain(&error)));
-                }
-                Err(_) => {}
-            }
-        }
+        let added = ring.map_or(Ok(false), |ring| ring.add(&record.line()));
+        self.wrote(added);
         record
+    }
+
+    fn flush(&mut self) {
+        let written: Vec<_> = self.rings.iter_mut().map(Ring::flush).collect();
+        written.into_iter().for_each(|written| self.wrote(written));
+    }
+
+    /// Says once that records cannot be written, until one is.
+    fn wrote(&mut self, written: io::Result<bool>) {
+        match written {
+            Ok(true) => self.complained = false,
+            Err(error) if !self.complained => {
+                self.complained = true;
+                say(format_args!("cannot keep who calls: {}", chain(&error)));
+            }
+            Ok(false) | Err(_) => {}
+        }
     }
 }

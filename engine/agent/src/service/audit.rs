@@ -48,6 +48,8 @@ async fn pump(
 ) -> Result<(), Status> {
     // Before the files are read: what comes meanwhile stands in both, and is told once.
     let mut new = shared.audit.subscribe();
+    // What has ended before this call began is among what is read.
+    shared.audit.flush().await;
     let folder = shared.audit.folder().to_owned();
     let tail = usize::try_from(request.tail).unwrap_or(usize::MAX);
     let read = tokio::task::spawn_blocking(move || past(&folder, tail)).await;

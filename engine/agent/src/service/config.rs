@@ -1,9 +1,11 @@
 //! keel.v1.Config: the node's machine config through time. Init plans, keeps and tries it; here it is asked, and told of.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use keel_control::{
-    Answer, Apply, ApplyMode, Control, ControlError, Fate, Happened, Layer, Rollback,
+    Answer, Apply, ApplyMode, Control, ControlError, ControlErrorKind, Fate, Happened, Layer,
+    Rollback,
 };
 use keel_proto::v1;
 use keel_proto::v1::config_server::Config as ConfigApi;
@@ -12,17 +14,22 @@ use keel_proto::v1::{
     HistoryRequest, HistoryResponse, RollbackRequest, RollbackResponse,
 };
 use tokio::sync::mpsc::{self, Sender};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use crate::effect::Effect;
 use crate::init::Init;
 use crate::peer::Peer;
+use crate::service::bounds;
 use crate::{changes, convert};
 
 /// Callers that may change the config at one moment, or wait to; the others are told to come again.
 const CALLERS: usize = 8;
+
+/// Callers whose word is passed on at one moment; the others wait their turn.
+const CONFIRMS: usize = 4;
 
 /// What is on its way to a caller.
 const WAITING: usize = 16;
@@ -32,13 +39,16 @@ const WAITING: usize = 16;
 pub(crate) struct Config {
     init: Arc<Init>,
     places: Arc<Semaphore>,
+    confirms: Arc<Semaphore>,
     stopping: watch::Receiver<bool>,
 }
 
 impl Config {
     /// Asks init.
     pub(crate) fn new(init: Arc<Init>, stopping: watch::Receiver<bool>) -> Self {
-        Self { init, places: Arc::new(Semaphore::new(CALLERS)), stopping }
+        let places = Arc::new(Semaphore::new(CALLERS));
+        let confirms = Arc::new(Semaphore::new(CONFIRMS));
+        Self { init, places, confirms, stopping }
     }
 
     async fn ask<T>(
@@ -48,22 +58,25 @@ impl Config {
         self.init.ask(question).await.map_err(|error| convert::error(&error))
     }
 
+    fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
+        self.places.clone().try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted("as many callers as there is room for change the config")
+        })
+    }
+
     /// Has a config changed, and tells how it goes: the answer, then every event of it until it has had its turn.
     fn follow(
         &self,
         change: Change,
+        effect: Option<Arc<Effect>>,
     ) -> Result<ReceiverStream<Result<ApplyResponse, Status>>, Status> {
-        let place = self.places.clone().try_acquire_owned();
-        let place = place.map_err(|_| {
-            Status::resource_exhausted("as many callers as there is room for change the config")
-        })?;
+        let place = self.place()?;
         let (told, stream) = mpsc::channel(WAITING);
         let (init, mut stopping) = (self.init.clone(), self.stopping.clone());
         tokio::spawn(async move {
             let _place = place;
             let end = tokio::select! {
-                end = run(&init, change, &told) => end,
-                () = told.closed() => return,
+                end = run(&init, change, effect, &told) => end,
                 _ = stopping.wait_for(|stopping| *stopping) => Err(Status::unavailable("the agent is stopping")),
             };
             if let Err(status) = end {
@@ -81,18 +94,113 @@ enum Change {
     Rollback(Rollback),
 }
 
+impl Change {
+    async fn ask(self, init: &Init) -> Result<Answer, ControlError> {
+        match self {
+            Self::Apply(ask) => init.ask(async |init| init.apply(ask).await).await,
+            Self::Rollback(ask) => init.ask(async |init| init.rollback(ask).await).await,
+        }
+    }
+
+    fn is_dry(&self) -> bool {
+        match self {
+            Self::Apply(ask) => ask.dry_run,
+            Self::Rollback(ask) => ask.dry_run,
+        }
+    }
+
+    fn waits(&self) -> bool {
+        match self {
+            Self::Apply(ask) => ask.wait,
+            Self::Rollback(ask) => ask.wait,
+        }
+    }
+
+    fn author(&self) -> &str {
+        match self {
+            Self::Apply(ask) => &ask.author,
+            Self::Rollback(ask) => &ask.author,
+        }
+    }
+}
+
+/// Whether an answer says that something changes.
+fn changed(answer: &Result<Answer, ControlError>) -> bool {
+    match answer {
+        Ok(Answer::Planned(applied)) => match applied.fate {
+            Fate::Begun | Fate::OnTrial | Fate::Staged => true,
+            Fate::DryRun | Fate::Nothing => false,
+        },
+        Ok(Answer::Invalid(_)) => false,
+        Err(error) => may_have_happened(error),
+    }
+}
+
+/// Whether something may have come of a question that was not answered: init had it, and was silent.
+fn may_have_happened(error: &ControlError) -> bool {
+    match error.kind {
+        ControlErrorKind::Connect(_)
+        | ControlErrorKind::Stranger
+        | ControlErrorKind::Version { .. }
+        | ControlErrorKind::NoRoom
+        | ControlErrorKind::Refused(_) => false,
+        ControlErrorKind::Silent
+        | ControlErrorKind::Closed
+        | ControlErrorKind::Unexpected
+        | ControlErrorKind::Frame(_) => true,
+    }
+}
+
+/// Whether init remembers a config of that author from that moment on. Who cannot be asked may.
+async fn remembers(init: &Init, author: &str, from: SystemTime) -> bool {
+    let from = from.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
+    let history = init.ask(Control::history).await;
+    history.map_or(true, |history| {
+        let mut configs = history.generations.iter();
+        configs.any(|one| one.author == author && u128::from(one.at_ms) >= from)
+    })
+}
+
 async fn run(
     init: &Init,
     change: Change,
+    effect: Option<Arc<Effect>>,
+    told: &Sender<Result<ApplyResponse, Status>>,
+) -> Result<(), Status> {
+    let failed = |error: ControlError| convert::error(&error);
+    let gone = || Status::cancelled("the caller has left");
+    let say = |changed| effect.iter().for_each(|effect| effect.changed(changed));
+    say(!change.is_dry());
+    let (began, author) = (SystemTime::now(), change.author().to_owned());
+    // What is begun is asked for to its end, so that it is known what came of it; who waits for another's turn to end may leave.
+    let may_leave = change.is_dry() || change.waits();
+    let answer = tokio::select! {
+        answer = change.ask(init) => answer,
+        () = told.closed(), if may_leave => {
+            if effect.is_some() {
+                say(remembers(init, &author, began).await);
+            }
+            return Err(gone());
+        }
+    };
+    say(changed(&answer));
+    drop(effect);
+    let answer = answer.map_err(failed)?;
+    let next = tell(init, answer, told);
+    tokio::select! {
+        end = next => end,
+        () = told.closed() => Err(gone()),
+    }
+}
+
+/// Tells a caller of the answer, and of every event until it has had its turn.
+async fn tell(
+    init: &Init,
+    answer: Answer,
     told: &Sender<Result<ApplyResponse, Status>>,
 ) -> Result<(), Status> {
     let failed = |error: ControlError| convert::error(&error);
     let left = |_| Status::cancelled("the caller has left");
-    let answer = match change {
-        Change::Apply(ask) => init.ask(async |init| init.apply(ask).await).await,
-        Change::Rollback(ask) => init.ask(async |init| init.rollback(ask).await).await,
-    };
-    let answer = answer.map_err(failed)?;
     let follows = match &answer {
         Answer::Planned(applied) if matches!(applied.fate, Fate::Begun | Fate::OnTrial) => {
             applied.generation.map(|generation| (generation, applied.from_seq))
@@ -131,13 +239,22 @@ impl ConfigApi for Config {
         request: Request<ApplyRequest>,
     ) -> Result<Response<Self::ApplyStream>, Status> {
         let (author, over) = caller(&request);
+        let effect = request.extensions().get::<Arc<Effect>>().cloned();
         let ask = request.into_inner();
         let mode = mode(ask.mode)?;
+        bounds::text("base_digest", &ask.base_digest)?;
+        bounds::list("files", ask.files.len())?;
+        for (at, file) in ask.files.iter().enumerate() {
+            bounds::text(&format!("files[{at}].name"), &file.name)?;
+        }
+        if let Some(secrets) = &ask.secrets {
+            bounds::text("secrets.name", &secrets.name)?;
+        }
         if ask.files.is_empty() {
             return Err(Status::invalid_argument("there is no config to apply"));
         }
         let layer = |file: v1::ConfigFile| Layer { name: file.name, text: file.text };
-        let stream = self.follow(Change::Apply(Apply {
+        let change = Change::Apply(Apply {
             layers: ask.files.into_iter().map(layer).collect(),
             secrets: ask.secrets.map(layer),
             base: Some(ask.base_digest).filter(|digest| !digest.is_empty()),
@@ -149,7 +266,8 @@ impl ConfigApi for Config {
             wait: ask.wait,
             over,
             keep_secrets: ask.keep_secrets,
-        }))?;
+        });
+        let stream = self.follow(change, effect)?;
         Ok(Response::new(Box::pin(stream)))
     }
 
@@ -158,8 +276,9 @@ impl ConfigApi for Config {
         request: Request<RollbackRequest>,
     ) -> Result<Response<Self::RollbackStream>, Status> {
         let (author, over) = caller(&request);
+        let effect = request.extensions().get::<Arc<Effect>>().cloned();
         let ask = request.into_inner();
-        let stream = self.follow(Change::Rollback(Rollback {
+        let change = Change::Rollback(Rollback {
             generation: ask.generation,
             dry_run: ask.dry_run,
             mode: mode(ask.mode)?,
@@ -168,15 +287,30 @@ impl ConfigApi for Config {
             reason: ask.reason,
             wait: ask.wait,
             over,
-        }))?;
+        });
+        let stream = self.follow(change, effect)?;
         Ok(Response::new(Box::pin(stream.map(|answer| answer.map(changes::of_rollback)))))
     }
 
     async fn confirm(
         &self,
-        _: Request<ConfirmRequest>,
+        request: Request<ConfirmRequest>,
     ) -> Result<Response<ConfirmResponse>, Status> {
-        let generation = self.ask(Control::confirm).await?;
+        let effect = request.extensions().get::<Arc<Effect>>().cloned();
+        let turn = self.confirms.clone().acquire_owned().await;
+        let turn = turn.map_err(|_| Status::unavailable("the agent is stopping"))?;
+        let init = self.init.clone();
+        // To its end, whether the caller stays or leaves.
+        let asked = tokio::spawn(async move {
+            let _turn = turn;
+            let answer = init.ask(Control::confirm).await;
+            if let Some(effect) = effect {
+                effect.changed(answer.as_ref().map_or_else(may_have_happened, |_| true));
+            }
+            answer
+        });
+        let answer = asked.await.map_err(|error| Status::internal(error.to_string()))?;
+        let generation = answer.map_err(|error| convert::error(&error))?;
         Ok(Response::new(ConfirmResponse { generation }))
     }
 
@@ -195,7 +329,7 @@ impl ConfigApi for Config {
 }
 
 /// Who calls, and through which address of this machine.
-fn caller<T>(request: &Request<T>) -> (String, Option<std::net::IpAddr>) {
+pub(super) fn caller<T>(request: &Request<T>) -> (String, Option<std::net::IpAddr>) {
     let Some(peer) = request.extensions().get::<Arc<Peer>>() else { return Default::default() };
     let author = match peer.subject() {
         "" => format!("somebody at {}", peer.address.ip()),

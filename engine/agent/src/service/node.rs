@@ -19,6 +19,7 @@ use crate::init::Init;
 use crate::processes::{NoCgroup, Places, processes};
 use crate::service::watch::{Filter, Watch};
 use crate::service::{bounds, place};
+use crate::together::Together;
 use crate::{answers, convert};
 
 /// Callers for whom the processes may be looked at at one moment; the others wait their turn.
@@ -38,6 +39,7 @@ const WATCHERS: usize = 16;
 pub(crate) struct Node {
     init: Arc<Init>,
     about: Arc<About>,
+    status: Together<Result<Arc<keel_control::Status>, Status>>,
     looks: Semaphore,
     watchers: Arc<Semaphore>,
     inventories: Semaphore,
@@ -51,6 +53,7 @@ impl Node {
         Self {
             init,
             about,
+            status: Together::new(),
             looks: Semaphore::new(LOOKS),
             watchers: Arc::new(Semaphore::new(WATCHERS)),
             inventories: Semaphore::new(1),
@@ -74,8 +77,9 @@ impl NodeApi for Node {
         &self,
         _: Request<GetStatusRequest>,
     ) -> Result<Response<GetStatusResponse>, Status> {
-        let status = self.ask(Control::status).await?;
-        let mut status = convert::status(status);
+        // Many ask this at one time, and often: a fleet's tools, and everybody who watches.
+        let asked = self.status.ask(async || self.ask(Control::status).await.map(Arc::new));
+        let mut status = convert::status(Arc::unwrap_or_clone(asked.await?));
         self.about.complete(&mut status);
         Ok(Response::new(GetStatusResponse { status: Some(status) }))
     }

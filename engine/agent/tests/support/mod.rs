@@ -17,6 +17,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
+use hyper::body::Bytes;
+use hyper::client::conn::http2::SendRequest;
 use rustls::{ClientConfig, ClientConnection, StreamOwned, SupportedProtocolVersion};
 use tempfile::TempDir;
 
@@ -249,6 +251,20 @@ impl Agent {
         socket.bind((source, 0).into()).unwrap();
         let tcp = socket.connect(self.address).await.unwrap();
         Connection::over(tcp, self.address, None).await
+    }
+
+    /// HTTP/2 for requests of any kind, from that address of this host.
+    pub(crate) async fn http2_from<B>(&self, source: IpAddr) -> SendRequest<B>
+    where
+        B: hyper::body::Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind((source, 0).into()).unwrap();
+        let tcp = socket.connect(self.address).await.unwrap();
+        let (send, connection) = door::client::http2(tcp, self.address, None).await;
+        tokio::spawn(connection);
+        send
     }
 
     /// What one call on a connection of its own comes to: `OK`, or a code and its text.

@@ -59,6 +59,25 @@ pub(crate) fn refusal(address: SocketAddr, client: Option<&Issued>) -> String {
     error.to_string()
 }
 
+/// Speaks HTTP/2 over TLS on a connection.
+pub(crate) async fn http2<B>(
+    tcp: tokio::net::TcpStream,
+    address: SocketAddr,
+    client: Option<&Issued>,
+) -> (SendRequest<B>, impl Future<Output = hyper::Result<()>> + Send + use<B>)
+where
+    B: hyper::body::Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    // As every client of HTTP/2 does: else a call's second packet waits for the acknowledgement of its first, 40 ms.
+    tcp.set_nodelay(true).unwrap();
+    let config = Arc::new(client_config(&TLS13, client));
+    let name = ServerName::from(address.ip());
+    let tls = TlsConnector::from(config).connect(name, tcp).await.unwrap();
+    let io = TokioIo::new(tls);
+    hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap()
+}
+
 /// A connection for calls.
 pub(crate) struct Connection {
     send: SendRequest<Full<Bytes>>,
@@ -79,14 +98,7 @@ impl Connection {
         address: SocketAddr,
         client: Option<&Issued>,
     ) -> Self {
-        // As every client of HTTP/2 does: else a call's second packet waits for the acknowledgement of its first, 40 ms.
-        tcp.set_nodelay(true).unwrap();
-        let config = Arc::new(client_config(&TLS13, client));
-        let name = ServerName::from(address.ip());
-        let tls = TlsConnector::from(config).connect(name, tcp).await.unwrap();
-        let io = TokioIo::new(tls);
-        let (send, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        let (send, connection) = http2(tcp, address, client).await;
         let ended =
             tokio::spawn(async move { connection.await.map_err(|error| format!("{error:?}")) });
         Self { send, ended }
