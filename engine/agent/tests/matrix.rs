@@ -4,6 +4,10 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
 use support::door::{self, Authorities, METHODS, gets_in};
 use support::pki::{Authority, Issued, Wanted};
 use support::{Agent, Start};
@@ -38,6 +42,22 @@ async fn who_gets_in() {
     }
 }
 
+/// A method that is new stands in the table, or nobody has tried who may call it.
+#[test]
+fn the_table_has_every_method() {
+    let set = FileDescriptorSet::decode(keel_proto::FILE_DESCRIPTOR_SET).unwrap();
+    let services = set.file.iter().flat_map(|file| file.service.iter().map(move |one| (file, one)));
+    let declared: BTreeSet<_> = services
+        .flat_map(|(file, one)| {
+            let path = format!("/{}.{}/", file.package(), one.name());
+            one.method.iter().map(move |method| path.clone() + method.name())
+        })
+        .collect();
+    let tried = METHODS.iter().map(|(method, _)| (*method).to_owned());
+    let tried: BTreeSet<_> = tried.filter(|method| method.starts_with("/keel.")).collect();
+    assert_eq!(tried, declared);
+}
+
 #[tokio::test]
 async fn each_role_and_each_method() {
     let ca = Authority::new("ca");
@@ -52,8 +72,12 @@ async fn each_role_and_each_method() {
 #[tokio::test]
 async fn what_is_open_in_maintenance() {
     /// A machine in maintenance is there to be given a config; to go back to an earlier one is to give it that.
-    const GIVES_A_CONFIG: [&str; 3] =
-        ["/keel.v1.Config/Apply", "/keel.v1.Config/Confirm", "/keel.v1.Config/Rollback"];
+    const GIVES_A_CONFIG: [&str; 4] = [
+        "/keel.v1.Cluster/Bootstrap",
+        "/keel.v1.Config/Apply",
+        "/keel.v1.Config/Confirm",
+        "/keel.v1.Config/Rollback",
+    ];
 
     let agent = Agent::start();
     for (method, least) in METHODS {
