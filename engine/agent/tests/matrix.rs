@@ -4,6 +4,10 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+
+use prost::Message as _;
+use prost_types::FileDescriptorSet;
 use support::door::{self, Authorities, METHODS, gets_in};
 use support::pki::{Authority, Issued, Wanted};
 use support::{Agent, Start};
@@ -36,6 +40,22 @@ async fn who_gets_in() {
     for client in all.below() {
         assert_eq!(agent.call(Some(&client), STATUS).await, inside);
     }
+}
+
+/// A method that is new stands in the table, or nobody has tried who may call it.
+#[test]
+fn the_table_has_every_method() {
+    let set = FileDescriptorSet::decode(keel_proto::FILE_DESCRIPTOR_SET).unwrap();
+    let services = set.file.iter().flat_map(|file| file.service.iter().map(move |one| (file, one)));
+    let declared: BTreeSet<_> = services
+        .flat_map(|(file, one)| {
+            let path = format!("/{}.{}/", file.package(), one.name());
+            one.method.iter().map(move |method| path.clone() + method.name())
+        })
+        .collect();
+    let tried = METHODS.iter().map(|(method, _)| (*method).to_owned());
+    let tried: BTreeSet<_> = tried.filter(|method| method.starts_with("/keel.")).collect();
+    assert_eq!(tried, declared);
 }
 
 #[tokio::test]
