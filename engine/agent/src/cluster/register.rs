@@ -106,6 +106,8 @@ pub(crate) async fn register(places: Places, changed: Arc<Notify>) -> io::Result
     loop {
         watch(&events, &places.kubelet, &mut watched);
         changed.notify_one();
+        let said = || [places.bootstrap(), places.pin()].map(|path| bounded(&path).ok());
+        let before = said();
         let pause = match left(&places) {
             Left::Nothing => None,
             Left::Remove => remove(&places).err().map(|error| {
@@ -124,13 +126,19 @@ pub(crate) async fn register(places: Places, changed: Arc<Notify>) -> io::Result
             },
         };
         let until = Instant::now() + pause.unwrap_or(LOOK);
-        tokio::select! {
-            event = events.next() => match event {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Err(error),
-                None => return Ok(()),
-            },
-            () = sleep_until(until) => {}
+        // What a try has written itself is no reason for the next one.
+        let ca = bounded(&places.ca()).ok();
+        let same = || said() == before && bounded(&places.ca()).ok() == ca;
+        loop {
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Ok(_)) if pause.is_some() && same() => {}
+                    Some(Ok(_)) => break,
+                    Some(Err(error)) => return Err(error),
+                    None => return Ok(()),
+                },
+                () = sleep_until(until) => break,
+            }
         }
     }
 }
