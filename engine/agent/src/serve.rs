@@ -188,8 +188,9 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
             say(format_args!("the trusted CAs are not watched any more: {error}"));
         }
     });
+    let asks = shared.init.clone();
     let registering = tokio::spawn(async move {
-        if let Err(error) = cluster::register(cluster, changed).await {
+        if let Err(error) = cluster::register(cluster, changed, Some(asks)).await {
             say(format_args!("cannot watch for a cluster to join: {error}"));
         }
     });

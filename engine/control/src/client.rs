@@ -369,6 +369,21 @@ impl Control {
             .map_err(|kind| self.error(kind))
     }
 
+    /// Has what the node showed for its first certificate forgotten. Gives how many configs it stood in.
+    ///
+    /// # Errors
+    ///
+    /// Init is gone, silent, or cannot write.
+    pub async fn forget(&mut self) -> Result<u32, ControlError> {
+        let reply = self.ask(&Request::Forget).await;
+        reply
+            .and_then(|reply| match reply {
+                Reply::Forgotten(count) => Ok(count),
+                _ => Err(ControlErrorKind::Unexpected),
+            })
+            .map_err(|kind| self.error(kind))
+    }
+
     /// Asks for the configs that the machine remembers.
     ///
     /// # Errors

@@ -78,6 +78,8 @@ pub(crate) enum Request {
     GetConfig(Option<u64>),
     /// The config of that generation is on trial, and is not well: it is undone. Answered by one [`Reply::Undone`].
     Undo { generation: u64, why: String },
+    /// The node has a certificate of its own: what it showed for that is to be forgotten. Answered by one [`Reply::Forgotten`].
+    Forget,
 }
 
 /// What init answers.
@@ -128,6 +130,8 @@ pub(crate) enum Reply {
     Config(ConfigText),
     /// It is undone, or the machine reboots for it.
     Undone,
+    /// With how many configs it stood in.
+    Forgotten(u32),
 }
 
 /// Why a request was not carried out. The connection stays usable.

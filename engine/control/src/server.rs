@@ -111,6 +111,11 @@ pub trait Service: Send + Sync + 'static {
         async { Err(not_here()) }
     }
 
+    /// What the node showed for its first certificate is to be forgotten. Gives how many configs it stood in.
+    fn forget(&self) -> impl Future<Output = Result<u32, Refusal>> + Send {
+        async { Err(not_here()) }
+    }
+
     /// The configs that the machine remembers.
     fn history(&self) -> impl Future<Output = Result<History, Refusal>> + Send {
         async { Err(not_here()) }
@@ -394,6 +399,9 @@ async fn converse<S: Service>(
             Some(Request::Undo { generation, why }) => {
                 let undone = service.undo(generation, why).await;
                 writer.answer(undone.map(|()| Reply::Undone)).await?;
+            }
+            Some(Request::Forget) => {
+                writer.answer(service.forget().await.map(Reply::Forgotten)).await?;
             }
             Some(Request::History) => {
                 writer.answer(service.history().await.map(Box::new).map(Reply::History)).await?;

@@ -1,14 +1,14 @@
 //! From the text of another config to what it would do to this machine. Pure, but for reading the image's units.
 
 use keel_control::{
-    BootChange, Finding, Findings, Layer, MAX_CONFIG, MAX_REMARK, MutationPlan, Refusal,
+    BootChange, Finding, Findings, KEPT, Layer, MAX_CONFIG, MAX_REMARK, MutationPlan, Refusal,
     RefusalKind, UnitChange,
 };
 use keel_plan::diff::{Changed, Diff};
 use keel_plan::export::{Export, Setting};
 use keel_plan::mutation::{Mutation, mutation};
 use keel_plan::{BootGraph, PlanError, State, Transaction, compile};
-use keel_unit::config::merged_config;
+use keel_unit::config::{merged_config, spent, spent_hash, unrestored};
 use keel_unit::diagnostic::{Drawing, Report};
 use keel_unit::{Kind, load};
 
@@ -63,6 +63,9 @@ pub(crate) fn read(
     if let Some(secrets) = secrets {
         input.secrets(&secrets.name, secrets.text.as_str());
     }
+    if let Some(report) = unrestored(&input, KEPT) {
+        return Err(told(&report));
+    }
     let text = merged_config(&input).map_err(|report| told(&report))?;
     match compile(input, &arguments.goal) {
         Ok((graph, transaction)) => {
@@ -71,6 +74,19 @@ pub(crate) fn read(
         Err(PlanError::Invalid(report)) => Err(told(&report)),
         Err(error) => Err(one("no-plan", error.to_string(), String::new(), 0)),
     }
+}
+
+/// The same where the machine has forgotten the credentials for joining a cluster that stand in it: `was` is the config that it has.
+pub(crate) fn read_again(
+    arguments: &Arguments,
+    wanted: Wanted,
+    was: &str,
+) -> Result<Wanted, Findings> {
+    let text = spent_hash(was)
+        .and_then(|hash| spent(&wanted.text).filter(|text| spent_hash(text) == Some(hash)));
+    let Some(text) = text else { return Ok(wanted) };
+    let name = "config.toml".to_owned();
+    read(arguments, &[Layer { name, text }], None)
 }
 
 fn told(report: &Report) -> Findings {

@@ -3,8 +3,10 @@
 //! What takes time happens on threads of its own; the owner of the machine's state is asked for its graph and told to reboot, and nothing
 //! else. One config has its turn at a time: who comes meanwhile waits or is refused, as he likes.
 
+mod forget;
 mod late;
 mod look;
+mod trial;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -171,6 +173,7 @@ impl Configs {
             Ok(()) => {
                 self.tell(number, MutationProgress::Reached);
                 self.sweep().await;
+                self.forget_if_unused(state).await;
             }
             Err(error) => self.say(&format!(
                 "config {number} is good, but that cannot be noted, and the next boot will not have it: {error}"
@@ -413,7 +416,9 @@ impl Configs {
                 layer
             };
             let layers: Vec<Layer> = layers.into_iter().map(restore).collect();
-            Ok(change::read(&arguments, &layers, secrets.as_ref()).and_then(|wanted| {
+            let wanted = change::read(&arguments, &layers, secrets.as_ref());
+            let wanted = wanted.and_then(|wanted| change::read_again(&arguments, wanted, &was));
+            Ok(wanted.and_then(|wanted| {
                 let plan = change::plan(&graph, &transaction, &states, &wanted.boot)?;
                 let Boot { graph, transaction } = wanted.boot;
                 Ok((wanted.text, plan, Side { graph: Arc::new(graph), transaction }))
@@ -423,6 +428,8 @@ impl Configs {
             Ok(read) => read,
             Err(findings) => return Ok(Answer::Invalid(findings)),
         };
+        // Once more: what stood for secrets may have been shorter.
+        change::bounded(text.len(), "", "")?;
         let digest = to.graph.digest().to_string();
         let Plan { plan, mutation, may_cut } = plan;
         let planned = |fate, generation, from_seq| {
@@ -462,6 +469,7 @@ impl Configs {
                     number,
                     digest,
                     text_sha256: store::sha256(kept.as_bytes()),
+                    becomes: None,
                     author,
                     reason,
                     at_ms: u64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
@@ -522,38 +530,6 @@ impl Configs {
             let _ = told.await;
         });
         planned(if on_trial { Fate::OnTrial } else { Fate::Begun }, Some(number), next)
-    }
-
-    /// The config on trial is well.
-    pub(crate) async fn confirm(&self) -> Result<u64, Refusal> {
-        let mut state = self.state.lock().await;
-        let (number, _) = state.trial.ok_or(RefusalKind::NothingOnTrial)?;
-        self.write(&mut state, Book::settled).await?;
-        state.trial = None;
-        state.way_back = None;
-        self.tell(number, MutationProgress::Reached);
-        self.settled.notify_waiters();
-        self.sweep().await;
-        Ok(number)
-    }
-
-    /// The config on trial is not well, says who tried it.
-    pub(crate) async fn undo_trial(
-        self: &Arc<Self>,
-        generation: u64,
-        why: String,
-    ) -> Result<(), Refusal> {
-        change::bounded(0, "", &why)?;
-        let mut state = self.state.clone().lock_owned().await;
-        if state.trial.is_none_or(|(number, _)| number != generation) {
-            return Err(RefusalKind::NothingOnTrial.into());
-        }
-        let configs = self.clone();
-        to_its_end(async move {
-            configs.undo(&mut state, generation, None, why).await;
-            Ok(())
-        })
-        .await
     }
 
     async fn snapshot(&self) -> Result<Snapshot, Refusal> {

@@ -215,6 +215,10 @@ impl Service for Answers {
         self.configs.undo_trial(generation, why).await
     }
 
+    async fn forget(&self) -> Result<u32, Refusal> {
+        self.configs.forget().await
+    }
+
     async fn history(&self) -> Result<History, Refusal> {
         self.configs.history().await
     }

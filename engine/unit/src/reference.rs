@@ -181,7 +181,8 @@ fn refers(node: &Node) -> bool {
 }
 
 /// The inside of a text that is one `{{ … }}` and nothing else.
-fn single(text: &str) -> Option<&str> {
+/// What stands inside a text that is one reference and nothing else.
+pub(crate) fn single(text: &str) -> Option<&str> {
     let inside = text.trim().strip_prefix("{{")?.strip_suffix("}}")?;
     (!inside.contains("{{") && !inside.contains("}}")).then(|| inside.trim())
 }

@@ -9,6 +9,7 @@ mod book;
 mod bootstrapping;
 mod dashboard;
 mod following;
+mod link;
 mod looking;
 mod machine;
 mod steered;

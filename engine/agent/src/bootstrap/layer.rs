@@ -6,7 +6,7 @@ use super::wish::Credentials;
 use crate::cluster::Pin;
 
 /// The keys of `[cluster]` that say which cluster it is, and how one gets in. All others are the machine's own.
-const WHICH: [&str; 5] = ["api-server", "token", "ca-cert", "ca-hash", "kubeconfig"];
+const WHICH: [&str; 6] = ["api-server", "token", "ca-cert", "ca-hash", "kubeconfig", "spent"];
 
 /// What a machine config says of its cluster. Its secrets are not in it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -101,6 +101,8 @@ mod tests {
             named.none(),
             "unset = [\"cluster.api-server\", \"cluster.token\", \"cluster.ca-hash\"]\n"
         );
+        let spent = Named::read("[cluster]\nspent = \"sha256:\"\n");
+        assert_eq!(spent.none(), "unset = [\"cluster.spent\"]\n");
         for none in ["", "schema = 1", "[cluster]\nkubelet-version = \"1.20\"", "not TOML ["] {
             assert!(!Named::read(none).any(), "{none}");
         }

@@ -11,12 +11,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use inotify::{EventStream, Inotify, WatchDescriptor, WatchMask};
+use keel_control::ControlError;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::StreamExt;
 
 use super::kubeconfig::{Join, bounded};
 use super::{Ca, JoinError, JoinErrorKind, Pin, verify};
+use crate::init::Init;
 use crate::log::{chain, say};
 
 /// Pauses before a cluster that could not be joined is tried again.
@@ -99,21 +101,44 @@ fn left(places: &Places) -> Left {
 ///
 /// # Errors
 /// If nothing can be watched at all.
-pub(crate) async fn register(places: Places, changed: Arc<Notify>) -> io::Result<()> {
+pub(crate) async fn register(
+    places: Places,
+    changed: Arc<Notify>,
+    init: Option<Arc<Init>>,
+) -> io::Result<()> {
     let mut events = Inotify::init()?.into_event_stream([0; 4096])?;
     let mut watched = None;
     let mut tries = Tries::default();
+    // A node that was settled before may have lost its power before its configs had forgotten the token.
+    let (mut remembered, mut complained) = (true, false);
     loop {
         watch(&events, &places.kubelet, &mut watched);
         changed.notify_one();
+        if left(&places) != Left::Nothing {
+            remembered = true;
+        } else if remembered && places.settled() && !places.under_way().exists() {
+            remembered = match forget(init.as_deref()).await {
+                Ok(()) => false,
+                Err(_) if complained => true,
+                Err(error) => {
+                    complained = true;
+                    let why = chain(&error);
+                    say(format_args!("the configs of this node still hold the token: {why}"));
+                    true
+                }
+            };
+        }
         let said = || [places.bootstrap(), places.pin()].map(|path| bounded(&path).ok());
         let before = said();
         let pause = match left(&places) {
             Left::Nothing => None,
-            Left::Remove => remove(&places).err().map(|error| {
-                say(format_args!("cannot remove the token from disk: {error}"));
-                LONGEST_PAUSE
-            }),
+            Left::Remove => match remove(&places) {
+                Ok(()) => continue,
+                Err(error) => {
+                    say(format_args!("cannot remove the token from disk: {error}"));
+                    Some(LONGEST_PAUSE)
+                }
+            },
             Left::Verify => match join(&places).await {
                 Ok(api_server) => {
                     say(format_args!(
@@ -141,6 +166,16 @@ pub(crate) async fn register(places: Places, changed: Arc<Notify>) -> io::Result
             }
         }
     }
+}
+
+/// Has the machine's configs forget the token. If they cannot, the next look tries again.
+async fn forget(init: Option<&Init>) -> Result<(), ControlError> {
+    let Some(init) = init else { return Ok(()) };
+    let configs = init.ask(async |init| init.forget().await).await?;
+    if configs > 0 {
+        say("the kubelet has a certificate of its own: the configs of this node forget the token");
+    }
+    Ok(())
 }
 
 /// Watches the folder that is there now, if that is another than before. Without one, there will be a next look.

@@ -162,7 +162,7 @@ async fn registers(plane: &ControlPlane, url: &str) {
     fs::create_dir_all(kubelet.join("pki")).unwrap();
     fs::create_dir(&trust).unwrap();
     let places = Places { kubelet: kubelet.clone(), trusted: trusted.clone() };
-    let registering = tokio::spawn(register(places, Arc::default()));
+    let registering = tokio::spawn(register(places, Arc::default(), None));
     fs::write(kubelet.join("ca-hash"), plane.pin()).unwrap();
     let text = format!(
         "current-context: a\nclusters:\n- name: b\n  cluster: {{server: \"{url}\", certificate-authority: {}}}\n\

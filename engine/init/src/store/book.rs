@@ -66,6 +66,8 @@ pub(crate) struct Page {
     pub(crate) digest: String,
     /// SHA-256 of its text.
     pub(crate) text_sha256: String,
+    /// SHA-256 of the text that takes its place, while it does.
+    pub(crate) becomes: Option<String>,
     /// Who wanted it.
     pub(crate) author: String,
     /// Why.

@@ -95,8 +95,11 @@ impl<D: Disk> Store<D> {
         let Value::String(text) = read(&self.disk, &text_name(number))? else {
             return Err(torn());
         };
+        let sum = sha256(text.as_bytes());
         match self.book.page(number) {
-            Some(page) if page.text_sha256 == sha256(text.as_bytes()) => Ok(text),
+            Some(page) if page.text_sha256 == sum || page.becomes.as_ref() == Some(&sum) => {
+                Ok(text)
+            }
             _ => Err(io::Error::other("it is not the text that belongs to this number")),
         }
     }
@@ -104,6 +107,29 @@ impl<D: Disk> Store<D> {
     /// Keeps the text of a config that no book speaks of yet.
     pub(crate) fn keep(&mut self, number: u64, text: &str) -> io::Result<()> {
         self.put(&text_name(number), &text.into())
+    }
+
+    /// Has other texts take the place of these, each with the digest of its graph if that is another. A power cut leaves each text as it was
+    /// or as it is to be, and the book knows both.
+    pub(crate) fn replace(&mut self, texts: &[(u64, String, Option<String>)]) -> io::Result<()> {
+        let each = |book: &mut Book, change: &dyn Fn(&mut Page, String, Option<&String>)| {
+            for (number, text, digest) in texts {
+                if let Some(page) = book.pages.iter_mut().find(|page| page.number == *number) {
+                    change(page, sha256(text.as_bytes()), digest.as_ref());
+                }
+            }
+        };
+        let mut book = self.book.clone();
+        each(&mut book, &|page, sum, _| page.becomes = Some(sum));
+        self.commit(book.clone())?;
+        for (number, text, _) in texts {
+            self.put(&text_name(*number), &text.as_str().into())?;
+        }
+        each(&mut book, &|page, sum, digest| {
+            (page.text_sha256, page.becomes) = (sum, None);
+            page.digest = digest.unwrap_or(&page.digest).clone();
+        });
+        self.commit(book)
     }
 
     /// From here on the book says that. What no longer stands in it is forgotten.

@@ -131,6 +131,7 @@ pub(super) fn page(number: u64, text: &str) -> Page {
         number,
         digest: format!("sha256:{number}"),
         text_sha256: sha256(text.as_bytes()),
+        becomes: None,
         author: "ada".to_owned(),
         reason: String::new(),
         at_ms: number,

@@ -6,12 +6,12 @@ use super::configs::{apply, history, wanted};
 use super::*;
 
 /// The pid of a service.
-fn pid(machine: &Machine, unit: &str) -> Option<u32> {
+pub(super) fn pid(machine: &Machine, unit: &str) -> Option<u32> {
     let units = ask(machine, async |init| init.units().await).expect("units");
     units.units.iter().find(|it| it.name == unit).expect("the unit").pid
 }
 
-fn digest(machine: &Machine) -> String {
+pub(super) fn digest(machine: &Machine) -> String {
     ask(machine, async |init| init.status().await).expect("a status").digest
 }
 

@@ -13,7 +13,10 @@ pub fn masked(text: &str, stand_in: &str) -> String {
         return "# This text is no TOML, and nobody knows where secrets stand in it.\n".to_owned();
     };
     let spans = secret::inline(&config, true);
-    replaced(text, spans.into_iter().map(|span| (span, stand_in.to_owned())).collect())
+    replaced(
+        text,
+        spans.into_iter().map(|span| (span, Change::Text(stand_in.to_owned()))).collect(),
+    )
 }
 
 /// The text with what stood in `earlier` wherever `stand_in` stands for it.
@@ -28,7 +31,7 @@ pub fn restored(text: &str, earlier: &str, stand_in: &str) -> String {
             (at(&config), at(&earlier))
             && now.as_str() == Some(stand_in)
         {
-            found.push((now.span, was));
+            found.push((now.span, Change::Text(was)));
         }
     };
     let names = |key: &str| {
@@ -41,7 +44,8 @@ pub fn restored(text: &str, earlier: &str, stand_in: &str) -> String {
     replaced(text, found)
 }
 
-fn table(text: &str) -> Option<Table> {
+/// A text as a table; nothing if it is no TOML.
+pub(super) fn table(text: &str) -> Option<Table> {
     let mut sources = Sources::default();
     let file = sources.add("config", text);
     let mut findings = Vec::new();
@@ -52,14 +56,28 @@ fn table(text: &str) -> Option<Table> {
     }
 }
 
-/// The text with these texts, each as a TOML string on one line, in place of what stands at their spans.
-fn replaced(text: &str, mut with: Vec<(Span, String)>) -> String {
+/// What is put in place of something else.
+pub(super) enum Change {
+    /// As a TOML string, on one line.
+    Text(String),
+    /// As it is.
+    Bare(String),
+}
+
+/// The text with these in place of what stands at their spans.
+pub(super) fn replaced(text: &str, mut with: Vec<(Span, Change)>) -> String {
     let mut text = text.to_owned();
     with.sort_by_key(|(span, _)| std::cmp::Reverse(span.start));
     for (span, new) in with {
-        let mut literal = String::new();
-        // Writing into a string does not fail.
-        let _ = literal.value(TomlStringBuilder::new(&new).as_basic());
+        let literal = match new {
+            Change::Bare(text) => text,
+            Change::Text(new) => {
+                let mut literal = String::new();
+                // Writing into a string does not fail.
+                let _ = literal.value(TomlStringBuilder::new(&new).as_basic());
+                literal
+            }
+        };
         let range = span.start as usize..span.end as usize;
         if text.get(range.clone()).is_some() {
             text.replace_range(range, &literal);

@@ -3,6 +3,7 @@
 mod masked;
 mod read;
 mod rescue;
+mod spent;
 mod text;
 mod unset;
 
@@ -24,8 +25,9 @@ use crate::value::{
 
 pub use self::masked::{masked, restored};
 pub(crate) use self::read::Config;
-pub use self::read::{Effective, effective_config, merged_config};
+pub use self::read::{Effective, effective_config, merged_config, unrestored};
 pub use self::rescue::{rescue, shut};
+pub use self::spent::{spent, spent_hash};
 pub use self::text::Origin;
 pub(crate) use self::text::{key as toml_key, value as toml_value};
 pub(crate) use self::unset::UNSET;
@@ -150,7 +152,7 @@ keys! {
         /// Where the cluster's API server answers. With it, and with credentials, the node joins by itself.
         api_server "api-server": Option<ApiServer>,
         /// A bootstrap token, or the JWT of a service account: what the node shows for its first certificate. A secret; once the node has
-        /// a certificate the kubelet's copy of the token is removed, and it stays in this config alone.
+        /// a certificate the token is forgotten, here and on the disk.
         token "token": Option<Hidden<JoinToken>>,
         /// The cluster's certificate authorities, in PEM.
         ca_cert "ca-cert": Option<Certificates>,
@@ -158,6 +160,8 @@ keys! {
         ca_hash "ca-hash": Option<CaHash>,
         /// In place of all of these: a kubeconfig, with the CA and the credentials inside it. A secret.
         kubeconfig "kubeconfig": Option<Hidden<Kubeconfig>>,
+        /// What the node writes in place of `token` or `kubeconfig` once it has a certificate of its own: the SHA-256 of what stood there.
+        spent "spent": Option<CaHash>,
         /// The kubelet's release; it decides which arguments and which config the kubelet gets. `osctl image build` compares it with the
         /// program. Without it they are those of 1.20 to 1.26.
         kubelet_version "kubelet-version": Option<KubeletVersion>,
@@ -205,8 +209,10 @@ fn one_way_in(cluster: &Cluster, fields: &mut Fields<'_>) {
     };
     let (api, token) = (cluster.api_server.is_some(), cluster.token.is_some());
     let (ca, pin) = (cluster.ca_cert.is_some(), cluster.ca_hash.is_some());
+    let spent = cluster.spent.is_some();
     if cluster.kubeconfig.is_some() {
-        let all = [("api-server", api), ("token", token), ("ca-cert", ca), ("ca-hash", pin)];
+        let spent = ("spent", spent);
+        let all = [("api-server", api), ("token", token), ("ca-cert", ca), ("ca-hash", pin), spent];
         for (key, _) in all.into_iter().filter(|(_, set)| *set) {
             let message = format!("`{key}` beside `kubeconfig`, which says it too");
             wrong(key, &message, "take one of the two out");
@@ -226,7 +232,11 @@ fn one_way_in(cluster: &Cluster, fields: &mut Fields<'_>) {
         ),
         _ => {}
     }
-    if api && !token {
+    if token && spent {
+        let message = "`spent` beside `token`: it stands in place of one that has done its work";
+        wrong("spent", message, "take one of the two out");
+    }
+    if api && !token && !spent {
         wrong(
             "api-server",
             "a node without a `token` has nothing to show to the API server",

@@ -198,6 +198,40 @@ pub fn effective_config(mut input: Input) -> Result<Effective, Report> {
     Ok(Effective { sources: lowered.sources, table, unset: config.unset })
 }
 
+/// What is wrong with a config that comes back from people: `stand_in` still stands where a secret is to be. Nothing if it stands nowhere.
+pub fn unrestored(input: &Input, stand_in: &str) -> Option<Report> {
+    let mut sources = input.sources.clone();
+    let (mut findings, mut understood, mut hidden) = (Vec::new(), HashSet::new(), Vec::new());
+    for file in input.configs.iter().copied().chain(input.secrets) {
+        let whole = Span::whole(file);
+        // What is no TOML is told of by whoever reads it next.
+        let Value::Table(table) = parse(&input.sources, file, &mut Vec::new()).value else {
+            continue;
+        };
+        understood.insert(file);
+        let spans = match input.secrets == Some(file) {
+            true => secret::of_file(&table, whole),
+            false => secret::inline(&table, true),
+        };
+        for span in spans {
+            let text = input.sources.text(file);
+            let text = text.get(span.start as usize..span.end as usize).unwrap_or_default();
+            if text.trim_matches(['"', '\'']) != stand_in {
+                hidden.push(span);
+                continue;
+            }
+            let message =
+                format!("`{stand_in}` stands for a secret that the machine does not have");
+            let found = Diagnostic::new("no-secret", span, message).label("nothing is kept here");
+            findings.push(found.help(
+                "write the secret itself; what stands for it keeps one that is there already",
+            ));
+        }
+    }
+    secret::hide(&mut sources, &hidden, &understood);
+    (!findings.is_empty()).then(|| Report::new(sources.into(), findings))
+}
+
 /// All files of the config as one text for a machine, with its secrets; a single file as it is. The caller has validated it.
 ///
 /// # Errors
