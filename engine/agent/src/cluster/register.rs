@@ -116,7 +116,7 @@ pub(crate) async fn register(
         changed.notify_one();
         if left(&places) != Left::Nothing {
             remembered = true;
-        } else if remembered && places.settled() {
+        } else if remembered && places.settled() && !places.under_way().exists() {
             remembered = match forget(init.as_deref()).await {
                 Ok(()) => false,
                 Err(_) if complained => true,
@@ -128,6 +128,8 @@ pub(crate) async fn register(
                 }
             };
         }
+        let said = || [places.bootstrap(), places.pin()].map(|path| bounded(&path).ok());
+        let before = said();
         let pause = match left(&places) {
             Left::Nothing => None,
             Left::Remove => match remove(&places) {
@@ -149,13 +151,19 @@ pub(crate) async fn register(
             },
         };
         let until = Instant::now() + pause.unwrap_or(LOOK);
-        tokio::select! {
-            event = events.next() => match event {
-                Some(Ok(_)) => {}
-                Some(Err(error)) => return Err(error),
-                None => return Ok(()),
-            },
-            () = sleep_until(until) => {}
+        // What a try has written itself is no reason for the next one.
+        let ca = bounded(&places.ca()).ok();
+        let same = || said() == before && bounded(&places.ca()).ok() == ca;
+        loop {
+            tokio::select! {
+                event = events.next() => match event {
+                    Some(Ok(_)) if pause.is_some() && same() => {}
+                    Some(Ok(_)) => break,
+                    Some(Err(error)) => return Err(error),
+                    None => return Ok(()),
+                },
+                () = sleep_until(until) => break,
+            }
         }
     }
 }
