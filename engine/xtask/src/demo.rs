@@ -14,6 +14,8 @@ use keel_plan::{BOOT as GOAL, Basis, REPORT, SPAN, Trace, compile, predict, pred
 use keel_unit::load::load;
 use serde::{Deserialize, Serialize};
 
+mod cluster;
+
 use crate::command::Failure;
 use crate::node;
 use crate::progress::say;
@@ -34,9 +36,20 @@ const WORST: usize = 8;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
+    /// Start a Kubernetes control plane here, have the node join it, and run a pod
+    #[arg(long)]
+    cluster: bool,
+
     /// Print one JSON object last, on stdout
     #[arg(long)]
     json: bool,
+}
+
+impl Options {
+    /// Whether somebody is there who may look at the node afterwards.
+    fn stays(&self) -> bool {
+        !self.json && io::stdin().is_terminal() && io::stdout().is_terminal()
+    }
 }
 
 /// How the boot went, in init's own words; what it says beyond this is passed over.
@@ -49,6 +62,7 @@ struct Report {
     degraded: Vec<Degraded>,
     digest: String,
     machine_id: Option<String>,
+    fingerprint: Option<String>,
 }
 
 /// A unit that is not as it should be.
@@ -59,6 +73,20 @@ struct Degraded {
 }
 
 pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
+    let stops = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&stops);
+    let count = move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+    };
+    ctrlc::set_handler(count).map_err(Failure::because("cannot watch for Ctrl-C"))?;
+    match options.cluster {
+        true => cluster::run(options, &stops),
+        false => alone(options, &stops),
+    }
+}
+
+/// A node that has no cluster.
+fn alone(options: &Options, stops: &AtomicUsize) -> Result<ExitCode, Failure> {
     let (image, programs) = node::vm_image(&setup::node()?)?;
     let image = ImageDir::open(&image).map_err(Failure::because("the image is not whole"))?;
     let scratch = tempfile::tempdir().map_err(Failure::because("no place for a disk"))?;
@@ -77,17 +105,11 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
         accel: Accel::detect(),
         detached: true,
     };
-    let stops = Arc::new(AtomicUsize::new(0));
-    let counter = Arc::clone(&stops);
-    let count = move || {
-        counter.fetch_add(1, Ordering::Relaxed);
-    };
-    ctrlc::set_handler(count).map_err(Failure::because("cannot watch for Ctrl-C"))?;
 
     say(&format!("==> boot, QEMU with {}", spec.accel.name()));
     let mut vm = Vm::start(&spec).map_err(Failure::because("the demo has no machine"))?;
     let port = vm.forwarded(API_PORT);
-    let (report, trace) = boot(&mut vm, &stops)?;
+    let (report, trace) = boot(&mut vm, stops)?;
 
     let osctl = programs.osctl.display();
     say(&summary(&report));
@@ -95,14 +117,13 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
     record(&trace)?;
     say(&format!("look at its boot:   {osctl} boot show {TRACE}"));
     say(&format!("look at its graph:  {osctl} graph render --config machine-configs/qemu.toml"));
-    let stay = !options.json && io::stdin().is_terminal() && io::stdout().is_terminal();
-    if stay {
+    if options.stays() {
         if let Some(port) = port {
             say(&format!("talk to the node:   {osctl} --endpoint 127.0.0.1:{port} status"));
         }
         say("\nThe node stays up; Ctrl-C shuts it down.");
         let show = |line: &str| say(&format!("    {line}"));
-        vm.attend(&stops, show).map_err(Failure::because("the node ended badly"))?;
+        vm.attend(stops, show).map_err(Failure::because("the node ended badly"))?;
     } else {
         vm.power_button().map_err(Failure::because("cannot shut the node down"))?;
         vm.wait_off(SHUTDOWN).map_err(Failure::because("the node did not shut down"))?;
@@ -212,7 +233,7 @@ mod tests {
     fn the_summary_says_what_a_person_wants_to_know() {
         let report = r#"{"reached": false, "goal": "boot", "total_ms": 4321, "critical_path_ms": 4000,
             "speedup": 1.875, "degraded": [{"unit": "storage", "why": "two disks"}],
-            "digest": "sha256:ab", "machine_id": null, "hostname": "keel"}"#;
+            "digest": "sha256:ab", "machine_id": null, "fingerprint": null, "hostname": "keel"}"#;
         let report = serde_json::from_str(report).unwrap();
         let expect = "
 goal           NOT reached
