@@ -1443,3 +1443,5 @@ fn a_reset_machine_comes_back_as_another_one() {
 mod configs;
 #[path = "namespace/mutations.rs"]
 mod mutations;
+#[path = "namespace/scale.rs"]
+mod scale;
