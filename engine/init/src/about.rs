@@ -119,6 +119,12 @@ fn is_reachable(ip: IpAddr) -> bool {
     }
 }
 
+/// What makes the pauses of this machine differ from those of its neighbours. (The keys of a `RandomState` are random; the kernel
+/// gives them without waiting for entropy.)
+pub(crate) fn seed() -> u64 {
+    std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), ())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

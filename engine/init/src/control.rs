@@ -13,6 +13,7 @@ use keel_control::{
 use keel_host::disk::inventory::Roots;
 use keel_host::disk::wipe::{self, Condemned};
 use keel_host::inventory::Inventories;
+use keel_host::process::Cgroup;
 use keel_plan::export::Export;
 use keel_plan::mutation::{Mutation, Side};
 use keel_plan::{BootGraph, ShutdownKind, State, Trace, Transaction};
@@ -28,7 +29,8 @@ use crate::{inventory, losses, recorder};
 /// A question to the owner of the state.
 pub(crate) enum Question {
     Status(oneshot::Sender<Status>),
-    Units(oneshot::Sender<UnitList>),
+    /// Every unit, and the cgroups of those that run: what they use is not known yet.
+    Units(oneshot::Sender<(UnitList, Vec<Option<Cgroup>>)>),
     Shutdown(ShutdownKind, oneshot::Sender<Result<(), Refusal>>),
     Boot(oneshot::Sender<BootRecord>),
     Trace(oneshot::Sender<Trace>),
@@ -118,7 +120,15 @@ impl Service for Answers {
     }
 
     async fn units(&self) -> Result<UnitList, Refusal> {
-        self.ask(Question::Units).await
+        let (mut list, cgroups) = self.ask(Question::Units).await?;
+        // A file each, which ten thousand units make a long time of.
+        off_thread(move || {
+            for (unit, cgroup) in list.units.iter_mut().zip(cgroups) {
+                unit.memory_bytes = cgroup.and_then(|cgroup| cgroup.memory_current());
+            }
+            Ok(list)
+        })
+        .await
     }
 
     /// The hardware is no state of the owner, and he is not asked.

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
-use keel_host::process::{Reaper, reap_forever};
+use keel_host::process::{Reaper, allow_descriptors, reap_forever};
 use keel_plan::ShutdownKind;
 use nix::sys::reboot::set_cad_enabled;
 
@@ -41,10 +41,13 @@ fn survive(life: impl FnOnce() -> Result<Infallible, String>) -> String {
 /// Only an error comes back, in words.
 fn whole_life(started: Instant, screen: &Screen) -> Result<Infallible, String> {
     keel_host::memory::share();
+    allow_descriptors();
     let inherited = Inherited::now();
     let arguments = prepare(started, screen);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
+        // Each of these turns may start a process. Whoever asks something is heard after the next one.
+        .event_interval(2)
         // A stack in PID 1 is memory for good; none of ours is deep.
         .thread_stack_size(512 * 1024)
         // Blocking threads that have nothing to do leave: at rest there are none.

@@ -1,6 +1,6 @@
 //! The owner's state as a boot that is remembered: what it was, and its trace.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use keel_control::{BootRecord, GoalState, Shutdown};
 use keel_plan::{About, Ending, ShutdownKind, State, Trace, UnitTrace};
@@ -9,6 +9,27 @@ use crate::about;
 use crate::recorder::Snapshot;
 use crate::run::Run;
 use crate::status::{micros, millis};
+
+/// How long after one snapshot for a failure the next is made.
+const RECORD_PAUSE: Duration = Duration::from_secs(1);
+
+impl Run {
+    /// Has a record written at once, if there was none in the last while; else when that is over. A snapshot takes a look at every
+    /// unit, and every unit may fail in one moment.
+    pub(crate) fn record_soon(&mut self) {
+        let free = self.recorded.map(|recorded| recorded + RECORD_PAUSE);
+        match free.filter(|free| *free > Instant::now()) {
+            Some(free) => self.record_due = Some(free),
+            None => self.record(),
+        }
+    }
+
+    /// Has a record of this moment written.
+    pub(crate) fn record(&mut self) {
+        (self.recorded, self.record_due) = (Some(Instant::now()), None);
+        self.recorder.record(snapshot(self));
+    }
+}
 
 /// Both.
 pub(crate) fn snapshot(run: &Run) -> Snapshot {

@@ -57,6 +57,13 @@ pub(crate) fn quieten_kernel() {
     }
 }
 
+/// Whether a filesystem of its own is mounted there.
+pub(crate) fn is_mount(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let device = |path: &Path| std::fs::metadata(path).map(|meta| meta.dev()).ok();
+    device(path).is_some() && device(path) != path.parent().and_then(device)
+}
+
 /// Whether this is the machine itself, and not a PID namespace on one.
 pub(crate) fn is_machine() -> bool {
     ProcPeek::new().is_ok_and(|_look| namespace::is_machine())

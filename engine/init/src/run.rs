@@ -49,6 +49,9 @@ const FINGERPRINT_PATIENCE: Duration = Duration::from_secs(1);
 /// that waits meanwhile has a shorter deadline in what ships.
 const GATE_PATIENCE: Duration = Duration::from_secs(12);
 
+/// After so many things that happened, others have a turn: whoever asks, and what is to start.
+const HEARD: u64 = 8;
+
 /// What a run begins with.
 #[derive(Default)]
 pub(crate) struct Beginning {
@@ -88,8 +91,11 @@ pub(crate) struct Run {
     pub(crate) id: String,
     /// How the machine goes down, once that is decided.
     pub(crate) ending: Option<ShutdownKind>,
-    recorder: Recorder,
+    pub(crate) recorder: Recorder,
     recorder_says: UnboundedReceiver<String>,
+    /// When the newest record was wanted, and when one is that had to wait for it.
+    pub(crate) recorded: Option<Instant>,
+    pub(crate) record_due: Option<Instant>,
     /// When the newest activation of each unit began.
     pub(crate) began: HashMap<UnitId, Duration>,
     /// Another graph that is being taken on.
@@ -153,7 +159,7 @@ impl Run {
         machine.before_unmount(recorder.storage().to_owned(), recorder.last_words());
         let machine = Held::new(machine, free, opened, adopted);
         Self {
-            executor: Executor::new(transaction.clone(), machine, seed(), started.into()),
+            executor: Executor::new(transaction.clone(), machine, about::seed(), started.into()),
             graph: Arc::new(graph),
             transaction,
             goal_state: GoalState::Booting,
@@ -163,6 +169,8 @@ impl Run {
             ending: None,
             recorder,
             recorder_says,
+            recorded: None,
+            record_due: None,
             began: HashMap::new(),
             mutating: None,
             logs,
@@ -190,26 +198,35 @@ impl Run {
         mut self,
         requests: &mut UnboundedReceiver<ShutdownKind>,
     ) -> End {
-        let patience = tokio::time::sleep(GATE_PATIENCE);
-        tokio::pin!(patience);
+        let patience = Instant::now() + GATE_PATIENCE;
+        let mut heard = 0_u64;
         loop {
-            let waits = !*self.gate.borrow();
+            // Timers live no longer than somebody waits for them: at rest none is set.
+            let patience = Some(patience).filter(|_| !*self.gate.borrow());
+            let record_due = self.record_due;
             tokio::select! {
                 happening = self.executor.next() => match happening {
                     Happening::Down(kind) => {
                         self.last_words();
                         return End::Down(kind, self.condemned);
                     }
-                    happening => self.hear(happening).await,
+                    happening => {
+                        self.hear(happening).await;
+                        heard += 1;
+                        if heard % HEARD == 0 {
+                            tokio::task::yield_now().await;
+                        }
+                    }
                 },
                 Some(looked) = self.looks.1.recv() => {
                     if let Some(other) = self.found(looked) {
                         return End::Switch(Box::new(other));
                     }
                 }
-                () = &mut patience, if waits => {
+                () = at(patience) => {
                     self.go_on(Some("the data partition takes long: going on with the image's config"));
                 }
+                () = at(record_due) => self.record(),
                 Some(text) = self.recorder_says.recv() => self.fact(None, text),
                 Some(question) = self.questions.recv() => self.answer(question),
                 Some(kind) = requests.recv() => self.shut_down(kind),
@@ -302,7 +319,7 @@ impl Run {
         match transition.to {
             State::Failed(blame) => {
                 if blame == Blame::Own {
-                    self.recorder.record(record::snapshot(self));
+                    self.record_soon();
                 }
                 if self.executor.host().mount_at(self.recorder.storage()) == Some(transition.unit) {
                     self.go_on(Some("without the data partition it is the image's config"));
@@ -340,8 +357,8 @@ impl Run {
     fn listen_when_possible(&mut self) {
         let socket = Path::new(SOCKET);
         // While it is not known which config this machine has, another run may take over from this one.
-        let mounted =
-            *self.gate.borrow() && socket.parent().and_then(Path::parent).is_some_and(is_mount);
+        let mounted = *self.gate.borrow()
+            && socket.parent().and_then(Path::parent).is_some_and(rootfs::is_mount);
         if let Some(answers) = self.answers.take_if(|_| mounted)
             && let Err(error) = answers.listen(socket)
         {
@@ -418,7 +435,7 @@ impl Run {
     fn going_down(&mut self, kind: ShutdownKind) {
         self.goal(GoalState::Stopping, None);
         self.ending = Some(kind);
-        self.recorder.record(record::snapshot(self));
+        self.record();
         self.executor.host().going_down();
     }
 
@@ -455,7 +472,7 @@ impl Run {
         tokio::spawn(self.configs.clone().booted(down, why));
         self.summary = Some(summary);
         self.goal(state, None);
-        self.recorder.record(record::snapshot(self));
+        self.record();
         // Texts, graphs and plans that only the boot needed.
         keel_host::memory::give_back();
     }
@@ -533,15 +550,10 @@ impl Run {
     }
 }
 
-/// Whether a filesystem of its own is mounted there.
-fn is_mount(path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    let device = |path: &Path| std::fs::metadata(path).map(|meta| meta.dev()).ok();
-    device(path).is_some() && device(path) != path.parent().and_then(device)
-}
-
-/// What makes the pauses of this machine differ from those of its neighbours. (The keys of a `RandomState` are random; the kernel
-/// gives them without waiting for entropy.)
-fn seed() -> u64 {
-    std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), ())
+/// Waits until then; for ever without a time.
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
 }

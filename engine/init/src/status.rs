@@ -5,6 +5,7 @@ use std::time::Duration;
 use keel_control::{
     BootReport, CriticalUnit, Degraded, Status, Unit, UnitBoot, UnitList, UnitState,
 };
+use keel_host::process::Cgroup;
 use keel_plan::{Span, State, UnitId, Up};
 
 use crate::about;
@@ -67,16 +68,19 @@ pub(crate) fn status(run: &Run) -> Status {
     }
 }
 
-/// Every unit.
-pub(crate) fn units(run: &Run) -> UnitList {
-    UnitList {
-        now_ms: millis(run.now()),
-        units: run.transaction.ids().map(|id| unit(run, id)).collect(),
-    }
+/// Every unit, and the cgroups of those that run. What they use is read elsewhere.
+pub(crate) fn units(run: &Run) -> (UnitList, Vec<Option<Cgroup>>) {
+    let units = run.transaction.ids().map(|id| without_memory(run, id)).collect();
+    let cgroups = run.transaction.ids().map(|id| run.executor.host().cgroup(id)).collect();
+    (UnitList { now_ms: millis(run.now()), units }, cgroups)
 }
 
 /// One unit.
 pub(crate) fn unit(run: &Run, id: UnitId) -> Unit {
+    Unit { memory_bytes: run.executor.host().memory(id), ..without_memory(run, id) }
+}
+
+fn without_memory(run: &Run, id: UnitId) -> Unit {
     let unit = run.graph.unit(id);
     let status = run.executor.scheduler().status(id);
     let span = &run.executor.timeline().spans()[id.index()];
@@ -97,7 +101,7 @@ pub(crate) fn unit(run: &Run, id: UnitId) -> Unit {
         deadline_ms: deadline.map(|deadline| millis(status.since + deadline)),
         waits_for: status.waiting_for.map(|other| run.name(other)).into_iter().collect(),
         pid: run.executor.host().pid(id).and_then(|pid| u32::try_from(pid.as_raw()).ok()),
-        memory_bytes: run.executor.host().memory(id),
+        memory_bytes: None,
         boot: unit_boot(run, span),
     }
 }

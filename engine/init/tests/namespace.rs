@@ -1527,5 +1527,7 @@ mod forget;
 mod mutations;
 #[path = "namespace/outside.rs"]
 mod outside;
+#[path = "namespace/scale.rs"]
+mod scale;
 #[path = "namespace/trust.rs"]
 mod trust;

@@ -12,7 +12,7 @@ mod link;
 mod program;
 mod slot;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -30,8 +30,8 @@ use crate::file::Ledger;
 use crate::hostname::Named;
 use crate::module::{Modules, Options};
 use crate::process::{
-    Ask, Asks, Cgroups, FindCgroups, Journal, LogBounds, LogBuffer, Notifications, NotifyError,
-    Reaper, ReaperTools,
+    Ask, Asks, Cgroup, Cgroups, FindCgroups, Journal, LogBounds, LogBuffer, Notifications,
+    NotifyError, Reaper, ReaperTools,
 };
 
 /// Where things are on this machine, and what it was told when it started.
@@ -72,6 +72,8 @@ pub struct Machine {
     slots: Vec<Arc<Slot>>,
     /// The ears of activations, by [`UnitId`].
     running: Vec<Option<mpsc::Sender<Ask>>>,
+    /// The units that mount something, by where.
+    mounts: HashMap<PathBuf, UnitId>,
     happened: mpsc::UnboundedReceiver<(Arc<Slot>, Said)>,
 }
 
@@ -113,6 +115,7 @@ impl Machine {
             .zip(&units)
             .map(|(id, unit)| Slot::new(id, unit.clone(), log_for(&journal, unit)))
             .collect();
+        let mounts = mounts(&units);
         let shared = Shared {
             tools: ReaperTools::new(reaper.clone(), cgroups.clone()),
             units: Mutex::new(units.into()),
@@ -130,7 +133,7 @@ impl Machine {
             events,
         };
         let running = slots.iter().map(|_| None).collect();
-        Self { shared: Arc::new(shared), slots, running, happened }
+        Self { shared: Arc::new(shared), slots, running, mounts, happened }
     }
 
     /// Takes on the units of another graph. `moves` says which unit of the one before is which of these: it keeps its processes, its
@@ -164,6 +167,7 @@ impl Machine {
             }
         }
         (self.slots, self.running) = (slots, running);
+        self.mounts = mounts(&units);
         *self.shared.all_units_mut() = units.into();
     }
 
@@ -193,9 +197,7 @@ impl Machine {
 
     /// The unit that mounts something at `target`.
     pub fn mount_at(&self, target: &Path) -> Option<UnitId> {
-        let mounts = |unit: &Unit| matches!(&unit.kind, Kind::Mount(mount) if mount.target.as_path() == target);
-        let at = self.shared.all_units().iter().position(|unit| mounts(unit))?;
-        u32::try_from(at).ok().map(UnitId)
+        self.mounts.get(target).copied()
     }
 
     /// The output of all units that run programs.
@@ -213,11 +215,16 @@ impl Machine {
         *self.slots.get(unit.index())?.pid()
     }
 
-    /// Bytes of memory that a unit's processes use together.
-    pub fn memory(&self, unit: UnitId) -> Option<u64> {
+    /// The cgroup of a unit that runs a program, while that runs.
+    pub fn cgroup(&self, unit: UnitId) -> Option<Cgroup> {
         self.pid(unit)?;
         let unit = self.slots.get(unit.index())?.unit();
-        (self.shared.cgroups)()?.existing(unit.name.as_str()).ok()?.memory_current()
+        (self.shared.cgroups)()?.existing(unit.name.as_str()).ok()
+    }
+
+    /// Bytes of memory that a unit's processes use together.
+    pub fn memory(&self, unit: UnitId) -> Option<u64> {
+        self.cgroup(unit)?.memory_current()
     }
 }
 
@@ -332,6 +339,17 @@ fn find_cgroups(places: &Places) -> FindCgroups {
         }
         found.get().cloned()
     })
+}
+
+/// Where units mount something; of two at one place, the first.
+fn mounts(units: &[Arc<Unit>]) -> HashMap<PathBuf, UnitId> {
+    let mut mounts = HashMap::new();
+    for (id, unit) in (0..).map(UnitId).zip(units) {
+        if let Kind::Mount(mount) = &unit.kind {
+            mounts.entry(mount.target.as_path().to_owned()).or_insert(id);
+        }
+    }
+    mounts
 }
 
 fn log_for(journal: &Journal, unit: &Unit) -> Option<LogBuffer> {

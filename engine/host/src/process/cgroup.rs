@@ -16,6 +16,7 @@ use nix::sys::inotify::AddWatchFlags;
 use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, statfs};
 use nix::unistd::Pid;
 use thiserror::Error;
+use tokio::sync::Semaphore;
 
 use super::watch::Watch;
 use crate::mount::table::{self, Mounted};
@@ -25,6 +26,9 @@ const LEAF: &str = "main";
 
 /// Controllers that units get, as far as the kernel has them.
 const CONTROLLERS: [&str; 6] = ["cpu", "cpuset", "io", "memory", "pids", "hugetlb"];
+
+/// How many cgroups are watched at once: the kernel gives a user 128 inotify instances in all. Others wait for their turn.
+static WATCHED: Semaphore = Semaphore::const_new(64);
 
 /// What the processes of one cgroup may use together. `None` leaves the kernel's default.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -335,6 +339,12 @@ impl Cgroup {
 
     /// Waits until no process lives in it. The kernel tells through the modification of `cgroup.events`: nothing polls.
     pub async fn wait_empty(&self) -> Result<(), CgroupError> {
+        // As a rule the main process was all that there was, and nothing is to be waited for.
+        if !self.populated()? {
+            return Ok(());
+        }
+        // Closed by nobody.
+        let _turn = WATCHED.acquire().await.ok();
         let read = |error| self.error("cgroup.events", CgroupErrorKind::Read(error));
         let events = self.path.join("cgroup.events");
         let watch =

@@ -168,6 +168,7 @@ unsafe fn become_program(image: &Image, streams: [BorrowedFd<'_>; 3], fault: Raw
             let written = libc::write(file, score.as_ptr().cast(), score.len());
             check(fault, ExecStage::OomScore, if written < 0 { -1 } else { 0 });
         }
+        usual_descriptors();
         check(fault, ExecStage::Directory, libc::chdir(image.directory.as_ptr()));
         // All our descriptors are close-on-exec already. This says it once more for one that a library opened without it: a
         // service that inherits a socket of PID 1 would be a leak that nobody sees. An error (an older kernel) changes nothing.
@@ -178,6 +179,25 @@ unsafe fn become_program(image: &Image, streams: [BorrowedFd<'_>; 3], fault: Raw
             image.env_pointers.as_ptr(),
         );
         report(fault, ExecStage::Exec)
+    }
+}
+
+/// How many descriptors a program may have that does not ask for more. Some of those that use select(2) break with more.
+const USUAL_DESCRIPTORS: libc::rlim_t = 1024;
+
+/// PID 1 has many descriptors, and a program gets what is usual: few at first, and as many as it asks for.
+///
+/// # Safety
+///
+/// As [`become_program`].
+unsafe fn usual_descriptors() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: both calls are given a local. A failure leaves more than is usual, which is no reason not to run.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max.min(USUAL_DESCRIPTORS);
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
     }
 }
 

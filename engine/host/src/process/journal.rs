@@ -5,7 +5,7 @@
 //! afterwards. Nobody is woken but readers that wait.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -32,6 +32,8 @@ struct Shared {
 struct Kept {
     next: u64,
     units: Vec<Unit>,
+    /// Places in `units`.
+    names: HashMap<Arc<str>, usize>,
 }
 
 struct Unit {
@@ -88,7 +90,7 @@ pub struct Lines {
 impl Journal {
     /// An empty one.
     pub fn new() -> Self {
-        let kept = Kept { next: 1, units: Vec::new() };
+        let kept = Kept { next: 1, units: Vec::new(), names: HashMap::new() };
         let shared = Shared { kept: Mutex::new(kept), next: watch::Sender::new(1) };
         Self { shared: Arc::new(shared) }
     }
@@ -96,19 +98,22 @@ impl Journal {
     /// Makes room for a unit's lines. One that wrote before, and comes back in another graph, goes on where it stopped.
     pub fn unit(&self, name: &str, bounds: LogBounds) -> LogBuffer {
         let mut kept = self.kept();
-        if let Some(known) = kept.units.iter().position(|unit| *unit.name == *name) {
+        if let Some(&known) = kept.names.get(name) {
             kept.units[known].bounds = bounds;
             return LogBuffer::of(self.clone(), known, bounds);
         }
+        let name: Arc<str> = name.into();
+        let place = kept.units.len();
+        kept.names.insert(name.clone(), place);
         kept.units.push(Unit {
-            name: name.into(),
+            name,
             bounds,
             lines: VecDeque::new(),
             bytes: 0,
             dropped: 0,
             last_dropped: 0,
         });
-        LogBuffer::of(self.clone(), kept.units.len() - 1, bounds)
+        LogBuffer::of(self.clone(), place, bounds)
     }
 
     /// Begins to read.
@@ -122,7 +127,7 @@ impl Journal {
             return Err(Unreadable::NotYet { asked, next: kept.next });
         }
         let find = |name: &String| {
-            let found = kept.units.iter().position(|unit| *unit.name == **name);
+            let found = kept.names.get(name.as_str()).copied();
             found.ok_or_else(|| Unreadable::NoLog(name.clone()))
         };
         let mut units = match wanted.units {

@@ -16,6 +16,7 @@
 mod cgroup;
 mod clone;
 mod command;
+mod descriptors;
 mod journal;
 mod log;
 mod notify;
@@ -27,6 +28,7 @@ mod watch;
 
 pub use cgroup::{Cgroup, CgroupError, CgroupErrorKind, Cgroups, Limits, Unapplied};
 pub use command::{Command, ExecFault, SEARCH_PATH, SpawnError, SpawnErrorKind};
+pub use descriptors::allow_descriptors;
 pub use journal::{Journal, Lines, Reader, Unreadable, Wanted};
 pub use log::{LogBounds, LogBuffer, LogLine};
 pub use notify::{

@@ -139,6 +139,7 @@ pub async fn live(
     asks: &mut Asks,
     mut tell: impl FnMut(Life),
 ) -> Result<Exit, ProgramError> {
+    let turn = around.reaper.turn().await;
     let (cgroup, unapplied) =
         around.cgroups.unit(&program.unit, &program.limits, program.delegate)?;
     unapplied.iter().for_each(|limit| tell(Life::Fact(limit.to_string())));
@@ -155,7 +156,7 @@ pub async fn live(
     let pipe = log.pipe().map_err(|error| program.command.error(SpawnErrorKind::Streams(error)))?;
     let streams = Streams { stdin: None, stdout: pipe.as_fd(), stderr: pipe.as_fd() };
     let spawned = around.reaper.spawn(&command, streams, Some(&cgroup));
-    drop(pipe);
+    drop((pipe, turn));
     let mut child = match spawned {
         Ok(child) => child,
         Err(error) => {

@@ -27,14 +27,15 @@ use thiserror::Error;
 use tokio::io::AsyncReadExt;
 use tokio::net::unix::pipe;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot};
 
 use super::cgroup::Cgroup;
 use super::clone::{self, FAULT_LEN, Waited};
 use super::command::{Command, ExecFault, SpawnError, SpawnErrorKind};
 
-/// How many children are reaped before other work gets a turn.
-const BATCH: usize = 256;
+/// How many children are reaped before other work gets a turn: each wakes whoever awaits it, and that one removes a cgroup before anybody
+/// behind it is heard.
+const BATCH: usize = 4;
 
 /// How a process ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,6 +97,7 @@ pub enum ReaperError {
 pub struct Reaper {
     table: Arc<Mutex<Table>>,
     reaped: Arc<Notify>,
+    turn: Arc<Semaphore>,
 }
 
 /// What children there are after some were reaped.
@@ -124,7 +126,11 @@ impl Reaper {
             return Err(ReaperError::AlreadyRunning);
         }
         let mut deaths = signal(SignalKind::child()).map_err(ReaperError::Signal)?;
-        let reaper = Self { table: Arc::default(), reaped: Arc::default() };
+        let reaper = Self {
+            table: Arc::default(),
+            reaped: Arc::default(),
+            turn: Arc::new(Semaphore::new(1)),
+        };
         let looping = reaper.clone();
         tokio::spawn(async move {
             // Before the first signal too: what died before the stream was open raises none.
@@ -135,6 +141,13 @@ impl Reaper {
             }
         });
         Ok(reaper)
+    }
+
+    /// The turn to start something, for the time that it takes to make a cgroup and a process. Ten thousand services may be due at
+    /// once; they come one after the other, and whoever else wants something is heard between two of them.
+    pub async fn turn(&self) -> Option<SemaphorePermit<'_>> {
+        // Closed by nobody; and to start without a turn is right all the same.
+        self.turn.acquire().await.ok()
     }
 
     /// Starts `command` in `cgroup` (in our own when there is none) with `streams`.
