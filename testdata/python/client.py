@@ -17,6 +17,8 @@ from grpc_tools import protoc
 
 # Requests that are not empty. What changes a machine is asked for without being done.
 REQUESTS = {
+    "/keel.v1.Cluster/Bootstrap": {"apiServer": "https://127.0.0.1:9", "token": "abcdef.planted5token5ab", "caHash": "sha256:" + 32 * "ab", "dryRun": True},
+    "/keel.v1.Cluster/Unbootstrap": {"dryRun": True},
     "/keel.v1.Config/Apply": {"files": [{"name": "c.toml", "text": "schema = 1\n"}], "mode": "APPLY_MODE_AUTO", "dryRun": True},
     "/keel.v1.Config/Rollback": {"mode": "APPLY_MODE_AUTO", "dryRun": True},
     "/keel.v1.Node/GetUnit": {"unit": "boot"},

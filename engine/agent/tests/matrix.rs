@@ -52,8 +52,12 @@ async fn each_role_and_each_method() {
 #[tokio::test]
 async fn what_is_open_in_maintenance() {
     /// A machine in maintenance is there to be given a config; to go back to an earlier one is to give it that.
-    const GIVES_A_CONFIG: [&str; 3] =
-        ["/keel.v1.Config/Apply", "/keel.v1.Config/Confirm", "/keel.v1.Config/Rollback"];
+    const GIVES_A_CONFIG: [&str; 4] = [
+        "/keel.v1.Cluster/Bootstrap",
+        "/keel.v1.Config/Apply",
+        "/keel.v1.Config/Confirm",
+        "/keel.v1.Config/Rollback",
+    ];
 
     let agent = Agent::start();
     for (method, least) in METHODS {

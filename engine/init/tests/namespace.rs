@@ -959,18 +959,66 @@ const SECRETIVE: [(&str, &str); 5] = [
     ),
 ];
 
-/// A client that shares nothing with ours calls every method of the API, and each answers as its proto file says. No byte of an answer,
-/// of the console or of what is kept of it tells a secret, whichever field of a unit it was planted in, nor the node's key.
+/// The secret keys of a machine config, which exclude each other: the key and its text.
+const CLUSTERS: [(&str, &str, &str); 2] = [
+    (
+        "token",
+        "a2f9c1.7d03b5e86f124ca9",
+        "api-server = \"https://203.0.113.10:6443\"\n\
+         ca-hash = \"sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad\"\n",
+    ),
+    ("kubeconfig", "clusters: [of-a-kubeconfig-b81e]", ""),
+];
+
 #[test]
 fn a_client_in_python_calls_every_method_and_is_told_no_secret() {
+    a_client_in_python("python", CLUSTERS[0]);
+}
+
+#[test]
+fn no_client_is_told_the_kubeconfig() {
+    a_client_in_python("kubeconfig", CLUSTERS[1]);
+}
+
+/// What people ask a node with osctl. No answer may tell a secret.
+const ASKED: [&[&str]; 19] = [
+    &["status"],
+    &["units"],
+    &["units", "show", "runs"],
+    &["units", "show", "fails"],
+    &["explain", "fails", "--node"],
+    &["graph", "render", "--node"],
+    &["events"],
+    &["logs"],
+    &["logs", "keel-agent"],
+    &["dmesg", "--tail", "5"],
+    &["inventory"],
+    &["processes"],
+    &["boot", "list"],
+    &["boot", "show"],
+    &["boot", "blame"],
+    &["boot", "record"],
+    &["config", "get"],
+    &["history"],
+    &["audit"],
+];
+
+/// A client that shares nothing with ours calls every method of the API, and each answers as its proto file says; osctl asks all that it
+/// can. No byte of an answer, of the console or of what is kept of it tells a secret, whichever key of a config or field of a unit it was
+/// planted in, nor the node's key.
+fn a_client_in_python(name: &str, (joined, text, beside): (&'static str, &str, &str)) {
     let port = free_port();
     let makes_ca = "part-of = \"boot\"\nbefore = [\"keel-agent\"]\n[oneshot]\n\
                     exec = [\"/bin/sh\", \"-c\", \"until test -e {dir}/ca.crt; do sleep 0.02; done\"]\ntimeout = \"20s\"\n";
+    let joins = format!(
+        "part-of = \"boot\"\n[file]\npath = \"{{dir}}/joins\"\ncontent = \"with {{{{ cluster.{joined} }}}}\"\ntimeout = \"5s\"\n"
+    );
     let planted = [
         ("whole", "the-whole-file-1f09"),
         ("inside", "inside-of-a-file-77ab"),
         ("service", "of-a-service-c0de"),
         ("oneshot", "of-a-oneshot-93e2"),
+        ("dropped", "of-a-drop-in-e4a7"),
     ];
     let config: String =
         planted.iter().map(|(name, secret)| format!("{name} = \"{secret}\"\n")).collect();
@@ -981,9 +1029,12 @@ fn a_client_in_python_calls_every_method_and_is_told_no_secret() {
         ("authority.toml", makes_ca),
         ("keel-agent.toml", agent.as_str()),
     ];
-    let units = [&units[..], &SECRETIVE].concat();
-    let config = format!("schema = 1\n[secrets]\n{config}");
-    let mut machine = Machine::boot_with("python", &config, &units);
+    let units = [&units[..], &SECRETIVE, &[("file.joins.toml", joins.as_str())]].concat();
+    let config = format!(
+        "schema = 1\n[secrets]\n{config}[cluster]\n{beside}{joined} = \"{text}\"\n\
+         [units.runs.service.environment]\nDROPPED = \"Bearer {{{{ secrets.dropped }}}}\"\n"
+    );
+    let mut machine = Machine::boot_with(name, &config, &units);
     let folder = machine.directory.path().to_owned();
     let key = "ecparam -name prime256v1 -genkey -noout -out";
     openssl(&folder, &format!("{key} ca.key"));
@@ -1000,10 +1051,13 @@ fn a_client_in_python_calls_every_method_and_is_told_no_secret() {
     let failed = serde_json::json!([{ "unit": "fails", "why": "exited with status 3" }]);
     assert_eq!(report["degraded"], failed, "{report}");
     assert_eq!(machine.read("inside"), "token=inside-of-a-file-77ab.");
+    assert_eq!(machine.read("joins"), format!("with {text}"));
 
     let mut watch =
         Watch(planted.map(|(name, secret)| (name, spellings(secret.as_bytes()))).into());
+    watch.0.push(("a bootstrap token", spellings(b"planted5token5ab")));
     watch.0.push(("literal", spellings(b"in-the-unit-itself-5d1c")));
+    watch.0.push((joined, spellings(text.as_bytes())));
     watch.0.push(("the node's key", spellings(&private_key(&machine.read("identity/node.key")))));
 
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
@@ -1027,11 +1081,13 @@ fn a_client_in_python_calls_every_method_and_is_told_no_secret() {
         found.unwrap_or_else(|| panic!("{method} was not called: {text}"))
     };
     for call in &calls {
-        // A machine without a data partition has nothing to wipe, and no config on trial.
+        // A machine without a data partition has nothing to wipe, no config on trial, and no cluster to leave.
         let expected = match call["method"].as_str() {
-            Some("/keel.v1.Operation/Reset" | "/keel.v1.Config/Confirm") => "FAILED_PRECONDITION",
-            // It is called without saying where the cluster is.
-            Some("/keel.v1.Cluster/Bootstrap") => "INVALID_ARGUMENT",
+            Some(
+                "/keel.v1.Operation/Reset"
+                | "/keel.v1.Config/Confirm"
+                | "/keel.v1.Cluster/Unbootstrap",
+            ) => "FAILED_PRECONDITION",
             _ => "OK",
         };
         assert_eq!(call["code"], expected, "{call}");
@@ -1061,6 +1117,26 @@ fn a_client_in_python_calls_every_method_and_is_told_no_secret() {
     assert!(jobs.is_array(), "stopping the goal stops something: {jobs}");
     let audit = &answer("/keel.v1.Journal/ReadAudit")["answers"];
     assert!(audit.to_string().contains("CN=ada"), "{audit}");
+    for asked in ASKED {
+        for form in ["table", "json"] {
+            let mut osctl = Command::new(program(env!("CARGO_BIN_EXE_keel-init"), "osctl"));
+            osctl.args(["--endpoint", &format!("127.0.0.1:{port}"), "--output", form]).args(asked);
+            osctl.arg("--cert").arg(folder.join("ada.crt"));
+            osctl.arg("--key").arg(folder.join("ada.key")).env("OSCTL_HOME", &folder);
+            let out = osctl.output().expect("osctl");
+            let said = String::from_utf8_lossy(&out.stderr);
+            assert!(!out.stdout.is_empty(), "{asked:?} --output {form}: {said}");
+            watch.look(&format!("osctl {asked:?} --output {form}"), &out.stdout);
+            watch.look(&format!("osctl {asked:?}"), &out.stderr);
+            if *asked == ["config", "get"] && form == "table" {
+                // It is a config that can be edited and sent back.
+                let shown = String::from_utf8_lossy(&out.stdout);
+                let lines: Vec<_> = shown.lines().collect();
+                assert!(lines.contains(&"whole = \"<secret>\""), "{shown}");
+                assert!(lines.contains(&format!("{joined} = \"<secret>\"").as_str()), "{shown}");
+            }
+        }
+    }
     machine.signal("TERM");
     assert_eq!(machine.end(), Some(SIGINT));
     watch.look("the console", machine.seen.join("\n").as_bytes());
@@ -1449,5 +1525,7 @@ mod files;
 mod forget;
 #[path = "namespace/mutations.rs"]
 mod mutations;
+#[path = "namespace/outside.rs"]
+mod outside;
 #[path = "namespace/trust.rs"]
 mod trust;

@@ -14,7 +14,7 @@ use crate::cli::NodeArgs;
 use crate::commands::apply_config::{Asked, How, carry_out};
 use crate::error::{Exit, Failure};
 use crate::node::{self, millis, short, timestamp};
-use crate::output::{Format, Ink, Output, Palette, printable, printable_line};
+use crate::output::{Format, Ink, Output, Palette, printable_line};
 
 /// List the machine configs that a node has had, and show one
 ///
@@ -61,13 +61,19 @@ pub(crate) fn print(
         let answer = connection.config().get(GetRequest { generation }).await;
         let answer = answer.map_err(|status| refused("show its config", &status))?.into_inner();
         match out.format() {
-            Format::Table => out.text(&printable(&answer.text))?,
+            Format::Table => out.text(&whole(&answer.text))?,
             Format::Json => {
                 out.json(&json!({ "generation": answer.generation, "text": answer.text }))?;
             }
         }
         Ok(Exit::Clean)
     })
+}
+
+/// A config to look at and to write into a file: its lines are kept, and none repaints the screen. TOML allows no control character in
+/// a line but the tab.
+fn whole(text: &str) -> String {
+    text.lines().map(|line| printable_line(line) + "\n").collect()
 }
 
 fn list(node: &NodeArgs, out: &mut Output) -> Result<Exit, Failure> {
@@ -232,6 +238,14 @@ fn refused(what: &str, status: &Status) -> Failure {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_config_is_shown_as_one_that_can_be_sent_back() {
+        let text = "schema = 1\n\n[machine]\n\thostname = 'a'  # a remark\n";
+        assert_eq!(whole(text), text);
+        assert_eq!(whole("a = 1\r\nb = 2"), "a = 1\nb = 2\n");
+        assert_eq!(whole("# \u{1b}[2J\u{202e}\n"), "# \\u{1b}[2J\\u{202e}\n");
+    }
 
     #[test]
     fn histories() {

@@ -65,7 +65,7 @@ const ELSEWHERE: [&str; 9] = [
     // Units that this machine lacks.
     "units restart containerd --dry-run",
     "units restart containerd --yes",
-    "units start time",
+    "units start time.clock",
     // It has no unit with a cgroup of that name.
     "processes containerd kubelet",
     // It goes on for ever, or until the machine is back.

@@ -2,12 +2,17 @@
 
 use keel_control::GoalState;
 
+use crate::link::Link;
 use crate::support::Node;
 use crate::terminal::Terminal;
 
 fn dashboard(node: &Node, size: (u16, u16)) -> Terminal {
+    dashboard_at(node, &node.endpoint, size)
+}
+
+fn dashboard_at(node: &Node, endpoint: &str, size: (u16, u16)) -> Terminal {
     let pin = node.fingerprint();
-    let args = ["--endpoint", &node.endpoint, "--fingerprint", &pin, "dashboard"];
+    let args = ["--endpoint", endpoint, "--fingerprint", &pin, "dashboard"];
     Terminal::start(&node.home(), &args, size)
 }
 
@@ -42,4 +47,46 @@ fn the_dashboard_runs_in_a_real_terminal() {
     let piped = node.pinned(&["dashboard"]);
     assert_eq!(piped.code, Some(2));
     assert!(piped.stderr.contains("the dashboard needs a terminal"), "{}", piped.stderr);
+}
+
+/// What the dashboard may send while it hears nothing: the questions that are under way, each once. Asked anew whenever an answer is no
+/// longer fresh, it would be several times that.
+const UNDER_WAY: usize = 1_000;
+
+/// 300 ms each way and 4 KiB/s, and for a while nothing at all.
+#[test]
+fn over_a_slow_link_the_dashboard_draws_and_obeys() {
+    let node = Node::start();
+    let init = node.init(GoalState::Reached);
+    let link = Link::to(&node.endpoint);
+    let mut terminal = dashboard_at(&node, &link.address.to_string(), (30, 100));
+    terminal.shows("containerd");
+    terminal.keys("2");
+    // The log of the unit under the cursor comes too.
+    terminal.shows("line 3");
+    init.write(1);
+    terminal.shows("line 4");
+
+    // No byte passes: keys are obeyed all the same, and what is shown is said to be old.
+    link.hold(true);
+    let before = link.sent();
+    terminal.keys("?");
+    terminal.shows("ctrl-c");
+    terminal.keys("?4");
+    init.say("something new");
+    terminal.shows("12 s old");
+    assert!(!terminal.screen().contains("something new"));
+    terminal.keys("2/boot\n");
+    terminal.until(|screen| !screen.contents().contains("containerd"));
+    terminal.keys("\u{1b}");
+    terminal.shows("containerd");
+    let sent = link.sent() - before;
+    assert!(sent < UNDER_WAY, "{sent} bytes of questions wait for the link");
+
+    link.hold(false);
+    terminal.keys("4");
+    terminal.shows("something new");
+    terminal.until(|screen| !screen.contents().contains(" s old"));
+    terminal.keys("q");
+    ends(terminal);
 }

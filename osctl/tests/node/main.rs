@@ -6,8 +6,10 @@
 mod asking;
 mod auditing;
 mod book;
+mod bootstrapping;
 mod dashboard;
 mod following;
+mod link;
 mod looking;
 mod machine;
 mod steered;

@@ -97,6 +97,8 @@ impl Node {
             .arg(path("ca.crt"))
             .arg("--audit-dir")
             .arg(path("audit"))
+            .arg("--kubelet-dir")
+            .arg(path("kubelet"))
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

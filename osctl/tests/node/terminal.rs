@@ -55,6 +55,11 @@ impl Terminal {
         }
     }
 
+    /// What stands on it now.
+    pub(crate) fn screen(&self) -> String {
+        self.screen.screen().contents()
+    }
+
     pub(crate) fn shows(&mut self, text: &str) {
         self.until(|screen| screen.contents().contains(text));
     }

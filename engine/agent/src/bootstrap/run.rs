@@ -60,7 +60,7 @@ struct Way {
 /// What init says of a config that was to be tried.
 enum Trial {
     UnderWay,
-    OnTrial,
+    Waits,
     Good,
     Undone(String),
 }
@@ -270,7 +270,7 @@ impl Bootstraps {
             if let Some(number) = generation {
                 match self.trial(number).await {
                     Ok(Trial::Undone(why)) => return Err(Failed::new(Fault::Config, why)),
-                    Ok(Trial::OnTrial | Trial::Good) if reached < Stage::Applied => {
+                    Ok(Trial::Waits | Trial::Good) if reached < Stage::Applied => {
                         reached = Stage::Applied;
                         let text = format!("config {number} is applied, on trial");
                         job.stage(reached, generation, text);
@@ -405,7 +405,7 @@ impl Bootstraps {
                 "config {number} was undone: {}",
                 page.note.as_deref().unwrap_or("no reason was noted")
             )),
-            _ if history.trial.is_some_and(|trial| trial.generation == number) => Trial::OnTrial,
+            _ if history.trial.is_some_and(|trial| trial.generation == number) => Trial::Waits,
             _ => Trial::UnderWay,
         })
     }
@@ -419,7 +419,7 @@ impl Bootstraps {
                 Ok(Trial::Good) => return Ok(()),
                 Ok(Trial::Undone(why)) => return Err(Failed::new(Fault::Config, why)),
                 // What it says is in the history next.
-                Ok(Trial::OnTrial) => drop(self.init.ask(Control::confirm).await),
+                Ok(Trial::Waits) => drop(self.init.ask(Control::confirm).await),
                 Ok(Trial::UnderWay) | Err(()) => {}
             }
             if Instant::now() > until {
@@ -464,7 +464,7 @@ impl Bootstraps {
             match self.trial(number).await {
                 Ok(Trial::Undone(_)) => return true,
                 Ok(Trial::Good) => return false,
-                Ok(Trial::OnTrial) => {
+                Ok(Trial::Waits) => {
                     let why = why.clone();
                     // What it says is in the history next.
                     drop(self.init.ask(async |init| init.undo(number, why).await).await);

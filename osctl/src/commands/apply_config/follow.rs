@@ -275,6 +275,14 @@ fn refused(status: &Status) -> Failure {
         Code::FailedPrecondition => {
             "nothing was changed; `osctl history` shows what runs and what has its turn, and --dry-run what would change"
         }
+        // A change that concerns the agent restarts it, maybe before it has passed on what init said.
+        Code::Unavailable => {
+            let failure = Failure::new(format!(
+                "the node broke off before it said what it does: {}",
+                printable(status.message())
+            ));
+            return failure.next("`osctl history` shows whether it has begun; one on trial is kept with `osctl confirm`");
+        }
         Code::NotFound => "`osctl history` lists the configs that the node remembers",
         _ => return node::refused("take the config", status),
     };

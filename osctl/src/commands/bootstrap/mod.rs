@@ -40,7 +40,7 @@ const LARGEST: u64 = 48 * 1024;
     subcommand_negates_reqs = true,
     after_help = "Examples:
   osctl --endpoint http://192.0.2.10:50051 bootstrap --api-server https://203.0.113.10:6443 --token abcdef.0123456789abcdef --ca-cert ca.crt
-  kubeadm token create | osctl --endpoint 192.0.2.10 bootstrap --api-server https://203.0.113.10:6443 --token - --ca-cert ca.crt
+  osctl --endpoint 192.0.2.10 bootstrap --api-server https://203.0.113.10:6443 --token - --ca-cert ca.crt
   osctl --endpoint 192.0.2.10 bootstrap --api-server https://203.0.113.10:6443 --token-file token \\
     --ca-hash sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad --node-name worker-7
   osctl --endpoint 192.0.2.10 bootstrap --kubeconfig joiner.kubeconfig --dry-run

@@ -58,7 +58,8 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "ARGUMENT")]
     append: Vec<String>,
 
-    /// Port of the node's API, to reach from here [default: the one in the image's machine config]
+    /// Port on which the node serves its API; a note says at which port of this computer it is reached [default: the one in the image's
+    /// machine config]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..))]
     api_port: Option<u16>,
 
