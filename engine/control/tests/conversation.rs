@@ -307,7 +307,7 @@ fn impatient() -> Limits {
 
 /// A good hello as it goes over the wire.
 fn hello() -> Vec<u8> {
-    hello_of_version(4)
+    hello_of_version(5)
 }
 
 fn hello_of_version(version: u8) -> Vec<u8> {

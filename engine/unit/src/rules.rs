@@ -200,6 +200,11 @@ pub const RULES: &[Rule] = &[
         "Select the disk that may be partitioned in storage.data.disk.",
     ),
     rule_of(
+        "no-secret",
+        "What stands for a secret, where the machine has none",
+        "A config that is shown has `<secret>` in place of each secret, and where that stays the secret stays. A new secret has to be written.",
+    ),
+    rule_of(
         "no-such-device",
         "A device that the machine does not have",
         "No disk or partition of the inventory has this name, and no unit makes it.",

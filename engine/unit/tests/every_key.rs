@@ -64,7 +64,7 @@ fn one_unit_tree_uses_every_key_of_every_kind() {
 }
 
 #[test]
-fn three_machine_configs_use_every_key() {
+fn four_machine_configs_use_every_key() {
     let path = root().join("testdata/configs/ok/every-key.toml");
     let input = load(&root().join("units"), Some(&path));
     let mut findings = Vec::new();
@@ -72,7 +72,7 @@ fn three_machine_configs_use_every_key() {
     let mut all = BTreeSet::new();
     written("", &parse(&input.sources, config, &mut findings), &mut all);
     // Ways to join a cluster that exclude each other.
-    for other in ["cluster-by-pin.toml", "cluster-by-kubeconfig.toml"] {
+    for other in ["cluster-by-pin.toml", "cluster-by-kubeconfig.toml", "cluster-spent.toml"] {
         let other = load(&root().join("units"), Some(&path.with_file_name(other)));
         written("", &parse(&other.sources, other.configs[0], &mut findings), &mut all);
         lower(other).unwrap_or_else(|report| panic!("{report}"));
