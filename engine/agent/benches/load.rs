@@ -1,7 +1,13 @@
 //! `cargo bench -p keel-agent --bench load`: how fast the agent answers GetStatus to clients with certificates, and what that takes.
 //!
-//! Clients call in a closed loop, each on a connection of its own: with N of them, N calls are always under way. Before each row the
-//! connections are made and one call has been answered on each.
+//! Each client has a connection of its own, on which one call has been answered before the row is measured. Rows are of two kinds:
+//!
+//! - In a **closed loop** a client calls again as soon as it has its answer: with N of them, N calls are always under way. That
+//!   measures how much the machine can do; how long a call takes is then N divided by that, whatever the agent does.
+//! - In an **open loop** clients call at a rate, as people and tools do. That is what they see. A call that is late because the one
+//!   before it was not answered yet is counted from when it was due.
+//!
+//! The clients, and what stands for init, take more of the processors than the agent does; what the agent takes is in a column.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark may panic")]
 
@@ -23,8 +29,9 @@ use support::{Agent, Connection, Start};
 /// How long each row is measured.
 const TIME: Duration = Duration::from_secs(10);
 
-/// Clients at one time, a row each.
-const CLIENTS: [usize; 3] = [1, 100, 1000];
+/// Rows: clients at one time, and how often each calls in a second; none in a closed loop.
+const ROWS: [(usize, Option<u32>); 5] =
+    [(1, None), (100, Some(20)), (100, None), (1000, Some(2)), (1000, None)];
 
 const METHOD: &str = "/keel.v1.Node/GetStatus";
 
@@ -81,14 +88,14 @@ impl Service for Machine {
 
 /// One row of the table.
 struct Row {
-    clients: usize,
     calls: usize,
     seconds: f64,
     p50: Duration,
     p99: Duration,
     slowest: Duration,
+    /// With all connections made and nothing to do, and after the calls.
+    idle_kib: u64,
     rss_kib: u64,
-    peak_kib: u64,
     cpu_seconds: f64,
 }
 
@@ -113,39 +120,47 @@ fn main() {
     let agent = start.start();
     let admin = authority.client(&["keel:admin"]);
     let mut out = std::io::stdout();
-    let head =
-        "| clients | calls/s | p50 ms | p99 ms | slowest ms | agent's CPU | RSS MiB | peak MiB |";
-    writeln!(out, "{head}\n|---:|---:|---:|---:|---:|---:|---:|---:|").expect("stdout");
-    for clients in CLIENTS {
-        let row = runtime.block_on(measure(&agent, &admin, clients));
+    let head = "| clients | loop | calls/s | p50 ms | p99 ms | slowest ms | agent's µs a call | RSS MiB idle | after |";
+    writeln!(out, "{head}\n|---:|---|---:|---:|---:|---:|---:|---:|---:|").expect("stdout");
+    for (clients, rate) in ROWS {
+        let row = runtime.block_on(measure(&agent, &admin, clients, rate));
         let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+        let kind = match rate {
+            None => "closed".to_owned(),
+            Some(rate) => format!("open, {rate}/s each"),
+        };
         writeln!(
             out,
-            "| {} | {:.0} | {:.2} | {:.2} | {:.2} | {:.0} % | {:.1} | {:.1} |",
-            row.clients,
+            "| {clients} | {kind} | {:.0} | {:.2} | {:.2} | {:.2} | {:.0} | {:.1} | {:.1} |",
             row.calls as f64 / row.seconds,
             ms(row.p50),
             ms(row.p99),
             ms(row.slowest),
-            100.0 * row.cpu_seconds / row.seconds,
+            1e6 * row.cpu_seconds / row.calls as f64,
+            row.idle_kib as f64 / 1024.0,
             row.rss_kib as f64 / 1024.0,
-            row.peak_kib as f64 / 1024.0,
         )
         .expect("stdout");
     }
+    let load = fs::read_to_string("/proc/loadavg").expect("Linux");
+    writeln!(out, "\nload at the end: {load}").expect("stdout");
 }
 
-async fn measure(agent: &Agent, admin: &Issued, clients: usize) -> Row {
+async fn measure(agent: &Agent, admin: &Issued, clients: usize, rate: Option<u32>) -> Row {
     let mut connections = Vec::new();
     for _ in 0..clients {
         let mut connection = agent.connect(Some(admin)).await;
         assert_eq!(connection.call(METHOD).await, "OK");
         connections.push(connection);
     }
-    let cpu = cpu_seconds(agent);
+    let (idle_kib, cpu) = (memory(agent, "VmRSS:"), cpu_seconds(agent));
     let began = Instant::now();
-    let clients_run =
-        connections.into_iter().map(|connection| tokio::spawn(client(connection, began)));
+    let every = rate.map(|rate| Duration::from_secs(1) / rate);
+    let clients_run = connections.into_iter().enumerate().map(|(number, connection)| {
+        // Not all at the same moment.
+        let first = began + every.unwrap_or_default().mul_f64(number as f64 / clients as f64);
+        tokio::spawn(client(connection, began, first, every))
+    });
     let mut times = Vec::new();
     // Spawned all before the first is waited for.
     for client in clients_run.collect::<Vec<_>>() {
@@ -155,23 +170,38 @@ async fn measure(agent: &Agent, admin: &Issued, clients: usize) -> Row {
     times.sort_unstable();
     let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
     Row {
-        clients,
         calls: times.len(),
         seconds,
         p50: at(0.5),
         p99: at(0.99),
         slowest: at(1.0),
+        idle_kib,
         rss_kib: memory(agent, "VmRSS:"),
-        peak_kib: memory(agent, "VmHWM:"),
         cpu_seconds: cpu_seconds(agent) - cpu,
     }
 }
 
 /// Calls one after the other until the time is over.
-async fn client(mut connection: Connection, began: Instant) -> Vec<Duration> {
+async fn client(
+    mut connection: Connection,
+    began: Instant,
+    first: Instant,
+    every: Option<Duration>,
+) -> Vec<Duration> {
     let mut times = Vec::new();
+    let mut due = first;
     while began.elapsed() < TIME {
-        let call = Instant::now();
+        let mut call = Instant::now();
+        if let Some(every) = every {
+            match due.checked_duration_since(call) {
+                Some(early) => {
+                    tokio::time::sleep(early).await;
+                    call = Instant::now();
+                }
+                None => call = due,
+            }
+            due += every;
+        }
         assert_eq!(connection.call(METHOD).await, "OK");
         times.push(call.elapsed());
     }

@@ -19,7 +19,7 @@ use crate::calls::{Calls, Shared};
 use crate::log::say;
 use crate::peer::Peer;
 use crate::places::{Place, Places};
-use crate::tls::{self, Shown};
+use crate::tls::{self, Encrypted, Shown};
 use crate::trust::{Refusal, State};
 
 /// How long a peer may take for its handshake, in whole.
@@ -148,7 +148,7 @@ impl Server {
 
     async fn serve(
         mut self,
-        stream: TokioIo<tokio_rustls::server::TlsStream<TcpStream>>,
+        stream: TokioIo<Encrypted>,
         peer: Arc<Peer>,
         place: Arc<Place>,
         mut stopping: watch::Receiver<bool>,

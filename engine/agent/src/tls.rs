@@ -1,11 +1,11 @@
 //! TLS 1.3 and nothing older, before anything else is said.
 
 use std::io;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use rustls::ServerConfig;
-use rustls::crypto::ring;
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{Acceptor, ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
@@ -60,13 +60,17 @@ impl ResolvesServerCert for Shown {
     }
 }
 
+/// The cryptography that all connections share.
+static PROVIDER: LazyLock<Arc<CryptoProvider>> =
+    LazyLock::new(|| Arc::new(ring::default_provider()));
+
 /// How one connection speaks TLS.
 fn server_config(
     shown: Arc<Shown>,
     verifier: Option<Arc<dyn ClientCertVerifier>>,
 ) -> Result<ServerConfig, rustls::Error> {
-    let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_protocol_versions(&[&TLS13])?;
+    let builder =
+        ServerConfig::builder_with_provider(PROVIDER.clone()).with_protocol_versions(&[&TLS13])?;
     let builder = match verifier {
         Some(verifier) => builder.with_client_cert_verifier(verifier),
         None => builder.with_no_client_auth(),
@@ -79,12 +83,15 @@ fn server_config(
     Ok(config)
 }
 
+/// A connection after its handshake. It is large, and moves from one hand to the next: in a box it has its size once.
+pub(crate) type Encrypted = Box<TlsStream<TcpStream>>;
+
 /// Shakes hands under that trust. A refusal says what the log is told; the client gets a TLS alert.
 pub(crate) async fn shake_hands(
     stream: TcpStream,
     shown: Arc<Shown>,
     state: Arc<State>,
-) -> Result<(TlsStream<TcpStream>, Option<Arc<Client>>), Refusal> {
+) -> Result<(Encrypted, Option<Arc<Client>>), Refusal> {
     let nobody = |why: String| Refusal { subject: String::new(), why };
     let failed = |error: io::Error| nobody(format!("no TLS connection: {}", chain(&error)));
     stream.set_nodelay(true).map_err(failed)?;
@@ -99,7 +106,7 @@ pub(crate) async fn shake_hands(
     let shaken = hello.into_stream(Arc::new(config)).await;
     let outcome = admission.and_then(|admission| admission.outcome());
     let stream = match (shaken, &outcome) {
-        (Ok(stream), _) => stream,
+        (Ok(stream), _) => Box::new(stream),
         (Err(_), Some(Err(refusal))) => return Err(refusal.clone()),
         (Err(error), _) => return Err(explain(error, &state)),
     };

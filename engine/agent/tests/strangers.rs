@@ -7,7 +7,6 @@ mod support;
 use std::convert::Infallible;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http_body::Frame;
 use http_body_util::StreamBody;
@@ -219,7 +218,7 @@ async fn who_leaves_too_early_is_kept_by_what_came_of_it() {
     drop((answer, two));
     let written = async |file: &str| {
         while kept(&agent, file).is_empty() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(PATIENCE, written("reads.jsonl")).await.unwrap();
