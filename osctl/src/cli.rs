@@ -1,5 +1,6 @@
 //! What can be typed: one place that names every command and every option that all commands share.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::FalseyValueParser;
@@ -7,6 +8,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::commands::apply_config::ApplyConfig;
 use crate::commands::boot::Boot;
+use crate::commands::bootstrap::{Bootstrap, Unbootstrap};
 use crate::commands::completion::Completion;
 use crate::commands::config::Config;
 use crate::commands::context::ContextCommand;
@@ -140,6 +142,10 @@ pub(crate) enum Command {
     /// Show what a node is made of, or record it for `osctl verify`
     Inventory(inventory::Args),
 
+    Bootstrap(Bootstrap),
+
+    Unbootstrap(Unbootstrap),
+
     ApplyConfig(ApplyConfig),
 
     Confirm(Confirm),
@@ -164,6 +170,45 @@ pub(crate) enum Command {
     Man(Man),
 }
 
+/// The command line as it is read: `--kubeconfig` after `bootstrap` is what the node shows to the cluster, and not, as everywhere else, who
+/// one is to the node.
+pub(crate) fn words(typed: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    const OWN: &str = "--kubeconfig";
+    const NODES: &str = "--node-kubeconfig";
+
+    let mut words: Vec<OsString> = typed.collect();
+    let shared = <Cli as clap::CommandFactory>::command();
+    let takes_a_value = |word: &str| {
+        let named = |argument: &&clap::Arg| {
+            argument.get_long().is_some_and(|long| word.strip_prefix("--") == Some(long))
+        };
+        let argument = shared.get_arguments().find(named);
+        argument.is_some_and(|argument| argument.get_action().takes_values())
+    };
+    let mut at = 1;
+    let verb = loop {
+        match words.get(at).map(|word| word.to_string_lossy()) {
+            Some(word) if takes_a_value(&word) => at += 2,
+            Some(word) if word.starts_with('-') => at += 1,
+            Some(word) => break word == "bootstrap",
+            None => break false,
+        }
+    };
+    let status = words.get(at + 1).is_some_and(|word| word == "status");
+    if !verb || status {
+        return words;
+    }
+    for word in &mut words[at + 1..] {
+        let text = word.to_string_lossy().into_owned();
+        if let Some(rest) = text.strip_prefix(OWN)
+            && (rest.is_empty() || rest.starts_with('='))
+        {
+            *word = format!("{NODES}{rest}").into();
+        }
+    }
+    words
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -184,6 +229,29 @@ mod tests {
         let Some((_, lines)) = help.split_once("Examples:\n") else { return Vec::new() };
         let block = lines.split("\n\n").next().unwrap_or_default().replace("\\\n", " ");
         block.lines().map(|line| line.trim().to_owned()).collect()
+    }
+
+    #[test]
+    fn which_kubeconfig_is_meant_is_where_it_stands() {
+        let check = |typed: &str, expect: &str| {
+            let read = words(typed.split(' ').map(OsString::from));
+            assert_eq!(read.join(std::ffi::OsStr::new(" ")), expect);
+        };
+        check("osctl bootstrap --kubeconfig a", "osctl bootstrap --node-kubeconfig a");
+        check("osctl bootstrap --kubeconfig=a", "osctl bootstrap --node-kubeconfig=a");
+        check(
+            "osctl --kubeconfig me --endpoint bootstrap bootstrap --kubeconfig a",
+            "osctl --kubeconfig me --endpoint bootstrap bootstrap --node-kubeconfig a",
+        );
+        for same in [
+            "osctl --kubeconfig me bootstrap --token x",
+            "osctl --known-only status --kubeconfig a",
+            "osctl bootstrap status --kubeconfig me",
+            "osctl --endpoint bootstrap status --kubeconfig a",
+            "osctl",
+        ] {
+            check(same, same);
+        }
     }
 
     #[test]
@@ -227,7 +295,7 @@ mod tests {
             let words = shlex::split(&line).unwrap_or_else(|| panic!("{line}: open quotes"));
             let words = words.iter().skip_while(|word| word.contains('=') && *word != "osctl");
             let words = words.take_while(|word| !matches!(word.as_str(), "|" | ">" | "&&" | ">>"));
-            if let Err(error) = Cli::try_parse_from(words) {
+            if let Err(error) = Cli::try_parse_from(super::words(words.map(OsString::from))) {
                 panic!("{line}\n{error}");
             }
         }

@@ -20,7 +20,7 @@ use crate::error::{Exit, Failure};
 use crate::output::Output;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(cli::words(std::env::args_os()));
     let mut out = Output::to_terminal(cli.output);
     match dispatch(cli, &mut out) {
         Ok(exit) => exit.into(),
@@ -39,6 +39,8 @@ fn dispatch(cli: Cli, out: &mut Output) -> Result<Exit, Failure> {
     match cli.command {
         Command::Validate(command) => command.run(out),
         Command::Config(command) => command.run(&cli.node, out),
+        Command::Bootstrap(command) => command.run(&cli.node, out),
+        Command::Unbootstrap(command) => command.run(&cli.node, out),
         Command::ApplyConfig(command) => command.run(&cli.node, out),
         Command::Confirm(command) => command.run(&cli.node, out),
         Command::History(command) => command.run(&cli.node, out),

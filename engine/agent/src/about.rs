@@ -14,19 +14,34 @@ use crate::trust::{Door, State};
 pub(crate) struct About {
     started: Instant,
     certificate: RwLock<(String, Details)>,
+    /// What the cluster has signed, while that is shown.
+    signed: RwLock<Option<Details>>,
+    /// How it stands with what the cluster is asked to sign.
+    request: RwLock<Option<v1::CertificateRequest>>,
     trust: watch::Receiver<Arc<State>>,
 }
 
 impl About {
     pub(crate) fn new(identity: &Identity, trust: watch::Receiver<Arc<State>>) -> Self {
         let certificate = RwLock::new((identity.fingerprint.clone(), identity.details.clone()));
-        Self { started: Instant::now(), certificate, trust }
+        let (signed, request) = (RwLock::default(), RwLock::default());
+        Self { started: Instant::now(), certificate, signed, request, trust }
     }
 
     /// Notes that another certificate is shown from now on.
     pub(crate) fn renewed(&self, identity: &Identity) {
         *self.certificate.write().unwrap_or_else(PoisonError::into_inner) =
             (identity.fingerprint.clone(), identity.details.clone());
+    }
+
+    /// Notes what the cluster has signed, which is shown in place of the node's own.
+    pub(crate) fn signed(&self, details: Option<Details>) {
+        *self.signed.write().unwrap_or_else(PoisonError::into_inner) = details;
+    }
+
+    /// Notes how it stands with what the cluster is asked to sign.
+    pub(crate) fn requested(&self, request: Option<v1::CertificateRequest>) {
+        *self.request.write().unwrap_or_else(PoisonError::into_inner) = request;
     }
 
     /// Adds to init's status what the agent knows.
@@ -41,11 +56,16 @@ impl About {
         }
         .into();
         status.time = Some(SystemTime::now().into());
+        let signed = self.signed.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let signed = signed.filter(|signed| SystemTime::now() <= signed.not_after);
+        let certificate = signed.unwrap_or(certificate);
         status.certificate = Some(v1::ServingCertificate {
             fingerprint: certificate.fingerprint,
             not_before: Some(certificate.not_before.into()),
             not_after: Some(certificate.not_after.into()),
             names: certificate.names,
+            issuer: certificate.issuer,
+            request: self.request.read().unwrap_or_else(PoisonError::into_inner).clone(),
         });
         let authorities = state.authorities().iter();
         status.authorities = authorities

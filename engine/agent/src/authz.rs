@@ -56,6 +56,9 @@ const METHODS: &[(&str, Role, Maintenance)] = &[
     ("/grpc.health.v1.Health/Watch", Role::Viewer, Open),
     ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", Role::Viewer, Open),
     ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", Role::Viewer, Open),
+    ("/keel.v1.Cluster/Bootstrap", Role::Admin, Open),
+    ("/keel.v1.Cluster/GetBootstrap", Role::Viewer, Open),
+    ("/keel.v1.Cluster/Unbootstrap", Role::Admin, Closed),
     ("/keel.v1.Config/Apply", Role::Admin, Open),
     ("/keel.v1.Config/Confirm", Role::Admin, Open),
     ("/keel.v1.Config/Get", Role::Viewer, Open),
@@ -82,16 +85,26 @@ const METHODS: &[(&str, Role, Maintenance)] = &[
 /// Whether a method may change the machine.
 pub(crate) fn changes(method: &str) -> bool {
     method.starts_with("/keel.v1.Operation/")
+        || outlives_its_trust(method)
         || ["Apply", "Confirm", "Rollback"]
             .iter()
             .any(|word| method.strip_prefix("/keel.v1.Config/") == Some(word))
 }
 
+/// Streams that change whom the node trusts, and are heard to their end by who began them.
+pub(crate) fn outlives_its_trust(method: &str) -> bool {
+    ["Bootstrap", "Unbootstrap"]
+        .iter()
+        .any(|word| method.strip_prefix("/keel.v1.Cluster/") == Some(word))
+}
+
 /// Streams that last as long as their callers like, or as long as a change of config takes: one on trial may wait for a day.
-const ENDLESS: [&str; 9] = [
+const ENDLESS: [&str; 11] = [
     "/grpc.health.v1.Health/Watch",
     "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    "/keel.v1.Cluster/Bootstrap",
+    "/keel.v1.Cluster/Unbootstrap",
     "/keel.v1.Config/Apply",
     "/keel.v1.Config/Rollback",
     "/keel.v1.Journal/ReadAudit",
@@ -211,7 +224,12 @@ mod tests {
 
     #[test]
     fn what_can_be_followed_has_no_end() {
-        const CHANGES: [&str; 2] = ["/keel.v1.Config/Apply", "/keel.v1.Config/Rollback"];
+        const CHANGES: [&str; 4] = [
+            "/keel.v1.Cluster/Bootstrap",
+            "/keel.v1.Cluster/Unbootstrap",
+            "/keel.v1.Config/Apply",
+            "/keel.v1.Config/Rollback",
+        ];
 
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto/keel/v1");
         let texts = fs::read_dir(folder).unwrap().map(|it| fs::read_to_string(it.unwrap().path()));

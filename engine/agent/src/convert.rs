@@ -345,7 +345,7 @@ mod tests {
         check(
             ControlErrorKind::Version { theirs: 2, software: "keel 0.2.0".to_owned() },
             Code::Internal,
-            "cannot talk to init at /run/keel/control.sock: init is keel 0.2.0 and speaks version 2, not 4",
+            "cannot talk to init at /run/keel/control.sock: init is keel 0.2.0 and speaks version 2, not 5",
         );
     }
 

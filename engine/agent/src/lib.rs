@@ -4,6 +4,7 @@ mod about;
 mod answers;
 mod audit;
 mod authz;
+mod bootstrap;
 mod calls;
 mod changes;
 mod cluster;

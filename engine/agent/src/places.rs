@@ -236,6 +236,12 @@ impl Place {
         (taken.calls == 0).then_some(taken.since)
     }
 
+    /// Whether one of these calls runs on it.
+    pub(crate) fn has_call(&self, which: impl Fn(&str) -> bool) -> bool {
+        let table = self.places.table();
+        table.calls.values().any(|call| call.connection == self.number && which(call.method))
+    }
+
     /// Whether a call runs on it that should have ended, and has lasted that long.
     pub(crate) fn is_overdue(&self, longest: Duration) -> bool {
         let table = self.places.table();

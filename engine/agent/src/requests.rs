@@ -25,12 +25,19 @@ const REQUEST: usize = 64 * 1024;
 /// The most bytes of one that carries a config: that, its names and a reason.
 const CONFIG: usize = keel_control::MAX_CONFIG + REQUEST;
 
+/// The most bytes of one that carries a kubeconfig and CAs.
+const CREDENTIALS: usize = 192 * 1024;
+
 /// The bytes in front of each message: whether it is compressed, and how long it is.
 const PREFIX: usize = 5;
 
 /// The most bytes of a request of a method.
 fn longest(method: &str) -> usize {
-    if method == "/keel.v1.Config/Apply" { CONFIG } else { REQUEST }
+    match method {
+        "/keel.v1.Config/Apply" => CONFIG,
+        "/keel.v1.Cluster/Bootstrap" => CREDENTIALS,
+        _ => REQUEST,
+    }
 }
 
 /// A request on its way in.
@@ -168,6 +175,7 @@ mod tests {
         check(GET, &[SHORT + 1], Ok(true));
         check(GET, &[3, REQUEST, 3], Ok(true));
         check(GET, &[REQUEST + 1], Err("the request is 65537 bytes long; it may have 65536"));
+        check("/keel.v1.Cluster/Bootstrap", &[CREDENTIALS], Ok(true));
         check(APPLY, &[CONFIG], Ok(true));
         check(APPLY, &[CONFIG + 1], Err("the request is 327681 bytes long; it may have 327680"));
         check(

@@ -5,21 +5,23 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use keel_proto::v1::cluster_server::ClusterServer;
 use keel_proto::v1::config_server::ConfigServer;
 use keel_proto::v1::journal_server::JournalServer;
 use keel_proto::v1::node_server::NodeServer;
 use keel_proto::v1::operation_server::OperationServer;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tonic::service::Routes;
 use tonic_health::pb::health_server::{Health, HealthServer};
 
 use crate::about::About;
 use crate::audit::Audit;
+use crate::bootstrap::Bootstraps;
 use crate::calls::Shared;
-use crate::cluster;
-use crate::identity::{Current, Given, Identity, IdentityError, Lasts, keep_current};
+use crate::cluster::{self, Serving, keep_signed};
+use crate::identity::{Current, Given, Identity, IdentityError, Kept, Lasts, keep_current};
 use crate::init::Init;
 use crate::listen;
 use crate::log::{chain, say};
@@ -27,7 +29,7 @@ use crate::metrics::{self, Metrics};
 use crate::notify::{State, notify};
 use crate::places::{Limits, Places};
 use crate::server::{Server, raise_file_limit};
-use crate::service::{Config, Journal, Node, Operation};
+use crate::service::{Cluster, Config, Journal, Node, Operation};
 use crate::tls::Shown;
 use crate::trust::{self, Trust};
 
@@ -108,6 +110,7 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
 
     let cluster =
         cluster::Places { kubelet: settings.kubelet, trusted: settings.trust.cluster.clone() };
+    let changed = Arc::new(Notify::new());
     let trust = Trust::load(settings.trust);
     let state = trust.subscribe();
     let audit = match lasts {
@@ -133,9 +136,23 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
         Lasts::ThisBoot => settings.spare,
     };
     if let (Some(folder), None) = (folder, &settings.given) {
-        let current =
-            Current { folder, init: init.clone(), shown: shown.clone(), about: about.clone() };
-        tokio::spawn(keep_current(current));
+        let (names, named) = watch::channel(None);
+        // One that ends with this boot is nobody's in a cluster.
+        if lasts == Lasts::ForGood {
+            let serving = Serving {
+                places: cluster.clone(),
+                kept: Kept::new(&folder),
+                shown: shown.clone(),
+                about: about.clone(),
+                names: named,
+                changed: changed.clone(),
+            };
+            // Before anybody is answered: whoever knows the cluster's CA finds it again.
+            serving.show();
+            tokio::spawn(keep_signed(serving));
+        }
+        let (init, shown, about) = (init.clone(), shown.clone(), about.clone());
+        tokio::spawn(keep_current(Current { folder, init, shown, about, names }));
     }
 
     if let Some(place) = settings.metrics {
@@ -154,9 +171,13 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
         }
     }
 
+    let bootstraps = Bootstraps::new(init.clone(), cluster.clone(), state.clone(), trust.left());
+    // Before the node registers by itself: what is under way goes first.
+    bootstraps.go_on();
+
     let (stopping_in, stopping) = watch::channel(false);
     let server = Server {
-        routes: routes(about, &shared, &stopping).await?,
+        routes: routes(about, &shared, bootstraps, &stopping).await?,
         shown,
         trust: state,
         places,
@@ -168,7 +189,7 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
         }
     });
     let registering = tokio::spawn(async move {
-        if let Err(error) = cluster::register(cluster).await {
+        if let Err(error) = cluster::register(cluster, changed).await {
             say(format_args!("cannot watch for a cluster to join: {error}"));
         }
     });
@@ -188,6 +209,7 @@ async fn serve(settings: Settings, identity: Identity, lasts: Lasts) -> Result<(
 async fn routes(
     about: Arc<About>,
     shared: &Arc<Shared>,
+    bootstraps: Arc<Bootstraps>,
     stopping: &watch::Receiver<bool>,
 ) -> Result<Routes, ServeError> {
     let services = || {
@@ -211,6 +233,10 @@ async fn routes(
             ConfigServer::new(Config::new(shared.init.clone(), stopping.clone()))
                 .max_encoding_message_size(MESSAGE),
         )
+        .add_service(
+            ClusterServer::new(Cluster::new(bootstraps, stopping.clone()))
+                .max_encoding_message_size(MESSAGE),
+        )
         .add_service(health().await)
         .add_service(reflection)
         .add_service(reflection_alpha)
@@ -224,6 +250,7 @@ async fn health() -> HealthServer<impl Health> {
     reporter.set_serving::<JournalServer<Journal>>().await;
     reporter.set_serving::<OperationServer<Operation>>().await;
     reporter.set_serving::<ConfigServer<Config>>().await;
+    reporter.set_serving::<ClusterServer<Cluster>>().await;
     health
 }
 

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
+use crate::authz;
 use crate::calls::{Calls, Shared};
 use crate::log::say;
 use crate::peer::Peer;
@@ -32,6 +33,9 @@ const CALL: Duration = Duration::from_secs(5 * 60);
 
 /// How long calls get to finish on a connection that has to go; streams end after that.
 const FINISH: Duration = Duration::from_secs(10);
+
+/// How long one gets that is about the very change of trust by which its connection has to go.
+const SEEN_THROUGH: Duration = Duration::from_secs(150);
 
 /// How long a stream's last word may take to arrive.
 const LAST_WORD: Duration = Duration::from_secs(2);
@@ -185,7 +189,8 @@ impl Server {
                     let state = self.trust.borrow_and_update().clone();
                     if let Err(why) = state.readmit(peer.client.as_deref()) {
                         say(format_args!("{}: connection closed: {why}", peer.address));
-                        break FINISH;
+                        let seen_through = place.has_call(authz::outlives_its_trust);
+                        break if seen_through { SEEN_THROUGH } else { FINISH };
                     }
                     peer.now_verified_under(&state);
                 }

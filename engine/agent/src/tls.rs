@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::{Arc, LazyLock, PoisonError, RwLock};
+use std::time::SystemTime;
 
 use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, ring};
@@ -19,23 +20,43 @@ use crate::trust::{Admission, Client, Door, Refusal, State};
 /// HTTP/2 over TLS, as ALPN names it: RFC 9113, 3.2. gRPC speaks nothing else.
 const H2: &[u8] = b"h2";
 
-/// The key and certificate that the node shows. It may be replaced while the agent runs; connections that stand are not touched.
+/// The key and certificate that the node shows: the one that its cluster signed, or else its own. Either may be replaced while the agent
+/// runs; connections that stand are not touched.
 #[derive(Debug)]
-pub(crate) struct Shown(RwLock<Arc<CertifiedKey>>);
+pub(crate) struct Shown {
+    own: RwLock<Arc<CertifiedKey>>,
+    /// With its last moment: after that the node's own is shown again.
+    signed: RwLock<Option<(Arc<CertifiedKey>, SystemTime)>>,
+}
 
 impl Shown {
-    pub(crate) fn new(certified: CertifiedKey) -> Self {
-        Self(RwLock::new(Arc::new(certified)))
+    pub(crate) fn new(own: CertifiedKey) -> Self {
+        Self { own: RwLock::new(Arc::new(own)), signed: RwLock::default() }
     }
 
-    pub(crate) fn replace(&self, certified: CertifiedKey) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(certified);
+    pub(crate) fn replace(&self, own: CertifiedKey) {
+        *self.own.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(own);
+    }
+
+    /// Shows another certificate of the cluster from now on, or none.
+    pub(crate) fn sign(&self, signed: Option<(CertifiedKey, SystemTime)>) {
+        let signed = signed.map(|(certified, until)| (Arc::new(certified), until));
+        *self.signed.write().unwrap_or_else(PoisonError::into_inner) = signed;
+    }
+
+    /// What is shown at a moment.
+    pub(crate) fn at(&self, now: SystemTime) -> Arc<CertifiedKey> {
+        let signed = self.signed.read().unwrap_or_else(PoisonError::into_inner).clone();
+        match signed {
+            Some((certified, until)) if now <= until => certified,
+            _ => self.own.read().unwrap_or_else(PoisonError::into_inner).clone(),
+        }
     }
 }
 
 impl ResolvesServerCert for Shown {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
+        Some(self.at(SystemTime::now()))
     }
 }
 

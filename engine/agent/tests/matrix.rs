@@ -4,7 +4,7 @@
 
 mod support;
 
-use rcgen::ExtendedKeyUsagePurpose;
+use support::door::{self, Authorities, METHODS, gets_in};
 use support::pki::{Authority, Issued, Wanted};
 use support::{Agent, Start};
 
@@ -18,142 +18,23 @@ fn refused(agent: &mut Agent, client: Option<&Issued>, alert: &str, why: &str) {
 
 #[test]
 fn who_is_refused_at_the_handshake() {
-    let (ca, other, twin) = (Authority::new("ca"), Authority::new("other"), Authority::new("ca"));
-    let revoked = ca.issue(&Wanted { name: "eve", serial: 666, ..Wanted::default() });
-    let mut agent = Start::new().cluster_ca(&ca.pem).cluster_crl(&ca.revoke(666)).start();
-    let issue = |wanted: Wanted| ca.issue(&wanted);
-
-    refused(
-        &mut agent,
-        None,
-        "CertificateRequired",
-        "refused: the client has no certificate, and the node is not in maintenance",
-    );
-    refused(
-        &mut agent,
-        Some(&Issued::self_signed(&Wanted::default())),
-        "UnknownCA",
-        "refused: CN=ada,O=keel:admin: CN=ada,O=keel:admin is self-signed; trusted is CN=ca",
-    );
-    refused(
-        &mut agent,
-        Some(&other.client(&["keel:admin"])),
-        "UnknownCA",
-        "CN=ada,O=keel:admin was issued by CN=other, which is not trusted; trusted is CN=ca",
-    );
-    refused(
-        &mut agent,
-        Some(&twin.client(&["keel:admin"])),
-        "DecryptError",
-        "was issued by another CA that calls itself CN=ca",
-    );
-    refused(
-        &mut agent,
-        Some(&issue(Wanted { from: -9, until: -2, ..Wanted::default() })),
-        "CertificateExpired",
-        ", which is 2 d later",
-    );
-    refused(
-        &mut agent,
-        Some(&issue(Wanted { from: 3, until: 9, ..Wanted::default() })),
-        "CertificateExpired",
-        "the certificate of CN=ada,O=keel:admin is not valid yet: it is valid from ",
-    );
-    let usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-    refused(
-        &mut agent,
-        Some(&issue(Wanted { usages, ..Wanted::default() })),
-        "UnsupportedCertificate",
-        "is not for clients: its extended key usage does not hold clientAuth",
-    );
-    refused(
-        &mut agent,
-        Some(&issue(Wanted { usages: Vec::new(), ..Wanted::default() })),
-        "UnsupportedCertificate",
-        "is not for clients",
-    );
-    refused(
-        &mut agent,
-        Some(&revoked),
-        "CertificateRevoked",
-        "the certificate of CN=eve,O=keel:admin is revoked",
-    );
-    let intermediate = other.intermediate("between");
-    refused(
-        &mut agent,
-        Some(&intermediate.client(&["keel:admin"])),
-        "UnknownCA",
-        "was issued by CN=between, which is not trusted",
-    );
+    let all = Authorities::new();
+    let mut agent = Start::new().cluster_ca(&all.ca.pem).cluster_crl(&all.crl).start();
+    for row in all.refused() {
+        row.check(agent.address);
+        agent.logged(row.noted);
+    }
 }
 
 #[tokio::test]
 async fn who_gets_in() {
-    let ca = Authority::new("ca");
-    let agent = Start::new().cluster_ca(&ca.pem).start();
+    let all = Authorities::new();
+    let agent = Start::new().cluster_ca(&all.ca.pem).start();
     // There is no init: whoever gets that far is told so.
-    let inside = agent.call(Some(&ca.client(&["keel:viewer"])), STATUS).await;
+    let inside = agent.call(Some(&all.ca.client(&["keel:viewer"])), STATUS).await;
     assert!(inside.starts_with("Unavailable: cannot talk to init"), "{inside}");
-    let between = ca.intermediate("between").intermediate("closer");
-    assert_eq!(agent.call(Some(&between.client(&["keel:viewer"])), STATUS).await, inside);
-}
-
-/// Every method, and the least role that may call it: written out once more, so that a slip in the node's own table is seen.
-const METHODS: &[(&str, &str)] = &[
-    ("/grpc.health.v1.Health/Check", "viewer"),
-    ("/grpc.health.v1.Health/Watch", "viewer"),
-    ("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo", "viewer"),
-    ("/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", "viewer"),
-    ("/keel.v1.Config/Apply", "admin"),
-    ("/keel.v1.Config/Confirm", "admin"),
-    ("/keel.v1.Config/Get", "viewer"),
-    ("/keel.v1.Config/History", "viewer"),
-    ("/keel.v1.Config/Rollback", "admin"),
-    ("/keel.v1.Journal/GetBoot", "viewer"),
-    ("/keel.v1.Journal/ListBoots", "viewer"),
-    ("/keel.v1.Journal/ReadAudit", "admin"),
-    ("/keel.v1.Journal/ReadKernelLog", "viewer"),
-    ("/keel.v1.Journal/ReadLogs", "viewer"),
-    ("/keel.v1.Node/ExportGraph", "viewer"),
-    ("/keel.v1.Node/GetInventory", "viewer"),
-    ("/keel.v1.Node/GetStatus", "viewer"),
-    ("/keel.v1.Node/GetUnit", "viewer"),
-    ("/keel.v1.Node/ListProcesses", "viewer"),
-    ("/keel.v1.Node/ListUnits", "viewer"),
-    ("/keel.v1.Node/WatchEvents", "viewer"),
-    ("/keel.v1.Operation/ControlUnit", "operator"),
-    ("/keel.v1.Operation/PowerOff", "operator"),
-    ("/keel.v1.Operation/Reboot", "operator"),
-    ("/keel.v1.Operation/Reset", "admin"),
-];
-
-/// What makes a caller something, and what it is then.
-const CALLERS: &[(&[&str], &str)] = &[
-    (&["keel:viewer"], "viewer"),
-    (&["keel:operator"], "operator"),
-    (&["keel:admin"], "admin"),
-    (&["system:masters"], "admin"),
-    (&["kubeadm:cluster-admins"], "admin"),
-    (&["system:nodes"], ""),
-    (&[], ""),
-];
-
-fn rank(role: &str) -> usize {
-    ["", "viewer", "operator", "admin"].iter().position(|one| *one == role).unwrap()
-}
-
-/// Whether a call came as far as the service, whatever that made of it. A stream that goes on has.
-async fn gets_in(agent: &Agent, client: Option<&Issued>, method: &str) -> Result<(), String> {
-    let mut connection = agent.connect(client).await;
-    let answer = connection.begin(method).await.expect(method);
-    match tonic::Status::from_header_map(answer.headers()) {
-        Some(status) if status.code() == tonic::Code::PermissionDenied => {
-            Err(status.message().to_owned())
-        }
-        Some(status) if status.code() == tonic::Code::Unauthenticated => {
-            panic!("{method}: {status:?}")
-        }
-        _ => Ok(()),
+    for client in all.below() {
+        assert_eq!(agent.call(Some(&client), STATUS).await, inside);
     }
 }
 
@@ -161,25 +42,9 @@ async fn gets_in(agent: &Agent, client: Option<&Issued>, method: &str) -> Result
 async fn each_role_and_each_method() {
     let ca = Authority::new("ca");
     let agent = Start::new().cluster_ca(&ca.pem).start();
-    for (organizations, role) in CALLERS {
-        let client = ca.client(organizations);
-        for (method, least) in METHODS {
-            let allowed = rank(role) >= rank(least);
-            match gets_in(&agent, Some(&client), method).await {
-                Ok(()) => assert!(allowed, "{organizations:?} may call {method}"),
-                Err(why) => {
-                    assert!(!allowed, "{organizations:?} may not call {method}: {why}");
-                    let subject = organizations.iter().rev().map(|one| format!("O={one}"));
-                    assert!(subject.into_iter().all(|one| why.contains(&one)), "{why}");
-                    let expect = match *role {
-                        "" => "has no role on this node; for viewer and above: a certificate with the Organization keel:viewer or".to_owned(),
-                        role => format!("is {role} here; {method} is for {least} and above"),
-                    };
-                    assert!(why.contains(&expect), "{why} does not contain {expect}");
-                }
-            }
-        }
-    }
+    let every = ["viewer", "operator", "admin"];
+    let refused = door::each_role_and_each_method(agent.address, &ca, &every).await;
+    assert!(refused > METHODS.len() * 2, "{refused}");
     let unknown = agent.call(Some(&ca.client(&["keel:admin"])), "/keel.v1.Node/Nothing").await;
     assert_eq!(unknown, "Unimplemented: this node has no method /keel.v1.Node/Nothing");
 }
@@ -197,7 +62,7 @@ async fn what_is_open_in_maintenance() {
             true => Ok(()),
             false => Err(format!("{method} is closed while the node is in maintenance")),
         };
-        assert_eq!(gets_in(&agent, None, method).await, expect);
+        assert_eq!(gets_in(&mut agent.connect(None).await, method).await, expect);
     }
 }
 

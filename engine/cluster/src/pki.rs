@@ -17,6 +17,12 @@ pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
 }
 
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Authority({})", self.pin)
+    }
+}
+
 /// A certificate and its key, in PEM.
 pub(crate) struct Issued {
     pub(crate) certificate: String,

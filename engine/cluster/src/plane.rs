@@ -79,6 +79,9 @@ pub struct ControlPlane {
     ca: String,
     pin: String,
     token: String,
+    authority: Authority,
+    /// How long certificates live that it signs, if not a year.
+    signs_for: Option<Duration>,
     dir: TempDir,
 }
 
@@ -94,6 +97,18 @@ impl ControlPlane {
     /// # Errors
     /// See [`PlaneError`].
     pub fn start(programs: &Path) -> Result<Self, PlaneError> {
+        Self::start_with(programs, None)
+    }
+
+    /// The same; certificates that it signs live as long as that.
+    ///
+    /// # Errors
+    /// See [`PlaneError`].
+    pub fn start_signing_for(programs: &Path, life: Duration) -> Result<Self, PlaneError> {
+        Self::start_with(programs, Some(life))
+    }
+
+    fn start_with(programs: &Path, signs_for: Option<Duration>) -> Result<Self, PlaneError> {
         let bin = programs.join("bin");
         let api_server = bin.join("kube-apiserver");
         if !api_server.exists() {
@@ -110,9 +125,11 @@ impl ControlPlane {
             ca: authority.pem.clone(),
             pin: authority.pin.clone(),
             token: format!("{}.{}", letters(6), letters(16)),
+            authority,
+            signs_for,
             dir,
         };
-        plane.write_files(&authority)?;
+        plane.write_files()?;
         plane.run_etcd(peers)?;
         plane.run_api_server()?;
         plane.wait("the API server is not ready", |plane| {
@@ -294,11 +311,23 @@ impl ControlPlane {
         token.map(str::to_owned).ok_or(PlaneError::Kubectl(path, said))
     }
 
+    /// What a kubelet has after it joined from this machine: the certificate and key of the node of that name, in one text, and a
+    /// kubeconfig that shows them.
+    ///
+    /// # Errors
+    /// If no certificate can be made.
+    pub fn kubelet(&self, node: &str) -> Result<(String, String), PlaneError> {
+        let issued = self.authority.client(&format!("system:node:{node}"), Some("system:nodes"))?;
+        let kubeconfig = kubeconfig(&self.url("127.0.0.1"), &self.ca, &issued);
+        Ok((issued.certificate + &issued.key, kubeconfig))
+    }
+
     fn file(&self, name: &str) -> String {
         self.dir.path().join(name).display().to_string()
     }
 
-    fn write_files(&self, authority: &Authority) -> Result<(), PlaneError> {
+    fn write_files(&self) -> Result<(), PlaneError> {
+        let authority = &self.authority;
         let write = |name: &str, text: &str| {
             let path = self.dir.path().join(name);
             let mut file =
@@ -407,6 +436,9 @@ impl ControlPlane {
             format!("--cluster-cidr={PODS}"),
             format!("--service-cluster-ip-range={SERVICES}"),
         ]);
+        if let Some(life) = self.signs_for {
+            args.push(format!("--cluster-signing-duration={}s", life.as_secs()));
+        }
         self.run("kube-controller-manager", &args)?;
         self.run("kube-scheduler", &scheduler)
     }

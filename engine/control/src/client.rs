@@ -354,6 +354,21 @@ impl Control {
             .map_err(|kind| self.error(kind))
     }
 
+    /// Says that the config on trial, if it is that one, is not well, and why: it is undone.
+    ///
+    /// # Errors
+    ///
+    /// Init is gone, silent, or no such config is on trial.
+    pub async fn undo(&mut self, generation: u64, why: String) -> Result<(), ControlError> {
+        let reply = self.ask(&Request::Undo { generation, why }).await;
+        reply
+            .and_then(|reply| match reply {
+                Reply::Undone => Ok(()),
+                _ => Err(ControlErrorKind::Unexpected),
+            })
+            .map_err(|kind| self.error(kind))
+    }
+
     /// Asks for the configs that the machine remembers.
     ///
     /// # Errors

@@ -13,7 +13,7 @@ use crate::journal::{BootRecord, LogLine, LogQuery};
 use crate::operation::{ControlUnit, Reset, ResetPlan, UnitDetail, UnitPlan};
 
 /// The version of this protocol.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 
 /// The first bytes of either side's first frame, so that a stranger on the socket is named as one.
 pub(crate) const MAGIC: [u8; 4] = *b"keel";
@@ -76,6 +76,8 @@ pub(crate) enum Request {
     History,
     /// The text of the running config, or of that generation. Answered by one [`Reply::Config`].
     GetConfig(Option<u64>),
+    /// The config of that generation is on trial, and is not well: it is undone. Answered by one [`Reply::Undone`].
+    Undo { generation: u64, why: String },
 }
 
 /// What init answers.
@@ -124,6 +126,8 @@ pub(crate) enum Reply {
     Confirmed(u64),
     History(Box<History>),
     Config(ConfigText),
+    /// It is undone, or the machine reboots for it.
+    Undone,
 }
 
 /// Why a request was not carried out. The connection stays usable.

@@ -102,6 +102,15 @@ pub trait Service: Send + Sync + 'static {
         async { Err(not_here()) }
     }
 
+    /// The config on trial, if it is that one, is not well.
+    fn undo(
+        &self,
+        _generation: u64,
+        _why: String,
+    ) -> impl Future<Output = Result<(), Refusal>> + Send {
+        async { Err(not_here()) }
+    }
+
     /// The configs that the machine remembers.
     fn history(&self) -> impl Future<Output = Result<History, Refusal>> + Send {
         async { Err(not_here()) }
@@ -381,6 +390,10 @@ async fn converse<S: Service>(
             },
             Some(Request::Confirm) => {
                 writer.answer(service.confirm().await.map(Reply::Confirmed)).await?;
+            }
+            Some(Request::Undo { generation, why }) => {
+                let undone = service.undo(generation, why).await;
+                writer.answer(undone.map(|()| Reply::Undone)).await?;
             }
             Some(Request::History) => {
                 writer.answer(service.history().await.map(Box::new).map(Reply::History)).await?;

@@ -527,7 +527,7 @@ async fn broken_speech_ends_that_connection_alone() {
             "cannot read a frame: 1195725856 bytes are more than the 1048576 allowed",
         ),
         (&[&frame(b"ssh!\x01\x00")], "it does not speak this protocol"),
-        (&[&hello_of_version(9)], "it speaks version 9, not 4"),
+        (&[&hello_of_version(9)], "it speaks version 9, not 5"),
         (
             &[b"\xff\xff\xff\xff"],
             "cannot read a frame: 4294967295 bytes are more than the 1048576 allowed",
@@ -564,7 +564,7 @@ async fn a_client_names_what_is_wrong_with_the_other_side() {
         (b"", "init closed the connection"),
         (&frame(b"ssh!\x01\x00\x01"), "the other side does not speak this protocol"),
         (b"\0\0\0\x02\0", "cannot read a frame: the stream ended after 1 of 2 bytes"),
-        (&greeting, "init is other 0.9\0 and speaks version 7, not 4"),
+        (&greeting, "init is other 0.9\0 and speaks version 7, not 5"),
     ];
     for (answer, expect) in answers {
         let (connected, ()) = tokio::join!(Control::connect(&path), async {

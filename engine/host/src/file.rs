@@ -3,6 +3,8 @@
 //! A file is replaced in one step: the new content is written beside it under another name, with its permissions from
 //! the first moment, and renamed over it. A reader sees the old file or the new one, a secret is never open to others.
 
+mod ledger;
+
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
@@ -10,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use keel_unit::kinds;
+
+pub use self::ledger::Ledger;
 
 /// Whether anything had to be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

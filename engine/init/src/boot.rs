@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use keel_plan::{BootGraph, PlanError, Transaction, compile};
-use keel_unit::config::rescue;
+use keel_unit::config::{merged_config, rescue};
 use keel_unit::diagnostic::Drawing;
 use keel_unit::{Input, load};
 
@@ -58,6 +58,32 @@ pub(crate) fn from_text(arguments: &Arguments, config: &str) -> Result<Boot, Str
     let mut input = load::load(&arguments.units, None);
     input.config("config.toml", config);
     boot(input, &arguments.goal)
+}
+
+/// The image's config, which stands in for the machine's own.
+pub(crate) struct StandIn {
+    pub(crate) boot: Boot,
+    /// All of it as one text.
+    pub(crate) text: String,
+}
+
+/// The image's config with another's word on whom to let in, and who the machine is: the first two of `words` that, laid
+/// over it, make a graph.
+pub(crate) fn stand_ins(arguments: &Arguments, words: &[String]) -> Vec<StandIn> {
+    let image = words.iter().map(|word| (word, arguments.goal.as_str()));
+    // Where the image's config is broken as well.
+    let bare = words.iter().map(|word| (word, RESCUE_GOAL));
+    let made = image.chain(bare).filter_map(|(word, goal)| {
+        let config = Some(arguments.config.as_path()).filter(|_| goal != RESCUE_GOAL);
+        let mut input = load::load(&arguments.units, config);
+        if goal == RESCUE_GOAL {
+            input.unit(&format!("(built in)/{RESCUE_GOAL}.toml"), RESCUE);
+        }
+        input.config("(whom it lets in)", word.as_str());
+        let text = merged_config(&input).ok()?;
+        Some(StandIn { boot: boot(input, goal).ok()?, text })
+    });
+    made.take(2).collect()
 }
 
 /// What is wrong comes with the text underlined, as `osctl validate` does it; in ASCII, because nobody knows what is at the other end

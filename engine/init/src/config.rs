@@ -3,22 +3,26 @@
 //! What takes time happens on threads of its own; the owner of the machine's state is asked for its graph and told to reboot, and nothing
 //! else. One config has its turn at a time: who comes meanwhile waits or is refused, as he likes.
 
+mod late;
+mod look;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use keel_control::{
-    Answer, Applied, Apply, ApplyMode, ConfigText, Decision, EventLog, Fate, Happened, History,
-    KEPT, Layer, MutationProgress, Refusal, RefusalKind, Rollback, Trial, Undone,
+    Answer, Applied, Apply, ApplyMode, Decision, EventLog, Fate, Happened, KEPT, Layer,
+    MutationProgress, Refusal, RefusalKind, Rollback, Undone,
 };
+use keel_host::file::Ledger;
 use keel_plan::mutation::{Mutation, Side, mutation};
 use keel_plan::{ShutdownKind, State as UnitState};
-use keel_unit::config::{masked, restored};
-use keel_unit::load;
+use keel_unit::config::restored;
 use tokio::sync::{Mutex, Notify, OwnedMutexGuard, mpsc, oneshot};
 
 use crate::arguments::Arguments;
 use crate::boot::Boot;
 use crate::change::{self, Plan};
+use crate::choose;
 use crate::console;
 use crate::control::{Question, Snapshot, off_thread, to_its_end};
 use crate::mutate::{Begun, MutationEnd};
@@ -44,6 +48,8 @@ pub(crate) struct Configs {
     state: Arc<Mutex<State>>,
     /// Said whenever a config has had its turn.
     settled: Notify,
+    /// What file units have made.
+    ledger: Ledger,
 }
 
 /// What is known of them.
@@ -51,8 +57,7 @@ pub(crate) struct Configs {
 struct State {
     /// None without a data partition, or until it is there.
     store: Option<Store<Folder>>,
-    /// The number and the text of the config that runs; none if that is the image's own.
-    running: Option<(u64, String)>,
+    running: Running,
     /// The config that waits for a word, and until when.
     trial: Option<(u64, Instant)>,
     /// The config that was taken on while the machine runs: nothing about it is learned from the end of a boot.
@@ -63,9 +68,31 @@ struct State {
     leaving: Option<(u64, String)>,
 }
 
+/// The config that runs.
+#[derive(Debug, Clone, Default)]
+pub(crate) enum Running {
+    /// The image's own.
+    #[default]
+    Image,
+    /// The image's, which lets in whom this machine's own lets in. All of it as one text.
+    StandIn(String),
+    /// This machine's own: its number and its text.
+    Own(u64, String),
+}
+
+impl Running {
+    /// The number that it is kept under, if it is.
+    fn number(&self) -> Option<u64> {
+        match self {
+            Self::Own(number, _) => Some(*number),
+            Self::Image | Self::StandIn(_) => None,
+        }
+    }
+}
+
 /// The config before, and its graph.
 struct WayBack {
-    running: Option<(u64, String)>,
+    running: Running,
     side: Side,
 }
 
@@ -84,13 +111,14 @@ impl Configs {
         events: Arc<EventLog>,
         screen: Screen,
         started: Instant,
+        ledger: Ledger,
     ) -> Arc<Self> {
         let (state, settled) = (Arc::default(), Notify::new());
-        Arc::new(Self { arguments, questions, events, screen, started, state, settled })
+        Arc::new(Self { arguments, questions, events, screen, started, state, settled, ledger })
     }
 
     /// The data partition was looked at.
-    pub(crate) async fn found(&self, store: Option<Store<Folder>>, running: Option<(u64, String)>) {
+    pub(crate) async fn found(&self, store: Option<Store<Folder>>, running: Running) {
         let mut state = self.state.lock().await;
         state.store = store;
         state.running = running;
@@ -99,7 +127,7 @@ impl Configs {
     /// The boot is over. `down` are the units that should be up; `why` says what is wrong with the machine as a whole.
     pub(crate) async fn booted(self: Arc<Self>, down: Vec<String>, why: Option<String>) {
         let mut state = self.state.lock().await;
-        let running = state.running.as_ref().map(|(number, _)| *number);
+        let running = state.running.number();
         let Some(pending) = state.store.as_ref().and_then(|store| store.book().pending.clone())
         else {
             return;
@@ -140,7 +168,10 @@ impl Configs {
     /// The config holds from now on.
     async fn settle(&self, state: &mut State, number: u64) {
         match self.write(state, Book::settled).await {
-            Ok(()) => self.tell(number, MutationProgress::Reached),
+            Ok(()) => {
+                self.tell(number, MutationProgress::Reached);
+                self.sweep().await;
+            }
             Err(error) => self.say(&format!(
                 "config {number} is good, but that cannot be noted, and the next boot will not have it: {error}"
             )),
@@ -211,7 +242,7 @@ impl Configs {
         let mut state = self.state.lock().await;
         let (undone, progress): (_, fn(Undone) -> MutationProgress) = match ended {
             MutationEnd::Reached => {
-                let running = state.running.replace((number, text));
+                let running = std::mem::replace(&mut state.running, Running::Own(number, text));
                 match wants {
                     Wants::Goal => self.settle(&mut state, number).await,
                     Wants::Word { within_ms } => {
@@ -267,13 +298,13 @@ impl Configs {
         work: impl FnOnce(&mut Store<Folder>) -> Result<T, Refusal> + Send + 'static,
     ) -> Result<T, Refusal> {
         let none = "there is no data partition, and nowhere to keep a config";
-        let mut store = state.store.take().ok_or_else(|| RefusalKind::NoStore(none.to_owned()))?;
-        let (store, done) = off_thread(move || {
-            let done = work(&mut store);
-            Ok((store, done))
-        })
-        .await?;
-        state.store = Some(store);
+        let store = state.store.take().ok_or_else(|| RefusalKind::NoStore(none.to_owned()))?;
+        let (store, done) = lent(store, work).await;
+        // A worker that ended in the middle of it has left the disk as a power cut would, and what is there is read again.
+        state.store = match store {
+            Some(store) => Some(store),
+            None => off_thread(|| choose::store().map_err(unreadable)).await.ok(),
+        };
         done
     }
 
@@ -403,8 +434,7 @@ impl Configs {
         }
         let staged_before = state.store.as_ref().is_some_and(|it| it.book().pending.is_some());
         if text == before && !staged_before {
-            let number = state.running.as_ref().map(|(number, _)| *number);
-            return planned(Fate::Nothing, number, next);
+            return planned(Fate::Nothing, state.running.number(), next);
         }
         if ask.mode == ApplyMode::NoReboot && plan.needs_reboot {
             let needs = plan.changes.iter().filter(|it| it.decision == Decision::NeedsReboot);
@@ -462,7 +492,7 @@ impl Configs {
             return planned(Fate::Staged, Some(number), next);
         }
         if unchanged {
-            state.running = Some((number, text));
+            state.running = Running::Own(number, text);
             self.tell(number, MutationProgress::Reached);
             return planned(Fate::Begun, Some(number), next);
         }
@@ -503,68 +533,27 @@ impl Configs {
         state.way_back = None;
         self.tell(number, MutationProgress::Reached);
         self.settled.notify_waiters();
+        self.sweep().await;
         Ok(number)
     }
 
-    pub(crate) async fn history(&self) -> Result<History, Refusal> {
-        let state = self.state.lock().await;
-        let current = state.running.as_ref().map(|(number, _)| *number);
-        let trial = state.trial.map(|(generation, until)| {
-            let left = until.saturating_duration_since(Instant::now());
-            Trial { generation, left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX) }
-        });
-        let Some(store) = &state.store else {
-            let (generations, damage) = (Vec::new(), Vec::new());
-            return Ok(History { generations, current, next: None, trial, damage });
-        };
-        let book = store.book();
-        Ok(History {
-            generations: book.pages.iter().map(store::told).collect(),
-            current,
-            next: book.pending.as_ref().filter(|it| !it.tried).map(|pending| pending.number),
-            trial,
-            damage: store.damage().to_vec(),
-        })
-    }
-
-    /// The text of a config, without its secrets.
-    pub(crate) async fn config(&self, generation: Option<u64>) -> Result<ConfigText, Refusal> {
-        let mut state = self.state.lock().await;
-        let (generation, text) = match generation {
-            Some(number) => (Some(number), self.text(&mut state, number).await?),
-            None => {
-                let number = state.running.as_ref().map(|(number, _)| *number);
-                (number, self.running(&state).await?)
-            }
-        };
-        Ok(ConfigText { generation, text: masked(&text, KEPT) })
-    }
-
-    async fn text(&self, state: &mut State, number: u64) -> Result<String, Refusal> {
-        self.with_store(state, move |store| {
-            let oldest = store.book().pages.first().map(|page| page.number);
-            if store.book().page(number).is_none() {
-                return Err(RefusalKind::NoGeneration { asked: number, oldest }.into());
-            }
-            store.text(number).map_err(|error| {
-                RefusalKind::NoStore(format!("config {number} cannot be read: {error}")).into()
-            })
+    /// The config on trial is not well, says who tried it.
+    pub(crate) async fn undo_trial(
+        self: &Arc<Self>,
+        generation: u64,
+        why: String,
+    ) -> Result<(), Refusal> {
+        change::bounded(0, "", &why)?;
+        let mut state = self.state.clone().lock_owned().await;
+        if state.trial.is_none_or(|(number, _)| number != generation) {
+            return Err(RefusalKind::NothingOnTrial.into());
+        }
+        let configs = self.clone();
+        to_its_end(async move {
+            configs.undo(&mut state, generation, None, why).await;
+            Ok(())
         })
         .await
-    }
-
-    /// The text of the config that runs.
-    async fn running(&self, state: &State) -> Result<String, Refusal> {
-        match &state.running {
-            Some((_, text)) => Ok(text.clone()),
-            None => self.image().await,
-        }
-    }
-
-    /// The text of the image's own config.
-    async fn image(&self) -> Result<String, Refusal> {
-        let path = self.arguments.config.clone();
-        off_thread(move || Ok(load::text(&path).unwrap_or_default())).await
     }
 
     async fn snapshot(&self) -> Result<Snapshot, Refusal> {
@@ -582,6 +571,25 @@ impl Configs {
 
     fn say(&self, text: &str) {
         self.screen.line(console::note(self.started.elapsed(), text));
+    }
+}
+
+fn unreadable(error: std::io::Error) -> Refusal {
+    RefusalKind::NoStore(format!("the data partition cannot be read: {error}")).into()
+}
+
+/// Has a thread of its own work with a store. The store is gone if that work ends in a panic.
+async fn lent<S: Send + 'static, T: Send + 'static>(
+    mut store: S,
+    work: impl FnOnce(&mut S) -> Result<T, Refusal> + Send + 'static,
+) -> (Option<S>, Result<T, Refusal>) {
+    let worked = off_thread(move || {
+        let done = work(&mut store);
+        Ok((store, done))
+    });
+    match worked.await {
+        Ok((store, done)) => (Some(store), done),
+        Err(refusal) => (None, Err(refusal)),
     }
 }
 

@@ -211,6 +211,10 @@ impl Service for Answers {
         self.configs.confirm().await
     }
 
+    async fn undo(&self, generation: u64, why: String) -> Result<(), Refusal> {
+        self.configs.undo_trial(generation, why).await
+    }
+
     async fn history(&self) -> Result<History, Refusal> {
         self.configs.history().await
     }

@@ -1,8 +1,12 @@
 //! Taking on another graph while the machine runs: the owner of the state does what the [`Undertaking`] says, and tells how it ended.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
 use keel_control::{Decision as Told, Refusal, RefusalKind, Undone, UnitChange};
 use keel_plan::mutation::{Change, Decision, End, Heard, Move, Mutation, Side, Undertaking};
-use keel_plan::{Outcome, UnitId};
+use keel_plan::{BootGraph, Outcome, UnitId};
+use keel_unit::Kind;
 use tokio::sync::oneshot;
 
 use crate::run::{LAST_WORDS, Run};
@@ -21,6 +25,8 @@ pub(crate) enum MutationEnd {
 /// One that is under way. The machine going down is the end of it too: then nobody is told.
 pub(crate) struct Mutating {
     undertaking: Undertaking,
+    /// What the old graph has file units for.
+    old_files: BTreeSet<PathBuf>,
     /// What the culprit said last, when it turned round.
     last_words: Option<Vec<String>>,
     done: oneshot::Sender<MutationEnd>,
@@ -35,9 +41,11 @@ impl Run {
         self.may_mutate(&mutation)?;
         let from = Side { graph: self.graph.clone(), transaction: self.transaction.clone() };
         let scheduler = self.executor.scheduler();
+        let old_files = files(&from.graph);
+        self.executor.host().heading_for(Some(files(&new.graph)));
         let (undertaking, first) = Undertaking::begin(from, new, mutation, scheduler);
         let (done, ended) = oneshot::channel();
-        self.mutating = Some(Mutating { undertaking, last_words: None, done });
+        self.mutating = Some(Mutating { undertaking, old_files, last_words: None, done });
         self.make(first);
         Ok(ended)
     }
@@ -70,6 +78,7 @@ impl Run {
             return;
         };
         if let Some(fault) = mutating.undertaking.fault().filter(|_| !before) {
+            self.executor.host().heading_for(Some(std::mem::take(&mut mutating.old_files)));
             // Before the unit is started again, and says something else.
             let log = self.graph.find(fault.culprit.as_str());
             let log = log.and_then(|id| self.executor.host().log(id));
@@ -92,6 +101,7 @@ impl Run {
                 }
             }
             Move::Over(end) => {
+                self.executor.host().heading_for(None);
                 if let Some(mutating) = self.mutating.take() {
                     let last_words = mutating.last_words.unwrap_or_default();
                     // Whoever asked may have hung up; what is done is done.
@@ -125,6 +135,15 @@ impl Run {
             }
         }
     }
+}
+
+/// The paths that a graph has file units for.
+pub(crate) fn files(graph: &BootGraph) -> BTreeSet<PathBuf> {
+    let files = graph.ids().filter_map(|id| match &graph.unit(id).kind {
+        Kind::File(file) => Some(file.path.as_path().to_owned()),
+        _ => None,
+    });
+    files.collect()
 }
 
 fn ended(end: End, last_words: Vec<String>) -> MutationEnd {

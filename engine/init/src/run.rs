@@ -1,5 +1,7 @@
 //! The one owner of the machine's state: takes events one at a time, asks the scheduler, and sees to what it says.
 
+mod found;
+
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
@@ -8,6 +10,7 @@ use std::time::{Duration, Instant};
 use keel_control::{EventLog, GoalState, Happened, Refusal, RefusalKind, SOCKET};
 use keel_exec::{Executor, Happening};
 use keel_host::disk::wipe::Condemned;
+use keel_host::file::Ledger;
 use keel_host::machine::{Machine, Places};
 use keel_host::module::Options;
 use keel_host::process::Reaper;
@@ -21,8 +24,8 @@ use tokio::sync::watch;
 
 use crate::arguments::Arguments;
 use crate::boot::Boot;
-use crate::choose::{self, Chosen, Looked};
-use crate::config::Configs;
+use crate::choose::{self, Looked};
+use crate::config::{Configs, Running};
 use crate::console::{self, Line, Summary, Verdict};
 use crate::control::{self, Answers, Question, Snapshot};
 use crate::held::Held;
@@ -53,13 +56,14 @@ pub(crate) struct Beginning {
     pub(crate) known: Option<Known>,
     /// Units that are up already.
     pub(crate) adopted: HashSet<String>,
+    /// What file units have made.
+    pub(crate) ledger: Ledger,
 }
 
-/// A config of this machine's own, and where all of them are.
+/// The config that runs, and where all of them are.
 pub(crate) struct Known {
     pub(crate) store: Option<Store<Folder>>,
-    pub(crate) number: u64,
-    pub(crate) text: String,
+    pub(crate) running: Running,
 }
 
 /// How a run ends.
@@ -103,6 +107,7 @@ pub(crate) struct Run {
     looks: (UnboundedSender<Looked>, UnboundedReceiver<Looked>),
     arguments: Arguments,
     screen: Screen,
+    ledger: Ledger,
 }
 
 impl Run {
@@ -116,7 +121,7 @@ impl Run {
         started: Instant,
     ) -> Self {
         let Boot { graph, transaction } = boot;
-        let Beginning { known, adopted } = beginning;
+        let Beginning { known, adopted, ledger } = beginning;
         let looked = known.is_some();
         let free = match looked {
             true => None,
@@ -125,7 +130,8 @@ impl Run {
         let adopted = adopted.iter().filter_map(|name| graph.find(name)).collect();
         let units = graph.ids().map(|id| graph.unit(id).clone()).collect();
         let modules = rootfs::command_line().map(|line| Options::from_command_line(&line));
-        let places = Places { modules: modules.unwrap_or_default(), ..Places::default() };
+        let modules = modules.unwrap_or_default();
+        let places = Places { modules, files: ledger.clone(), ..Places::default() };
         let machine = Machine::new(units, places, reaper);
         let events = Arc::new(EventLog::new(EVENTS));
         let journal = machine.journal().clone();
@@ -133,14 +139,14 @@ impl Run {
         let logs = Logs::new(journal.clone(), started, names);
         let configs = |questions| {
             let (events, screen) = (events.clone(), screen.clone());
-            Configs::new(arguments.clone(), questions, events, screen, started)
+            Configs::new(arguments.clone(), questions, events, screen, started, ledger.clone())
         };
         let (answers, questions) =
             control::channel(events.clone(), logs.clone(), configs, screen.clone());
         let configs = answers.configs().clone();
-        if let Some(Known { store, number, text }) = known {
+        if let Some(Known { store, running }) = known {
             let configs = configs.clone();
-            tokio::spawn(async move { configs.found(store, Some((number, text))).await });
+            tokio::spawn(async move { configs.found(store, running).await });
         }
         let (gate, opened) = watch::channel(free.is_none());
         let (recorder, recorder_says) = Recorder::start(journal, started);
@@ -169,6 +175,7 @@ impl Run {
             looks: unbounded_channel(),
             arguments,
             screen,
+            ledger,
         }
     }
 
@@ -288,52 +295,6 @@ impl Run {
             self.fact(None, why.to_owned());
         }
         self.listen_when_possible();
-    }
-
-    /// Looks which config this machine has, on a thread of its own.
-    fn look(&mut self) {
-        if std::mem::replace(&mut self.looked, true) {
-            return;
-        }
-        let (arguments, tell) = (self.arguments.clone(), self.looks.0.clone());
-        // What has begun with the image's config does not go back.
-        let may_try = !*self.gate.borrow();
-        tokio::task::spawn_blocking(move || drop(tell.send(choose::look(&arguments, may_try))));
-    }
-
-    /// What was found there. Gives what this machine is to run instead, if that is something else.
-    fn found(&mut self, looked: Looked) -> Option<(Boot, Beginning)> {
-        let Looked { store, chosen, notes } = looked;
-        notes.into_iter().for_each(|note| self.fact(None, note));
-        let Some(Chosen { number, text, boot }) = chosen else {
-            self.configs_know(store, None);
-            self.go_on(None);
-            return None;
-        };
-        if boot.graph.digest() == self.graph.digest() {
-            self.configs_know(store, Some((number, text)));
-            self.go_on(None);
-            return None;
-        }
-        if *self.gate.borrow() || self.is_stopping() {
-            let text =
-                "does not hold in this boot: the data partition came when it had begun without";
-            self.fact(None, format!("config {number} {text}; reboot to have it"));
-            self.configs_know(store, None);
-            return None;
-        }
-        self.fact(None, format!("config {number} takes over from the image's"));
-        let adopted = choose::adopted(&self.graph, &boot.graph, |id| {
-            self.executor.scheduler().state(id).is_active()
-        });
-        let known = Some(Known { store, number, text });
-        Some((boot, Beginning { known, adopted }))
-    }
-
-    /// Not waited for: whoever holds the configs may be waiting for an answer of this loop's.
-    fn configs_know(&self, store: Option<Store<Folder>>, running: Option<(u64, String)>) {
-        let configs = self.configs.clone();
-        tokio::spawn(async move { configs.found(store, running).await });
     }
 
     /// A failure is worth a record, and so is what could not be recorded before there was storage.

@@ -1441,5 +1441,9 @@ fn a_reset_machine_comes_back_as_another_one() {
 
 #[path = "namespace/configs.rs"]
 mod configs;
+#[path = "namespace/files.rs"]
+mod files;
 #[path = "namespace/mutations.rs"]
 mod mutations;
+#[path = "namespace/trust.rs"]
+mod trust;

@@ -4,6 +4,8 @@
 //! reference of unit files and machine configs comes from the tables that their decoder is made from, and the picture of the boot from
 //! the units.
 
+mod numbers;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
@@ -32,6 +34,9 @@ pub(crate) enum CodegenError {
     /// The shipped units have no graph.
     #[error("cannot draw the shipped boot")]
     Graph(#[source] keel_plan::PlanError),
+    /// A number of the API would mean something else than before.
+    #[error("a number of the API is never used again; reserve it, and take the next: {}", .0.join("; "))]
+    Numbers(Vec<String>),
     /// Checked-in files differ.
     #[error("not current, run `cargo xtask codegen`: {}", .0.join(", "))]
     Stale(Vec<String>),
@@ -40,14 +45,16 @@ pub(crate) enum CodegenError {
 const PROTO_IN: &str = "proto";
 /// Folders that belong wholly to what is generated: a file in one of them that nothing generates is stale.
 const PROTO_OUT: &str = "proto/src/gen";
+const NUMBERS: &str = "numbers.lock";
 const REFERENCE_OUT: &str = "docs/reference";
 const PICTURES_OUT: &str = "docs/pictures";
 const SCHEMA_OUT: &str = "docs/schema";
 
 /// Writes or checks every generated file of the workspace at `root`.
 pub(crate) fn run(root: &Path, args: Args) -> Result<(), CodegenError> {
+    let compiled = compile(&root.join(PROTO_IN))?;
     let folders = [
-        (root.join(PROTO_OUT), grpc(&root.join(PROTO_IN))?),
+        (root.join(PROTO_OUT), grpc(&compiled)?),
         (root.join(REFERENCE_OUT), reference::pages()),
         (root.join(PICTURES_OUT), pictures(root).map_err(CodegenError::Graph)?),
         (root.join(SCHEMA_OUT), reference::schemas()),
@@ -60,19 +67,37 @@ pub(crate) fn run(root: &Path, args: Args) -> Result<(), CodegenError> {
         }
         all_stale.extend(stale);
     }
+    let path = root.join(PROTO_IN).join(NUMBERS);
+    let before = match fs::read_to_string(&path) {
+        Err(source) if source.kind() == io::ErrorKind::NotFound => String::new(),
+        text => text.map_err(io_error(&path))?,
+    };
+    let numbers =
+        numbers::list(&compiled.file_descriptor_set(), &before).map_err(CodegenError::Numbers)?;
+    if numbers != before {
+        if !args.check {
+            fs::write(&path, numbers).map_err(io_error(&path))?;
+        }
+        all_stale.push(NUMBERS.to_owned());
+    }
     if args.check && !all_stale.is_empty() {
         return Err(CodegenError::Stale(all_stale));
     }
     Ok(())
 }
 
-/// The Rust code of every proto file below `protos`: file name -> text.
-fn grpc(protos: &Path) -> Result<BTreeMap<String, String>, CodegenError> {
+/// Every proto file below `protos`.
+fn compile(protos: &Path) -> Result<protox::Compiler, CodegenError> {
     let mut compiler = protox::Compiler::new([protos]).map_err(CodegenError::Proto)?;
     compiler.include_source_info(true).include_imports(true);
     for file in proto_files(protos)? {
         compiler.open_file(file).map_err(CodegenError::Proto)?;
     }
+    Ok(compiler)
+}
+
+/// The Rust code of the proto files: file name -> text.
+fn grpc(compiler: &protox::Compiler) -> Result<BTreeMap<String, String>, CodegenError> {
     let scratch = tempfile::tempdir().map_err(io_error(Path::new("a temporary folder")))?;
     tonic_prost_build::configure()
         // Without this the client gets a `connect` that would speak in the clear.
@@ -187,7 +212,7 @@ mod tests {
         let stale = Err("not current, run `cargo xtask codegen`: keel.v1.rs".to_owned());
         assert_eq!(
             check(root),
-            Err("not current, run `cargo xtask codegen`: descriptor.rs, keel.v1.rs, findings.md, machine-config.md, units.md, inventory.json, machine-config.json, unit.json"
+            Err("not current, run `cargo xtask codegen`: descriptor.rs, keel.v1.rs, findings.md, machine-config.md, units.md, inventory.json, machine-config.json, unit.json, numbers.lock"
                 .to_owned()),
             "nothing is generated yet"
         );
@@ -202,11 +227,19 @@ mod tests {
         assert_eq!(check(root), stale);
 
         run(root, Args { check: false }).unwrap();
+        fs::write(&proto, PROTO.replace("name = 1;", "name = 1; string word = 2;")).unwrap();
+        assert_eq!(
+            check(root),
+            Err("not current, run `cargo xtask codegen`: descriptor.rs, keel.v1.rs, numbers.lock"
+                .to_owned()),
+            "the proto file has changed since"
+        );
         fs::write(&proto, PROTO.replace("name", "word")).unwrap();
         assert_eq!(
             check(root),
-            Err("not current, run `cargo xtask codegen`: descriptor.rs, keel.v1.rs".to_owned()),
-            "the proto file has changed since"
+            Err("a number of the API is never used again; reserve it, and take the next: \
+                 keel.v1.Hello: 1 was `name string` and may not become `word string`"
+                .to_owned())
         );
 
         fs::write(&proto, PROTO).unwrap();

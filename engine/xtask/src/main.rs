@@ -8,6 +8,7 @@ mod codegen;
 mod command;
 mod demo;
 mod fuzz;
+mod gate;
 mod keep;
 mod kubernetes;
 mod node;
@@ -35,14 +36,18 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Xtask {
+    /// Measure keel-init beside other inits and beside the least that starting the same processes costs
+    Bench(bench::boots::Options),
     /// Measure osctl beside systemd-analyze on the same random graphs, and print a table
-    BenchOffline(bench::Options),
+    BenchOffline(bench::offline::Options),
     /// Write the generated files, or check that they are current
     Codegen(codegen::Args),
     /// Boot a node in QEMU from machine-configs/qemu.toml and show how it went
     Demo(demo::Options),
     /// Fuzz whatever reads bytes that others wrote
     Fuzz(fuzz::Options),
+    /// Count the instructions of what every boot does, and refuse more than a committed baseline allows
+    Gate(gate::Options),
     /// Fetch and build the Kubernetes that tests and the demo run, once, into the cache; link it as target/kubernetes
     Kubernetes,
     /// Install what the other commands need: packages, a kernel, containerd, cargo-nextest
@@ -67,11 +72,13 @@ fn main() -> ExitCode {
 
 fn run(command: Xtask) -> Result<ExitCode, Failure> {
     match command {
-        Xtask::BenchOffline(options) => bench::run(&options)?,
+        Xtask::Bench(options) => bench::boots::run(&options)?,
+        Xtask::BenchOffline(options) => bench::offline::run(&options)?,
         Xtask::Codegen(args) => codegen::run(&node::repository(), args)
             .map_err(Failure::because("the generated files are not right"))?,
         Xtask::Demo(options) => return demo::run(&options),
         Xtask::Fuzz(options) => fuzz::run(&options)?,
+        Xtask::Gate(options) => gate::run(&options)?,
         Xtask::Kubernetes => kubernetes::fetch().map(drop)?,
         Xtask::Setup => setup::all().map(drop)?,
         Xtask::Test(options) => test::run(&options)?,

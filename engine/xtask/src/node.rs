@@ -33,14 +33,7 @@ pub(crate) fn repository() -> PathBuf {
 
 /// Builds keel-init, keel-agent and osctl in one go: they share most of what there is to compile.
 pub(crate) fn programs() -> Result<Programs, Failure> {
-    let mut build = cargo(["build", "--release", "--target", TARGET]);
-    build.args(["--package=keel-init", "--package=keel-agent", "--package=osctl"]);
-    // A node's root has no loader that init could wait for.
-    build.env("RUSTFLAGS", "-C target-feature=+crt-static").current_dir(repository());
-    run(&mut build)?;
-    let target =
-        env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
-    let dir = target.join(TARGET).join("release");
+    let dir = build(&["--package=keel-init", "--package=keel-agent", "--package=osctl"])?;
     let init = dir.join("keel-init");
     let size =
         fs::metadata(&init).map_err(Failure::because(format!("no {}", init.display())))?.len();
@@ -51,6 +44,22 @@ pub(crate) fn programs() -> Result<Programs, Failure> {
         INIT_AIM >> 20
     ));
     Ok(Programs { osctl: dir.join("osctl") })
+}
+
+/// Builds keel-init alone, as it ships.
+pub(crate) fn init() -> Result<PathBuf, Failure> {
+    Ok(build(&["--package=keel-init"])?.join("keel-init"))
+}
+
+/// Builds packages as they ship, and says where.
+fn build(packages: &[&str]) -> Result<PathBuf, Failure> {
+    let mut build = cargo(["build", "--release", "--target", TARGET]);
+    // A node's root has no loader that init could wait for.
+    build.args(packages).env("RUSTFLAGS", "-C target-feature=+crt-static");
+    run(build.current_dir(repository()))?;
+    let target =
+        env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from);
+    Ok(target.join(TARGET).join("release"))
 }
 
 /// Builds an image the way a user does: with osctl, which takes keel-init and keel-agent from beside

@@ -58,7 +58,10 @@ const TESTS: [&str; 18] = [
 ];
 
 /// Debian packages whose programs a benchmark measures, or measures with.
-const BENCH: [&str; 2] = ["systemd", "time"];
+const BENCH: [&str; 5] = ["gcc", "libc6-dev", "systemd", "time", "util-linux"];
+
+/// Debian packages that count instructions, on one processor.
+const GATE: [&str; 2] = ["valgrind", "util-linux"];
 
 /// Debian packages that the fuzz targets are built with: libFuzzer is C++.
 const FUZZ: [&str; 1] = ["g++"];
@@ -82,6 +85,11 @@ pub(crate) fn all() -> Result<Kit, Failure> {
     step("gRPC for Python", python)?;
     step("Kubernetes", kubernetes::fetch)?;
     step("kernel and container runtime", payload::fetch)
+}
+
+/// Installs what counts instructions.
+pub(crate) fn gate() -> Result<(), Failure> {
+    step("packages", || apt::install(&GATE))
 }
 
 /// Installs what the benchmarks compare with.

@@ -8,6 +8,7 @@ use keel_image::vm::Accel;
 
 use crate::command::{self, Failure, command};
 use crate::fuzz;
+use crate::gate;
 use crate::node::{self, repository};
 use crate::payload::Kit;
 use crate::progress::{say, step};
@@ -45,6 +46,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     nextest.args(&options.filter).current_dir(repository());
     step("tests", || command::run(&mut nextest))?;
     if options.filter.is_empty() {
+        step("instructions", || gate::run(&gate::Options::default()))?;
         fuzz::all(FUZZING)?;
     }
     say(&format!("all is well, {:.0} s", started.elapsed().as_secs_f64()));

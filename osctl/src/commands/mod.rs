@@ -4,6 +4,7 @@ pub(crate) mod apply_config;
 pub(crate) mod ask;
 pub(crate) mod audit;
 pub(crate) mod boot;
+pub(crate) mod bootstrap;
 pub(crate) mod completion;
 pub(crate) mod config;
 pub(crate) mod context;

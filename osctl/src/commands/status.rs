@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
 use keel_proto::v1::{
-    GetStatusRequest, GoalState, Mode, NodeStatus, ServingCertificate, TrustedAuthority,
+    CertificateRequest, GetStatusRequest, GoalState, Mode, NodeStatus, RequestState,
+    ServingCertificate, TrustedAuthority,
 };
 use serde::Serialize;
 
@@ -141,6 +142,16 @@ struct CertificateView<'a> {
     not_before: Option<String>,
     not_after: Option<String>,
     names: &'a [String],
+    issuer: &'a str,
+    request: Option<RequestView<'a>>,
+}
+
+/// What the cluster is asked to sign.
+#[derive(Debug, Serialize)]
+struct RequestView<'a> {
+    name: &'a str,
+    state: &'static str,
+    why: &'a str,
 }
 
 #[derive(Debug, Serialize)]
@@ -185,7 +196,21 @@ impl<'a> From<&'a ServingCertificate> for CertificateView<'a> {
             not_before: certificate.not_before.as_ref().map(timestamp),
             not_after: certificate.not_after.as_ref().map(timestamp),
             names: &certificate.names,
+            issuer: &certificate.issuer,
+            request: certificate.request.as_ref().map(RequestView::from),
         }
+    }
+}
+
+impl<'a> From<&'a CertificateRequest> for RequestView<'a> {
+    fn from(request: &'a CertificateRequest) -> Self {
+        let state = match request.state() {
+            RequestState::Pending => "pending",
+            RequestState::Denied => "denied",
+            RequestState::Failed => "failed",
+            RequestState::Unspecified => "unknown",
+        };
+        Self { name: &request.name, state, why: &request.why }
     }
 }
 
@@ -305,7 +330,12 @@ fn facts(view: &View<'_>, clock: Option<String>) -> Vec<(&'static str, String)> 
         ));
     }
     if let Some(certificate) = &view.certificate {
-        facts.push(("certificate", format!("until {}", until(&certificate.not_after))));
+        let by = match certificate.issuer {
+            "" => String::new(),
+            issuer => format!("by {issuer}, "),
+        };
+        facts.push(("certificate", format!("{by}until {}", until(&certificate.not_after))));
+        facts.extend(certificate.request.as_ref().map(|request| ("requested", requested(request))));
     }
     // The agent starts within seconds of init; later it was started again.
     if let Some(agent) = view.agent_uptime_ms.filter(|agent| agent + AGENT_LATE < view.uptime_ms) {
@@ -313,6 +343,16 @@ fn facts(view: &View<'_>, clock: Option<String>) -> Vec<(&'static str, String)> 
     }
     facts.extend(clock.map(|clock| ("clock", clock)));
     facts
+}
+
+/// How it stands with what the cluster is asked to sign, and what to do.
+fn requested(request: &RequestView<'_>) -> String {
+    match request.state {
+        "pending" => {
+            format!("another one; it waits for: kubectl certificate approve {}", request.name)
+        }
+        _ => format!("another one: {}", request.why),
+    }
 }
 
 /// Milliseconds after init's start within which an agent counts as the first.
@@ -422,6 +462,12 @@ mod tests {
                 not_before: Some(prost_types::Timestamp { seconds: 1_790_000_000, nanos: 0 }),
                 not_after: Some(prost_types::Timestamp { seconds: 1_821_536_000, nanos: 0 }),
                 names: vec!["keel-0f3a5c7e".to_owned(), "10.0.2.15".to_owned()],
+                issuer: "CN=keel-0f3a5c7e".to_owned(),
+                request: Some(CertificateRequest {
+                    name: "keel-serving-n1-348fc9b468c704b2".to_owned(),
+                    state: RequestState::Pending.into(),
+                    why: String::new(),
+                }),
             }),
             authorities: vec![TrustedAuthority {
                 subject: "CN=kubernetes".to_owned(),

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use hyper_util::rt::TokioIo;
+use keel_proto::v1::cluster_client::ClusterClient;
 use keel_proto::v1::config_client::ConfigClient;
 use keel_proto::v1::journal_client::JournalClient;
 use keel_proto::v1::node_client::NodeClient;
@@ -192,6 +193,11 @@ impl Connection {
     /// What the node has said and recorded.
     pub(crate) fn journal(&self) -> JournalClient<Channel> {
         JournalClient::new(self.channel.clone()).max_decoding_message_size(LARGEST)
+    }
+
+    /// The node's cluster.
+    pub(crate) fn cluster(&self) -> ClusterClient<Channel> {
+        ClusterClient::new(self.channel.clone()).max_decoding_message_size(LARGEST)
     }
 
     /// The node's machine config through time.

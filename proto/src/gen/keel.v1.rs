@@ -1139,6 +1139,825 @@ pub mod config_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// Asks for the node to join a cluster: by the address of the API server, a token and a CA or its pin; or by a kubeconfig.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BootstrapRequest {
+    /// Where the API server answers: `<https://HOST\[:PORT\]`.>
+    #[prost(string, tag = "1")]
+    pub api_server: ::prost::alloc::string::String,
+    /// A bootstrap token, `id.secret`, or the JWT of a service account. A secret.
+    #[prost(string, tag = "2")]
+    pub token: ::prost::alloc::string::String,
+    /// The cluster's certificate authorities, in PEM.
+    #[prost(string, tag = "3")]
+    pub ca_cert: ::prost::alloc::string::String,
+    /// In their place the pin of the CA, `sha256:…`: the CA is then taken from the cluster, as kubeadm does it.
+    #[prost(string, tag = "4")]
+    pub ca_hash: ::prost::alloc::string::String,
+    /// In place of all of these a kubeconfig, with the CA and the credentials inside it. A secret.
+    #[prost(string, tag = "5")]
+    pub kubeconfig: ::prost::alloc::string::String,
+    /// What the node is called in the cluster. Empty: as the machine config says, or the host name.
+    #[prost(string, tag = "6")]
+    pub node_name: ::prost::alloc::string::String,
+    /// Only verify the cluster, and say what would change.
+    #[prost(bool, tag = "7")]
+    pub dry_run: bool,
+    /// Whether a node that is in another cluster leaves that one for it.
+    #[prost(bool, tag = "8")]
+    pub force: bool,
+    /// How long the node may take to be registered. None: five minutes; at most an hour.
+    #[prost(message, optional, tag = "9")]
+    pub timeout: ::core::option::Option<::prost_types::Duration>,
+}
+/// How it goes, one thing at a time.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BootstrapResponse {
+    /// What.
+    #[prost(oneof = "bootstrap_response::What", tags = "1, 2, 3")]
+    pub what: ::core::option::Option<bootstrap_response::What>,
+}
+/// Nested message and enum types in `BootstrapResponse`.
+pub mod bootstrap_response {
+    /// What.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum What {
+        /// The machine config with this cluster in it is refused whole.
+        #[prost(message, tag = "1")]
+        Findings(super::ConfigFindings),
+        /// What happens to the machine, or would.
+        #[prost(message, tag = "2")]
+        Plan(super::ChangePlan),
+        /// A stage that is reached.
+        #[prost(message, tag = "3")]
+        Progress(super::BootstrapProgress),
+    }
+}
+/// How far a bootstrap is. Each stage is a fact that the node has seen.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BootstrapProgress {
+    /// The stage.
+    #[prost(enumeration = "BootstrapStage", tag = "1")]
+    pub stage: i32,
+    /// What happened, in one line.
+    #[prost(string, tag = "2")]
+    pub text: ::prost::alloc::string::String,
+    /// When.
+    #[prost(message, optional, tag = "3")]
+    pub time: ::core::option::Option<::prost_types::Timestamp>,
+    /// What it failed with, in a stage that is a failure.
+    #[prost(enumeration = "BootstrapFault", tag = "4")]
+    pub fault: i32,
+    /// The number of the config that the cluster stands in, once there is one.
+    #[prost(uint64, optional, tag = "5")]
+    pub generation: ::core::option::Option<u64>,
+}
+/// Asks what cluster the node is in.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct GetBootstrapRequest {}
+/// What cluster the node is in, or on its way to.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct GetBootstrapResponse {
+    /// How it stands.
+    #[prost(enumeration = "BootstrapState", tag = "1")]
+    pub state: i32,
+    /// Where the cluster's API server answers; empty without a cluster.
+    #[prost(string, tag = "2")]
+    pub api_server: ::prost::alloc::string::String,
+    /// What the node is called there.
+    #[prost(string, tag = "3")]
+    pub node_name: ::prost::alloc::string::String,
+    /// What the last bootstrap has come through, the oldest first; none if the node joined by its machine config, or before the agent started.
+    #[prost(message, repeated, tag = "4")]
+    pub stages: ::prost::alloc::vec::Vec<BootstrapProgress>,
+    /// Until when the kubelet's certificate is valid.
+    #[prost(message, optional, tag = "5")]
+    pub certificate_until: ::core::option::Option<::prost_types::Timestamp>,
+    /// Whether the Node is Ready, as the API server just said; none if it did not.
+    #[prost(bool, optional, tag = "6")]
+    pub ready: ::core::option::Option<bool>,
+    /// Why it did not, or what it says of a Node that is not Ready.
+    #[prost(string, tag = "7")]
+    pub note: ::prost::alloc::string::String,
+}
+/// Asks for the node to leave its cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UnbootstrapRequest {
+    /// Only say what would happen.
+    #[prost(bool, tag = "1")]
+    pub dry_run: bool,
+}
+/// How it goes, one thing at a time.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UnbootstrapResponse {
+    /// What.
+    #[prost(oneof = "unbootstrap_response::What", tags = "1, 2, 3, 4, 5")]
+    pub what: ::core::option::Option<unbootstrap_response::What>,
+}
+/// Nested message and enum types in `UnbootstrapResponse`.
+pub mod unbootstrap_response {
+    /// What.
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum What {
+        /// The machine config without a cluster is refused whole.
+        #[prost(message, tag = "1")]
+        Findings(super::ConfigFindings),
+        /// What happens to the machine, or would.
+        #[prost(message, tag = "2")]
+        Plan(super::ChangePlan),
+        /// What it means; comes first.
+        #[prost(message, tag = "3")]
+        Departure(super::Departure),
+        /// How the change goes.
+        #[prost(message, tag = "4")]
+        Progress(super::ChangeProgress),
+        /// The node is in no cluster: it is over.
+        #[prost(message, tag = "5")]
+        Departed(super::Departed),
+    }
+}
+/// What it means that a node leaves its cluster.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Departure {
+    /// Where the API server of the cluster answers.
+    #[prost(string, tag = "1")]
+    pub api_server: ::prost::alloc::string::String,
+    /// What the node is called there.
+    #[prost(string, tag = "2")]
+    pub node_name: ::prost::alloc::string::String,
+    /// Whether the node is in maintenance afterwards: everybody who reaches it may look, and may give it another config.
+    #[prost(bool, tag = "3")]
+    pub opens: bool,
+    /// What goes from the disk.
+    #[prost(string, repeated, tag = "4")]
+    pub files: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// The node is in no cluster.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Departed {
+    /// What remains to be done, or could not be done, in one line each.
+    #[prost(string, repeated, tag = "1")]
+    pub remarks: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// How far a bootstrap is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum BootstrapStage {
+    /// Something happened on the way.
+    Unspecified = 0,
+    /// The node reaches out to the API server.
+    Reaching = 1,
+    /// The API server is the cluster's, and takes the credentials.
+    Verified = 2,
+    /// The machine has the cluster's config, on trial.
+    Applied = 3,
+    /// The kubelet has asked for its certificate.
+    Requested = 4,
+    /// The kubelet has its certificate.
+    Approved = 5,
+    /// The API server shows the Node: the config holds, and the cluster's CA says who gets in.
+    Registered = 6,
+    /// The Node is Ready: it is over.
+    Ready = 7,
+    /// It is registered, and was not Ready for as long as that was waited for: it is over.
+    NotReady = 8,
+    /// The node is in this cluster already, and nothing changed: it is over.
+    Already = 9,
+    /// It failed, and what had changed is undone: it is over.
+    Failed = 10,
+}
+impl BootstrapStage {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "BOOTSTRAP_STAGE_UNSPECIFIED",
+            Self::Reaching => "BOOTSTRAP_STAGE_REACHING",
+            Self::Verified => "BOOTSTRAP_STAGE_VERIFIED",
+            Self::Applied => "BOOTSTRAP_STAGE_APPLIED",
+            Self::Requested => "BOOTSTRAP_STAGE_REQUESTED",
+            Self::Approved => "BOOTSTRAP_STAGE_APPROVED",
+            Self::Registered => "BOOTSTRAP_STAGE_REGISTERED",
+            Self::Ready => "BOOTSTRAP_STAGE_READY",
+            Self::NotReady => "BOOTSTRAP_STAGE_NOT_READY",
+            Self::Already => "BOOTSTRAP_STAGE_ALREADY",
+            Self::Failed => "BOOTSTRAP_STAGE_FAILED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "BOOTSTRAP_STAGE_UNSPECIFIED" => Some(Self::Unspecified),
+            "BOOTSTRAP_STAGE_REACHING" => Some(Self::Reaching),
+            "BOOTSTRAP_STAGE_VERIFIED" => Some(Self::Verified),
+            "BOOTSTRAP_STAGE_APPLIED" => Some(Self::Applied),
+            "BOOTSTRAP_STAGE_REQUESTED" => Some(Self::Requested),
+            "BOOTSTRAP_STAGE_APPROVED" => Some(Self::Approved),
+            "BOOTSTRAP_STAGE_REGISTERED" => Some(Self::Registered),
+            "BOOTSTRAP_STAGE_READY" => Some(Self::Ready),
+            "BOOTSTRAP_STAGE_NOT_READY" => Some(Self::NotReady),
+            "BOOTSTRAP_STAGE_ALREADY" => Some(Self::Already),
+            "BOOTSTRAP_STAGE_FAILED" => Some(Self::Failed),
+            _ => None,
+        }
+    }
+}
+/// What keeps a node from joining a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum BootstrapFault {
+    /// Nothing does.
+    Unspecified = 0,
+    /// The API server cannot be reached, or what answers is none.
+    Unreachable = 1,
+    /// What answers is not the API server of the cluster with that CA or pin.
+    WrongCluster = 2,
+    /// The clocks of the node and of the cluster differ.
+    Clock = 3,
+    /// The cluster does not take the credentials, or they have expired.
+    Credentials = 4,
+    /// Who shows the credentials may not ask for a node's certificate.
+    NotAllowed = 5,
+    /// A Node of that name belongs to another machine.
+    NameTaken = 6,
+    /// The kubelet's request for a certificate was denied.
+    Denied = 7,
+    /// Nobody approved the kubelet's request for a certificate in time.
+    NotApproved = 8,
+    /// The kubelet did not ask for a certificate, or did not register the node, in time.
+    Kubelet = 9,
+    /// The node could not take on the config.
+    Config = 10,
+}
+impl BootstrapFault {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "BOOTSTRAP_FAULT_UNSPECIFIED",
+            Self::Unreachable => "BOOTSTRAP_FAULT_UNREACHABLE",
+            Self::WrongCluster => "BOOTSTRAP_FAULT_WRONG_CLUSTER",
+            Self::Clock => "BOOTSTRAP_FAULT_CLOCK",
+            Self::Credentials => "BOOTSTRAP_FAULT_CREDENTIALS",
+            Self::NotAllowed => "BOOTSTRAP_FAULT_NOT_ALLOWED",
+            Self::NameTaken => "BOOTSTRAP_FAULT_NAME_TAKEN",
+            Self::Denied => "BOOTSTRAP_FAULT_DENIED",
+            Self::NotApproved => "BOOTSTRAP_FAULT_NOT_APPROVED",
+            Self::Kubelet => "BOOTSTRAP_FAULT_KUBELET",
+            Self::Config => "BOOTSTRAP_FAULT_CONFIG",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "BOOTSTRAP_FAULT_UNSPECIFIED" => Some(Self::Unspecified),
+            "BOOTSTRAP_FAULT_UNREACHABLE" => Some(Self::Unreachable),
+            "BOOTSTRAP_FAULT_WRONG_CLUSTER" => Some(Self::WrongCluster),
+            "BOOTSTRAP_FAULT_CLOCK" => Some(Self::Clock),
+            "BOOTSTRAP_FAULT_CREDENTIALS" => Some(Self::Credentials),
+            "BOOTSTRAP_FAULT_NOT_ALLOWED" => Some(Self::NotAllowed),
+            "BOOTSTRAP_FAULT_NAME_TAKEN" => Some(Self::NameTaken),
+            "BOOTSTRAP_FAULT_DENIED" => Some(Self::Denied),
+            "BOOTSTRAP_FAULT_NOT_APPROVED" => Some(Self::NotApproved),
+            "BOOTSTRAP_FAULT_KUBELET" => Some(Self::Kubelet),
+            "BOOTSTRAP_FAULT_CONFIG" => Some(Self::Config),
+            _ => None,
+        }
+    }
+}
+/// How a node stands with a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum BootstrapState {
+    /// Never said.
+    Unspecified = 0,
+    /// Its machine config names no cluster.
+    None = 1,
+    /// It is on its way into one.
+    UnderWay = 2,
+    /// It is in one.
+    Joined = 3,
+    /// It is in none, and the last bootstrap failed.
+    Failed = 4,
+}
+impl BootstrapState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "BOOTSTRAP_STATE_UNSPECIFIED",
+            Self::None => "BOOTSTRAP_STATE_NONE",
+            Self::UnderWay => "BOOTSTRAP_STATE_UNDER_WAY",
+            Self::Joined => "BOOTSTRAP_STATE_JOINED",
+            Self::Failed => "BOOTSTRAP_STATE_FAILED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "BOOTSTRAP_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "BOOTSTRAP_STATE_NONE" => Some(Self::None),
+            "BOOTSTRAP_STATE_UNDER_WAY" => Some(Self::UnderWay),
+            "BOOTSTRAP_STATE_JOINED" => Some(Self::Joined),
+            "BOOTSTRAP_STATE_FAILED" => Some(Self::Failed),
+            _ => None,
+        }
+    }
+}
+/// Generated client implementations.
+pub mod cluster_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    /// The Kubernetes cluster of a node. Joining and leaving it are changes of the machine config: they are planned, kept, tried, and undone if
+    /// they fail.
+    #[derive(Debug, Clone)]
+    pub struct ClusterClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl<T> ClusterClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> ClusterClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            ClusterClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// Has the node join a cluster, or says what that would do.
+        ///
+        /// The API server is reached and verified first, and the credentials are shown to it: whatever is wrong with them changes nothing. Then the
+        /// cluster is added to the machine config, on trial, and the plan is told. It holds once the node is registered: the kubelet has its
+        /// certificate, and the API server shows the Node. If that does not happen in time the config is undone, the credentials are wiped, and
+        /// the node is in maintenance as before. The node goes on without its caller: who calls again with the same cluster hears how it goes, and
+        /// a node that is in that cluster says so, and changes nothing.
+        ///
+        /// INVALID_ARGUMENT: a text is too long, or what is asked for says too little or contradicts itself.
+        /// FAILED_PRECONDITION: the node is in another cluster and `force` is not given, or another bootstrap is under way.
+        pub async fn bootstrap(
+            &mut self,
+            request: impl tonic::IntoRequest<super::BootstrapRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::BootstrapResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/keel.v1.Cluster/Bootstrap",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("keel.v1.Cluster", "Bootstrap"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Tells what cluster the node is in, or on its way to.
+        pub async fn get_bootstrap(
+            &mut self,
+            request: impl tonic::IntoRequest<super::GetBootstrapRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetBootstrapResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/keel.v1.Cluster/GetBootstrap",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("keel.v1.Cluster", "GetBootstrap"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Has the node leave its cluster, or says what that would do.
+        ///
+        /// The cluster is taken out of the machine config; the files of it, the kubelet's certificates and the trust in the cluster's CA go. The
+        /// node is then open to whom the machine config trusts, and in maintenance if that is nobody. The cluster still lists the Node.
+        ///
+        /// FAILED_PRECONDITION: the node is in no cluster, or a bootstrap is under way.
+        pub async fn unbootstrap(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UnbootstrapRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::UnbootstrapResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/keel.v1.Cluster/Unbootstrap",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("keel.v1.Cluster", "Unbootstrap"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod cluster_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with ClusterServer.
+    #[async_trait]
+    pub trait Cluster: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the Bootstrap method.
+        type BootstrapStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::BootstrapResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Has the node join a cluster, or says what that would do.
+        ///
+        /// The API server is reached and verified first, and the credentials are shown to it: whatever is wrong with them changes nothing. Then the
+        /// cluster is added to the machine config, on trial, and the plan is told. It holds once the node is registered: the kubelet has its
+        /// certificate, and the API server shows the Node. If that does not happen in time the config is undone, the credentials are wiped, and
+        /// the node is in maintenance as before. The node goes on without its caller: who calls again with the same cluster hears how it goes, and
+        /// a node that is in that cluster says so, and changes nothing.
+        ///
+        /// INVALID_ARGUMENT: a text is too long, or what is asked for says too little or contradicts itself.
+        /// FAILED_PRECONDITION: the node is in another cluster and `force` is not given, or another bootstrap is under way.
+        async fn bootstrap(
+            &self,
+            request: tonic::Request<super::BootstrapRequest>,
+        ) -> std::result::Result<tonic::Response<Self::BootstrapStream>, tonic::Status>;
+        /// Tells what cluster the node is in, or on its way to.
+        async fn get_bootstrap(
+            &self,
+            request: tonic::Request<super::GetBootstrapRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::GetBootstrapResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the Unbootstrap method.
+        type UnbootstrapStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::UnbootstrapResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Has the node leave its cluster, or says what that would do.
+        ///
+        /// The cluster is taken out of the machine config; the files of it, the kubelet's certificates and the trust in the cluster's CA go. The
+        /// node is then open to whom the machine config trusts, and in maintenance if that is nobody. The cluster still lists the Node.
+        ///
+        /// FAILED_PRECONDITION: the node is in no cluster, or a bootstrap is under way.
+        async fn unbootstrap(
+            &self,
+            request: tonic::Request<super::UnbootstrapRequest>,
+        ) -> std::result::Result<
+            tonic::Response<Self::UnbootstrapStream>,
+            tonic::Status,
+        >;
+    }
+    /// The Kubernetes cluster of a node. Joining and leaving it are changes of the machine config: they are planned, kept, tried, and undone if
+    /// they fail.
+    #[derive(Debug)]
+    pub struct ClusterServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> ClusterServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for ClusterServer<T>
+    where
+        T: Cluster,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/keel.v1.Cluster/Bootstrap" => {
+                    #[allow(non_camel_case_types)]
+                    struct BootstrapSvc<T: Cluster>(pub Arc<T>);
+                    impl<
+                        T: Cluster,
+                    > tonic::server::ServerStreamingService<super::BootstrapRequest>
+                    for BootstrapSvc<T> {
+                        type Response = super::BootstrapResponse;
+                        type ResponseStream = T::BootstrapStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::BootstrapRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::bootstrap(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = BootstrapSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/keel.v1.Cluster/GetBootstrap" => {
+                    #[allow(non_camel_case_types)]
+                    struct GetBootstrapSvc<T: Cluster>(pub Arc<T>);
+                    impl<
+                        T: Cluster,
+                    > tonic::server::UnaryService<super::GetBootstrapRequest>
+                    for GetBootstrapSvc<T> {
+                        type Response = super::GetBootstrapResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::GetBootstrapRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::get_bootstrap(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = GetBootstrapSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/keel.v1.Cluster/Unbootstrap" => {
+                    #[allow(non_camel_case_types)]
+                    struct UnbootstrapSvc<T: Cluster>(pub Arc<T>);
+                    impl<
+                        T: Cluster,
+                    > tonic::server::ServerStreamingService<super::UnbootstrapRequest>
+                    for UnbootstrapSvc<T> {
+                        type Response = super::UnbootstrapResponse;
+                        type ResponseStream = T::UnbootstrapStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UnbootstrapRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Cluster>::unbootstrap(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UnbootstrapSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for ClusterServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "keel.v1.Cluster";
+    impl<T> tonic::server::NamedService for ClusterServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
 /// Asks for the node's status.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetStatusRequest {}
@@ -1221,6 +2040,25 @@ pub struct ServingCertificate {
     /// Host names, addresses and URIs that it is for.
     #[prost(string, repeated, tag = "4")]
     pub names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Who signed it, as RFC 4514 writes a name: the node itself, or its cluster.
+    #[prost(string, tag = "5")]
+    pub issuer: ::prost::alloc::string::String,
+    /// How it stands with the next one, which the cluster is asked to sign. Absent if nothing is asked.
+    #[prost(message, optional, tag = "6")]
+    pub request: ::core::option::Option<CertificateRequest>,
+}
+/// What a cluster is asked to sign.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CertificateRequest {
+    /// The name of the CertificateSigningRequest; empty if the cluster could not be asked yet.
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// How it stands.
+    #[prost(enumeration = "RequestState", tag = "2")]
+    pub state: i32,
+    /// The reason, in one line, if it is not only waiting.
+    #[prost(string, tag = "3")]
+    pub why: ::prost::alloc::string::String,
 }
 /// A certificate authority that a node trusts.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1821,6 +2659,43 @@ impl Mode {
             "MODE_UNSPECIFIED" => Some(Self::Unspecified),
             "MODE_MAINTENANCE" => Some(Self::Maintenance),
             "MODE_BOOTSTRAPPED" => Some(Self::Bootstrapped),
+            _ => None,
+        }
+    }
+}
+/// How it stands with a request for a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum RequestState {
+    /// Never sent.
+    Unspecified = 0,
+    /// Somebody in the cluster has to approve it.
+    Pending = 1,
+    /// Somebody in the cluster has denied it. It is asked again after a long while.
+    Denied = 2,
+    /// The cluster cannot be asked, or cannot sign it, or what it signed is of no use. It is asked again.
+    Failed = 3,
+}
+impl RequestState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "REQUEST_STATE_UNSPECIFIED",
+            Self::Pending => "REQUEST_STATE_PENDING",
+            Self::Denied => "REQUEST_STATE_DENIED",
+            Self::Failed => "REQUEST_STATE_FAILED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "REQUEST_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "REQUEST_STATE_PENDING" => Some(Self::Pending),
+            "REQUEST_STATE_DENIED" => Some(Self::Denied),
+            "REQUEST_STATE_FAILED" => Some(Self::Failed),
             _ => None,
         }
     }

@@ -8,19 +8,21 @@ use std::time::{Duration, SystemTime};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HOST, HeaderValue};
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
+use hyper::Response;
+use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::version::TLS13;
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
 use serde_json::Value;
 use tokio::net::TcpStream;
+use tokio::task::AbortHandle;
 use tokio_rustls::TlsConnector;
 
 use super::error::JoinErrorKind;
@@ -82,6 +84,15 @@ pub(crate) struct Http {
 impl Http {
     /// A server whose certificate one of these CAs has signed.
     pub(crate) fn verified(server: Server, ca: &str) -> Result<Self, JoinErrorKind> {
+        Self::as_client(server, ca, None)
+    }
+
+    /// The same, to which a certificate and its key, in one PEM, are shown.
+    pub(crate) fn as_client(
+        server: Server,
+        ca: &str,
+        credentials: Option<&[u8]>,
+    ) -> Result<Self, JoinErrorKind> {
         let bad = |why: String| JoinErrorKind::BadCa(why);
         let mut roots = RootCertStore::empty();
         for der in CertificateDer::pem_slice_iter(ca.as_bytes()) {
@@ -94,7 +105,20 @@ impl Http {
         let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_protocol_versions(&[&TLS13])
             .map_err(|error| bad(error.to_string()))?;
-        let tls = builder.with_root_certificates(roots).with_no_client_auth();
+        let builder = builder.with_root_certificates(roots);
+        let tls = match credentials {
+            None => builder.with_no_client_auth(),
+            Some(pem) => {
+                let wrong = |why: String| JoinErrorKind::Kubeconfig(why);
+                let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+                let chain = chain.map_err(|error| wrong(error.to_string()))?;
+                let key = PrivateKeyDer::from_pem_slice(pem)
+                    .map_err(|_| wrong("there is no key in it".to_owned()))?;
+                builder
+                    .with_client_auth_cert(chain, key)
+                    .map_err(|error| wrong(error.to_string()))?
+            }
+        };
         Ok(Self { server, tls: Arc::new(tls) })
     }
 
@@ -146,6 +170,38 @@ impl Http {
         token: Option<&str>,
         body: Option<&Value>,
     ) -> Result<Answer, JoinErrorKind> {
+        let (response, _driving) = self.send(method, path, token, body).await?;
+        let (head, body) = response.into_parts();
+        let body = Limited::new(body, LARGEST).collect().await;
+        let body = body.map_err(|error| JoinErrorKind::NotKubernetes(error.to_string()))?;
+        let date = head.headers.get(DATE).and_then(|date| date.to_str().ok());
+        Ok(Answer {
+            status: head.status.as_u16(),
+            body: serde_json::from_slice(&body.to_bytes()).unwrap_or_default(),
+            date: date.and_then(|date| httpdate::parse_http_date(date).ok()),
+        })
+    }
+
+    /// Asks for something whose answer goes on and on: a JSON document a line.
+    pub(crate) async fn watch(&self, path: &str) -> Result<Lines, JoinErrorKind> {
+        let sending = self.send(Method::GET, path, None, None);
+        let silent = Err(JoinErrorKind::Silent(PATIENCE));
+        let (response, driving) =
+            tokio::time::timeout(PATIENCE, sending).await.unwrap_or(silent)?;
+        let status = response.status().as_u16();
+        match status {
+            200 => Ok(Lines { body: response.into_body(), read: Vec::new(), _driving: driving }),
+            _ => Err(JoinErrorKind::NotKubernetes(format!("it answered a watch with {status}"))),
+        }
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        token: Option<&str>,
+        body: Option<&Value>,
+    ) -> Result<(Response<Incoming>, Driving), JoinErrorKind> {
         let Server { host, port } = &self.server;
         let broken = |error: hyper::Error| JoinErrorKind::NotKubernetes(error.to_string());
         let name = ServerName::try_from(host.clone())
@@ -159,7 +215,7 @@ impl Http {
         let stream = shaken.map_err(|error| refused(error, host))?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-        let driving = tokio::spawn(connection);
+        let driving = Driving(tokio::spawn(connection).abort_handle());
         let body = body.map(Value::to_string).unwrap_or_default();
         let mut request = Request::builder().method(method).uri(path);
         let authority =
@@ -176,16 +232,49 @@ impl Http {
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| JoinErrorKind::NotKubernetes(error.to_string()))?;
         let response = sender.send_request(request).await.map_err(broken)?;
-        let (head, body) = response.into_parts();
-        let body = Limited::new(body, LARGEST).collect().await;
-        driving.abort();
-        let body = body.map_err(|error| JoinErrorKind::NotKubernetes(error.to_string()))?;
-        let date = head.headers.get(DATE).and_then(|date| date.to_str().ok());
-        Ok(Answer {
-            status: head.status.as_u16(),
-            body: serde_json::from_slice(&body.to_bytes()).unwrap_or_default(),
-            date: date.and_then(|date| httpdate::parse_http_date(date).ok()),
-        })
+        Ok((response, driving))
+    }
+}
+
+/// What carries a connection; it ends with the value.
+#[derive(Debug)]
+struct Driving(AbortHandle);
+
+impl Drop for Driving {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// An answer that goes on and on.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    body: Incoming,
+    /// What has been read of the next line.
+    read: Vec<u8>,
+    _driving: Driving,
+}
+
+impl Lines {
+    /// The next line; none at the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Value>, JoinErrorKind> {
+        let broken = |why: String| JoinErrorKind::NotKubernetes(why);
+        loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.read.drain(..=end).collect();
+                return Ok(Some(serde_json::from_slice(&line).unwrap_or_default()));
+            }
+            match self.body.frame().await {
+                None => return Ok(None),
+                Some(Err(error)) => return Err(broken(error.to_string())),
+                Some(Ok(frame)) => {
+                    self.read.extend_from_slice(frame.data_ref().map_or(&[], |data| data));
+                    if self.read.len() > LARGEST {
+                        return Err(broken("a line of it is too long".to_owned()));
+                    }
+                }
+            }
+        }
     }
 }
 

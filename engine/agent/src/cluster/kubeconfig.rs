@@ -74,6 +74,32 @@ impl Join {
     }
 }
 
+/// Refuses what somebody sends who means files of his own machine, or has the node run a program.
+pub(crate) fn whole(text: &str) -> Result<(), JoinErrorKind> {
+    const ELSEWHERE: [&str; 6] = [
+        "certificate-authority",
+        "client-certificate",
+        "client-key",
+        "tokenFile",
+        "exec",
+        "auth-provider",
+    ];
+    let config = parse(text)?;
+    let lists = [("clusters", "cluster"), ("users", "user")];
+    let items = lists.into_iter().flat_map(|(list, what)| {
+        let items = config.get(list).and_then(Value::as_array).into_iter().flatten();
+        items.filter_map(move |item| item.get(what))
+    });
+    for item in items {
+        if let Some(key) = ELSEWHERE.into_iter().find(|key| item.get(key).is_some()) {
+            return Err(wrong(&format!(
+                "it says `{key}`, which means something outside of it: `kubectl config view --raw --flatten` puts all of it inside"
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// The CAs of a cluster, in PEM; none if the file that it names is not there yet.
 fn authority(cluster: &Value) -> Result<Option<String>, JoinErrorKind> {
     match (text_of(cluster, DATA), text_of(cluster, "certificate-authority")) {

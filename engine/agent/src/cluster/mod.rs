@@ -5,6 +5,8 @@
 //! known by its pin and taken from the cluster as kubeadm does it: the public ConfigMap `cluster-info` is read from whoever answers,
 //! its signature by the token and the pin say whether it is the right one, and then it is read once more over TLS that its CA has
 //! verified. Nothing secret is sent before the server is verified.
+//!
+//! Once the node has joined, it asks the cluster to sign the certificate of its own API: see `serving`.
 
 mod check;
 mod discover;
@@ -13,14 +15,17 @@ mod http;
 mod kubeconfig;
 mod pin;
 mod register;
+mod request;
+mod serving;
 mod token;
 
 pub(crate) use self::error::{JoinError, JoinErrorKind};
+pub(crate) use self::http::{Http, Server};
+pub(crate) use self::kubeconfig::{Join, whole};
 pub(crate) use self::pin::Pin;
-pub(crate) use self::register::{Places, register};
+pub(crate) use self::register::{Places, register, write};
+pub(crate) use self::serving::{Serving, keep_signed};
 pub(crate) use self::token::Token;
-
-use self::http::{Http, Server};
 
 /// How the cluster's CA is known.
 #[derive(Debug, Clone)]

@@ -31,6 +31,12 @@ impl Pin {
         Some(Self(Sha256::digest(certificate.tbs_certificate.subject_pki.raw).into()))
     }
 
+    /// The pins of all certificates in PEM.
+    pub(crate) fn all(pem: &str) -> Vec<Self> {
+        let all = CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(Result::ok);
+        all.filter_map(|der| Self::of(&der)).collect()
+    }
+
     /// The certificates in PEM that have this pin, and the pins that there are.
     pub(crate) fn choose(self, pem: &str) -> (String, Vec<Self>) {
         let (mut chosen, mut found) = (String::new(), Vec::new());

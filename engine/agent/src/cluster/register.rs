@@ -7,9 +7,11 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use inotify::{EventStream, Inotify, WatchDescriptor, WatchMask};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::StreamExt;
 
@@ -35,23 +37,38 @@ pub(crate) struct Places {
 }
 
 impl Places {
-    fn bootstrap(&self) -> PathBuf {
+    pub(crate) fn bootstrap(&self) -> PathBuf {
         self.kubelet.join("bootstrap.kubeconfig")
     }
 
     /// The CA as the kubelet reads it.
-    fn ca(&self) -> PathBuf {
+    pub(crate) fn ca(&self) -> PathBuf {
         self.kubelet.join("ca.crt")
     }
 
-    fn pin(&self) -> PathBuf {
+    pub(crate) fn pin(&self) -> PathBuf {
         self.kubelet.join("ca-hash")
     }
 
+    /// The kubelet's own certificate, with its key.
+    pub(crate) fn certificate(&self) -> PathBuf {
+        self.kubelet.join("pki/kubelet-client-current.pem")
+    }
+
+    /// The kubeconfig that names it.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.kubelet.join("kubeconfig")
+    }
+
+    /// What a bootstrap that is under way notes here: until it is over the node does not register by itself.
+    pub(crate) fn under_way(&self) -> PathBuf {
+        let folder = self.trusted.parent().unwrap_or(Path::new("/"));
+        folder.join("bootstrap.json")
+    }
+
     /// Whether the kubelet has credentials of its own: its certificate is there, and then the kubeconfig that names it.
-    fn settled(&self) -> bool {
-        self.kubelet.join("pki/kubelet-client-current.pem").exists()
-            && self.kubelet.join("kubeconfig").exists()
+    pub(crate) fn settled(&self) -> bool {
+        self.certificate().exists() && self.kubeconfig().exists()
     }
 }
 
@@ -67,6 +84,9 @@ enum Left {
 }
 
 fn left(places: &Places) -> Left {
+    if places.under_way().exists() {
+        return Left::Nothing;
+    }
     match (places.bootstrap().exists(), places.trusted.exists()) {
         (true, false) => Left::Verify,
         (true, true) if places.settled() => Left::Remove,
@@ -74,16 +94,18 @@ fn left(places: &Places) -> Left {
     }
 }
 
-/// Registers the node whenever there is something to register it with, until the agent ends.
+/// Registers the node whenever there is something to register it with, until the agent ends. `changed` is told whenever a file may
+/// be another one.
 ///
 /// # Errors
 /// If nothing can be watched at all.
-pub(crate) async fn register(places: Places) -> io::Result<()> {
+pub(crate) async fn register(places: Places, changed: Arc<Notify>) -> io::Result<()> {
     let mut events = Inotify::init()?.into_event_stream([0; 4096])?;
     let mut watched = None;
     let mut tries = Tries::default();
     loop {
         watch(&events, &places.kubelet, &mut watched);
+        changed.notify_one();
         let pause = match left(&places) {
             Left::Nothing => None,
             Left::Remove => remove(&places).err().map(|error| {
@@ -207,7 +229,7 @@ fn remove(places: &Places) -> io::Result<()> {
 }
 
 /// Writes a file whole, or not at all, so that it is there after a power cut too. Everybody may read it.
-fn write(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn write(path: &Path, text: &str) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     match fs::create_dir(folder) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),

@@ -2,21 +2,30 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use inotify::{Inotify, WatchMask};
 use keel_cluster::{ControlPlane, Expiry, Joins};
+use keel_proto::v1::{NodeStatus, RequestState, ServingCertificate};
 use ring::hmac;
+use tempfile::TempDir;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_stream::StreamExt;
 
 use super::discover::info;
 use super::http::Server;
 use super::kubeconfig::Join;
 use super::token::signed;
-use super::{Ca, JoinErrorKind, Pin, Places, Token, register, verify};
+use super::{Ca, JoinErrorKind, Pin, Places, Serving, Token, keep_signed, register, verify};
+use crate::about::About;
+use crate::identity::{Identity, Kept, Names};
 use crate::log::chain;
+use crate::tls::Shown;
+use crate::trust::Trust;
 
 #[test]
 fn addresses() {
@@ -153,7 +162,7 @@ async fn registers(plane: &ControlPlane, url: &str) {
     fs::create_dir_all(kubelet.join("pki")).unwrap();
     fs::create_dir(&trust).unwrap();
     let places = Places { kubelet: kubelet.clone(), trusted: trusted.clone() };
-    let registering = tokio::spawn(register(places));
+    let registering = tokio::spawn(register(places, Arc::default()));
     fs::write(kubelet.join("ca-hash"), plane.pin()).unwrap();
     let text = format!(
         "current-context: a\nclusters:\n- name: b\n  cluster: {{server: \"{url}\", certificate-authority: {}}}\n\
@@ -172,11 +181,162 @@ async fn registers(plane: &ControlPlane, url: &str) {
     registering.abort();
 }
 
+/// A node that has joined, and what it shows.
+struct Joined {
+    dir: TempDir,
+    kept: Kept,
+    shown: Arc<Shown>,
+    about: Arc<About>,
+    names: watch::Sender<Option<Names>>,
+    named: watch::Receiver<Option<Names>>,
+}
+
+impl Joined {
+    fn new(plane: &ControlPlane) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        for folder in ["kubelet/pki", "trust", "identity"] {
+            fs::create_dir_all(dir.path().join(folder)).unwrap();
+        }
+        let put = |path: &str, text: &str| fs::write(dir.path().join(path), text).unwrap();
+        let (pair, kubeconfig) = plane.kubelet("n1").unwrap();
+        put("kubelet/pki/kubelet-client-current.pem", &pair);
+        put("kubelet/kubeconfig", &kubeconfig);
+        put("trust/ca.crt", plane.ca());
+        put("identity/machine-id", "0f3a5c7e91b24d4e8a6b0123456789ab");
+        let folder = dir.path().join("identity");
+        let identity = Identity::locate_or_make(&folder, &Names::default()).unwrap();
+        let trust = Trust::load(crate::trust::Places {
+            config: None,
+            config_crl: None,
+            cluster: dir.path().join("trust/ca.crt"),
+            cluster_crl: dir.path().join("trust/ca.crl"),
+        });
+        let about = Arc::new(About::new(&identity, trust.subscribe()));
+        let (names, named) = watch::channel(None);
+        let shown = Arc::new(Shown::new(identity.certified));
+        Self { kept: Kept::new(&folder), shown, about, names, named, dir }
+    }
+
+    /// The agent starts.
+    fn start(&self) -> JoinHandle<()> {
+        let path = |name| self.dir.path().join(name);
+        let serving = Serving {
+            places: Places { kubelet: path("kubelet"), trusted: path("trust/ca.crt") },
+            kept: self.kept.clone(),
+            shown: self.shown.clone(),
+            about: self.about.clone(),
+            names: self.named.clone(),
+            changed: Arc::default(),
+        };
+        tokio::spawn(keep_signed(serving))
+    }
+
+    fn address(&self, address: &str) {
+        let addresses = vec![address.parse().unwrap()];
+        self.names.send_replace(Some(Names { hostname: None, addresses }));
+    }
+
+    fn certificate(&self) -> ServingCertificate {
+        let mut status = NodeStatus::default();
+        self.about.complete(&mut status);
+        status.certificate.unwrap()
+    }
+
+    /// Waits until a request stands so, and returns its name.
+    fn request(&self, plane: &mut ControlPlane, state: RequestState, unlike: &str) -> String {
+        let mut name = String::new();
+        let waited = plane.wait("no such request", |_| {
+            let request = self.certificate().request.unwrap_or_default();
+            name.clone_from(&request.name);
+            request.state() == state && name != unlike
+        });
+        waited.unwrap_or_else(|error| panic!("{error}: {:?}", self.certificate()));
+        name
+    }
+
+    /// Waits until another certificate is shown than that one.
+    fn another(&self, plane: &mut ControlPlane, than: &str) -> ServingCertificate {
+        let waited = plane.wait("no other certificate", |_| self.certificate().fingerprint != than);
+        waited.unwrap_or_else(|error| panic!("{error}: {:?}", self.certificate()));
+        self.certificate()
+    }
+}
+
+/// The requests for serving certificates that the cluster holds.
+fn requests(plane: &ControlPlane) -> Vec<String> {
+    let signer = "spec.signerName=kubernetes.io/kubelet-serving";
+    let said = plane.kubectl(&["get", "csr", "--field-selector", signer, "-o", "name"]).unwrap();
+    said.lines().map(str::to_owned).collect()
+}
+
+/// The certificate of the API, from a cluster in which somebody has to approve it.
+fn is_served_with_what_the_cluster_signs(plane: &mut ControlPlane) {
+    let node = Joined::new(plane);
+    let own = node.certificate();
+    let key = |certified: &rustls::sign::CertifiedKey| certified.key.public_key().unwrap().to_vec();
+    let first = node.shown.at(SystemTime::now());
+    let started = node.start();
+    node.address("192.0.2.1");
+    let name = node.request(plane, RequestState::Pending, "");
+    assert_eq!(requests(plane), [format!("certificatesigningrequest.certificates.k8s.io/{name}")]);
+    assert_eq!(node.certificate().fingerprint, own.fingerprint, "its own until then");
+
+    // Whatever restarts meanwhile, it is one request.
+    started.abort();
+    node.about.requested(None);
+    let started = node.start();
+    assert_eq!(node.request(plane, RequestState::Pending, ""), name);
+    assert_eq!(requests(plane).len(), 1);
+
+    plane.kubectl(&["certificate", "approve", &name]).unwrap();
+    let signed = node.another(plane, &own.fingerprint);
+    assert_eq!(
+        (signed.issuer.as_str(), &signed.names[..]),
+        ("CN=kubernetes", &["n1", "192.0.2.1"].map(str::to_owned)[..])
+    );
+    let now = node.shown.at(SystemTime::now());
+    assert_eq!(key(&now), key(&first), "whoever has pinned the key sees the same node");
+    assert_ne!(now.cert, first.cert);
+
+    // Another address makes another request, and a no leaves what is there.
+    node.address("192.0.2.2");
+    let second = node.request(plane, RequestState::Pending, &name);
+    plane.kubectl(&["certificate", "deny", &second]).unwrap();
+    assert_eq!(node.request(plane, RequestState::Denied, &name), second);
+    assert_eq!(node.certificate().fingerprint, signed.fingerprint);
+    assert_eq!(requests(plane).len(), 2);
+
+    // Back again: there is nothing to ask for, until it has to be renewed. The certificate is kept.
+    started.abort();
+    node.about.requested(None);
+    node.about.signed(None);
+    node.address("192.0.2.1");
+    let started = node.start();
+    assert_eq!(node.another(plane, &own.fingerprint).fingerprint, signed.fingerprint);
+    assert_eq!(requests(plane).len(), 2);
+    let third = node.request(plane, RequestState::Pending, &second);
+    assert_eq!(
+        node.certificate().fingerprint,
+        signed.fingerprint,
+        "it is asked for before the old one ends"
+    );
+    // Nobody has a look at it in time: the node is its own again.
+    assert_eq!(node.another(plane, &signed.fingerprint).fingerprint, own.fingerprint);
+    assert_eq!(node.shown.at(SystemTime::now()).cert, first.cert);
+    plane.kubectl(&["certificate", "approve", &third]).unwrap();
+    let renewed = node.another(plane, &own.fingerprint);
+    assert_ne!(renewed.fingerprint, signed.fingerprint);
+    started.abort();
+}
+
 /// Everything that a node meets at a real API server. `cargo xtask test` has built it.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_api_server() {
     let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/kubernetes");
-    let plane = ControlPlane::start(&programs).unwrap_or_else(|error| panic!("{error:?}"));
+    // It dates back what it signs by five minutes: 30 seconds are left.
+    let life = Duration::from_secs(330);
+    let plane = ControlPlane::start_signing_for(&programs, life);
+    let mut plane = plane.unwrap_or_else(|error| panic!("{error:?}"));
     let url = plane.url("127.0.0.1");
     let given = Ca::Given(plane.ca().to_owned());
     let pinned = Ca::Pinned(Pin::parse(plane.pin()).unwrap());
@@ -193,6 +353,7 @@ async fn a_real_api_server() {
     verify(&url, &given, None).await.unwrap();
 
     registers(&plane, &url).await;
+    tokio::task::block_in_place(|| is_served_with_what_the_cluster_signs(&mut plane));
 
     // What does not, each with its own word.
     let refused = async |url: &str, ca: &Ca, token: &str, expect: &str| {

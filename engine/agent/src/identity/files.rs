@@ -104,12 +104,8 @@ impl Files {
     /// Replaces the certificate in one step, by another one for the same key.
     pub(crate) fn replace_certificate(&self, pem: &str) -> Result<(), IdentityErrorKind> {
         let path = &self.certificate;
-        let write = || -> io::Result<()> {
-            let draft = draft(path, pem, 0o644)?;
-            fs::rename(draft, path)?;
-            File::open(&self.folder)?.sync_all()
-        };
-        write().map_err(|source| IdentityErrorKind::Write { path: path.to_owned(), source })
+        replace(&self.folder, path, pem, 0o644)
+            .map_err(|source| IdentityErrorKind::Write { path: path.to_owned(), source })
     }
 
     pub(crate) fn publish_fingerprint(&self, fingerprint: &str) -> Result<(), IdentityErrorKind> {
@@ -127,6 +123,12 @@ impl Files {
         };
         write().map_err(|source| IdentityErrorKind::Write { path: path.to_owned(), source })
     }
+}
+
+/// Puts a file in place of the one before, in one step.
+pub(super) fn replace(folder: &Path, path: &Path, text: &str, mode: u32) -> io::Result<()> {
+    fs::rename(draft(path, text, mode)?, path)?;
+    File::open(folder)?.sync_all()
 }
 
 /// Writes what is to stand at a path under another name, and syncs it.

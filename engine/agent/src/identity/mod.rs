@@ -9,6 +9,7 @@ mod certificate;
 mod files;
 mod given;
 mod renew;
+mod signed;
 mod spare;
 
 use std::error::Error;
@@ -25,14 +26,17 @@ use rustls::sign::CertifiedKey;
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
+#[cfg(test)]
+pub(crate) use crate::identity::certificate::new_key;
 use crate::identity::files::Files;
 pub(crate) use crate::identity::given::Given;
 pub(crate) use crate::identity::renew::{Current, keep_current, usable};
+pub(crate) use crate::identity::signed::{Kept, Signed};
 pub(crate) use crate::identity::spare::Lasts;
-use crate::trust::moment;
+use crate::trust::{moment, rfc4514};
 
 /// What the certificate is for, besides the machine id and this host itself.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Names {
     pub(crate) hostname: Option<String>,
     pub(crate) addresses: Vec<IpAddr>,
@@ -52,6 +56,8 @@ pub(crate) struct Identity {
 pub(crate) struct Details {
     /// SHA-256 of the certificate, lower-case hexadecimal.
     pub(crate) fingerprint: String,
+    /// Who signed it, as RFC 4514 writes a name.
+    pub(crate) issuer: String,
     pub(crate) not_before: SystemTime,
     pub(crate) not_after: SystemTime,
     /// Host names, addresses and URIs that it is for.
@@ -231,6 +237,7 @@ fn details(der: &CertificateDer<'_>) -> Option<(Details, String)> {
     let public_key = hexadecimal(&Sha256::digest(certificate.public_key().raw));
     let details = Details {
         fingerprint: fingerprint(der),
+        issuer: rfc4514(certificate.issuer()),
         not_before: moment(certificate.validity().not_before),
         not_after: moment(certificate.validity().not_after),
         names,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use keel_control::{Batch, Control, ControlError, Happened};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::about::About;
@@ -65,6 +66,8 @@ pub(crate) struct Current {
     pub(crate) init: Arc<Init>,
     pub(crate) shown: Arc<Shown>,
     pub(crate) about: Arc<About>,
+    /// Told what the machine is called now, without the addresses of links that Keel has not set up.
+    pub(crate) names: watch::Sender<Option<Names>>,
 }
 
 /// Follows the machine's names as init tells of them, and keeps the certificate current, until the agent ends.
@@ -109,7 +112,12 @@ impl Current {
 
     async fn check(&self) -> Result<(), ControlError> {
         let status = self.init.ask(Control::status).await?;
-        let names = names(&status);
+        let units = self.init.ask(Control::units).await?;
+        let links: BTreeSet<_> =
+            units.units.iter().filter_map(|unit| unit.name.strip_prefix("link@")).collect();
+        let own = names(&status, |link| links.contains(link));
+        self.names.send_if_modified(|known| known.replace(own.clone()) != Some(own));
+        let names = names(&status, |_| true);
         let folder = self.folder.clone();
         let renewed = tokio::task::spawn_blocking(move || Identity::renew(&folder, &names)).await;
         match renewed {
@@ -145,9 +153,10 @@ fn is_of_names(unit: &str) -> bool {
     unit == "hostname" || unit.starts_with("link@")
 }
 
-/// The names of a machine that others can know it by.
-fn names(status: &keel_control::Status) -> Names {
-    let addresses = status.links.iter().flat_map(|link| &link.addresses);
+/// The names of a machine that others can know it by: its host name, and the addresses of these links.
+fn names(status: &keel_control::Status, of: impl Fn(&str) -> bool) -> Names {
+    let links = status.links.iter().filter(|link| of(&link.name));
+    let addresses = links.flat_map(|link| &link.addresses);
     let addresses: BTreeSet<_> = addresses
         .map(|address| address.ip)
         .filter(|ip| match ip {
@@ -207,6 +216,7 @@ mod tests {
         let at = |days: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(days * 86_400);
         let details = Details {
             fingerprint: String::new(),
+            issuer: String::new(),
             not_before: at(0),
             not_after: at(100),
             names: Vec::new(),

@@ -329,7 +329,7 @@ impl ConfigApi for Config {
 }
 
 /// Who calls, and through which address of this machine.
-fn caller<T>(request: &Request<T>) -> (String, Option<std::net::IpAddr>) {
+pub(super) fn caller<T>(request: &Request<T>) -> (String, Option<std::net::IpAddr>) {
     let Some(peer) = request.extensions().get::<Arc<Peer>>() else { return Default::default() };
     let author = match peer.subject() {
         "" => format!("somebody at {}", peer.address.ip()),

@@ -3,6 +3,7 @@
 mod audit;
 mod boots;
 mod bounds;
+mod cluster;
 mod config;
 mod journal;
 mod kernel_log;
@@ -18,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tonic::Status;
 
+pub(crate) use cluster::Cluster;
 pub(crate) use config::Config;
 pub(crate) use journal::Journal;
 pub(crate) use node::Node;

@@ -30,6 +30,7 @@ pub(crate) async fn follow(mut trust: Trust) -> io::Result<()> {
     let inotify = Inotify::init()?;
     let mut folders = Folders::new(&trust, inotify.watches());
     let mounts = mounts();
+    let left = trust.left();
     folders.look();
     // What came between the first reading and the watch.
     reload(&mut trust);
@@ -46,6 +47,10 @@ pub(crate) async fn follow(mut trust: Trust) -> io::Result<()> {
                 None => return Ok(()),
             },
             () = mounts.notified() => {}
+            () = left.notified() => {
+                trust.forget_cluster();
+                changed = true;
+            }
             () = sleep(LOOK) => {}
             _ = hangups.recv() => changed = true,
         }

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer};
 use rustls::server::VerifierBuilderError;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 pub(crate) use self::authority::Authority;
 use self::authority::AuthorityError;
@@ -207,6 +207,7 @@ pub(crate) struct Trust {
     config_crl: Known<CertificateRevocationListDer<'static>>,
     cluster_crl: Known<CertificateRevocationListDer<'static>>,
     state: watch::Sender<Arc<State>>,
+    left: Arc<Notify>,
 }
 
 impl Trust {
@@ -224,6 +225,7 @@ impl Trust {
             config_crl: Known::Never,
             cluster_crl: Known::Never,
             state: watch::Sender::new(Arc::new(nobody)),
+            left: Arc::default(),
         };
         trust.reload();
         trust
@@ -232,6 +234,17 @@ impl Trust {
     /// What is in force, and each change of it.
     pub(crate) fn subscribe(&self) -> watch::Receiver<Arc<State>> {
         self.state.subscribe()
+    }
+
+    /// Told by whoever has the node leave its cluster, once the files of that trust are gone.
+    pub(crate) fn left(&self) -> Arc<Notify> {
+        self.left.clone()
+    }
+
+    /// The node has left its cluster: what is not there any more does not stay in force.
+    pub(crate) fn forget_cluster(&mut self) {
+        self.cluster = Known::Never;
+        self.cluster_crl = Known::Never;
     }
 
     pub(crate) fn places(&self) -> &Places {

@@ -16,7 +16,7 @@ use crate::disk::{filesystem, partition};
 use crate::hostname::HostnameError;
 use crate::module::{Modules, Options, hotplug};
 use crate::process::Asks;
-use crate::{clock, device, file, hostname, identity, mount, sysctl};
+use crate::{clock, device, hostname, identity, mount, sysctl};
 
 /// How long what has to be done before an unmount may take. With what [`leftover::end`] takes, a mount's stop has 10 s.
 const LAST_WORK: Duration = Duration::from_secs(2);
@@ -76,7 +76,7 @@ fn work(shared: &Arc<Shared>, of: &Activation) -> Result<(), String> {
         Kind::Sysctl(unit) => said(sysctl::apply(Path::new("/proc/sys"), unit)),
         Kind::Hostname(unit) => said(name(shared, unit)),
         Kind::Time(unit) => said(clock::apply(unit)),
-        Kind::File(unit) => said(file::make(unit)),
+        Kind::File(unit) => said(shared.places.files.make(unit)),
         Kind::Identity(unit) => said(identity::activate(unit)),
         Kind::Mount(unit) => said(mount::activate(unit, &shared.roots)),
         // A target is reached by the scheduler alone; the others have their own tasks.
@@ -97,9 +97,17 @@ fn name(shared: &Shared, unit: &HostName) -> Result<(), HostnameError> {
     Ok(())
 }
 
-/// Takes down what a unit left on the machine. Most leave what is wanted until the power goes: files, parameters, modules.
+/// Takes down what a unit left on the machine. Most leave what is wanted until the power goes: parameters, modules, and files, but for
+/// one that the graph that is being taken on does not have.
 pub(super) async fn take_down(shared: &Arc<Shared>, of: &Activation) -> Result<(), String> {
-    let Kind::Mount(unit) = &of.unit.kind else { return Ok(()) };
+    let unit = match &of.unit.kind {
+        Kind::Mount(unit) => unit,
+        Kind::File(unit) => {
+            remove(shared, of, unit.path.as_path()).await;
+            return Ok(());
+        }
+        _ => return Ok(()),
+    };
     // Kernel filesystems stay mounted to the end, so nobody has to leave them.
     if !unit.existing && !matches!(unit.source, Some(Source::Pseudo(_))) {
         leftover::end(shared).await;
@@ -111,6 +119,20 @@ pub(super) async fn take_down(shared: &Arc<Shared>, of: &Activation) -> Result<(
         _ => Ok(()),
     };
     tokio::task::spawn_blocking(unmount).await.unwrap_or_else(|error| Err(error.to_string()))
+}
+
+/// Removes what a file unit made, if it goes for good. Where that fails the file stays, which no other unit has to suffer for.
+async fn remove(shared: &Arc<Shared>, of: &Activation, path: &Path) {
+    if !shared.goes(path) {
+        return;
+    }
+    let (files, path) = (shared.places.files.clone(), path.to_owned());
+    let removed = tokio::task::spawn_blocking(move || files.remove(&path)).await;
+    match removed {
+        Ok(Ok(_)) => {}
+        Ok(Err(error)) => shared.fact(&of.slot, reason(&error)),
+        Err(error) => shared.fact(&of.slot, error.to_string()),
+    }
 }
 
 /// What has to be done while something is still mounted, if the disk lets it.

@@ -12,6 +12,7 @@ mod link;
 mod program;
 mod slot;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -25,6 +26,7 @@ use tokio::sync::mpsc;
 use self::slot::{Activation, Said, Slot};
 use crate::disk::Say;
 use crate::disk::inventory::Roots;
+use crate::file::Ledger;
 use crate::hostname::Named;
 use crate::module::{Modules, Options};
 use crate::process::{
@@ -45,6 +47,8 @@ pub struct Places {
     pub notify: PathBuf,
     /// What the kernel's command line says of modules.
     pub modules: Options,
+    /// What file units have made.
+    pub files: Ledger,
 }
 
 impl Default for Places {
@@ -56,6 +60,7 @@ impl Default for Places {
             cgroup_name: "keel".into(),
             notify: "/run/keel/notify".into(),
             modules: Options::default(),
+            files: Ledger::default(),
         }
     }
 }
@@ -85,6 +90,8 @@ struct Shared {
     named: Mutex<Option<Named>>,
     going_down: AtomicBool,
     before_unmount: OnceLock<LastWork>,
+    /// While another graph is being taken on: the paths that it has file units for.
+    heading_for: Mutex<Option<BTreeSet<PathBuf>>>,
     /// What activations have to say. Each says a few things in its life, and the executor hears them before anything else.
     events: mpsc::UnboundedSender<(Arc<Slot>, Said)>,
 }
@@ -119,6 +126,7 @@ impl Machine {
             named: Mutex::default(),
             going_down: AtomicBool::new(false),
             before_unmount: OnceLock::new(),
+            heading_for: Mutex::default(),
             events,
         };
         let running = slots.iter().map(|_| None).collect();
@@ -159,8 +167,15 @@ impl Machine {
         *self.shared.all_units_mut() = units.into();
     }
 
-    /// The machine goes down: what is meant to outlive its unit is no longer meant to.
+    /// From now on what goes down goes for another graph, which has file units for these paths; with none, it may well come up again.
+    /// What a file unit made at any other path is removed when the unit goes down.
+    pub fn heading_for(&self, paths: Option<BTreeSet<PathBuf>>) {
+        *self.shared.heading_for() = paths;
+    }
+
+    /// The machine goes down: what is meant to outlive its unit is no longer meant to. What is on a disk is there in the next boot.
     pub fn going_down(&self) {
+        self.heading_for(None);
         leftover::going_down(&self.shared);
     }
 
@@ -279,6 +294,15 @@ impl Shared {
     fn say(self: &Arc<Self>, slot: &Arc<Slot>) -> Say {
         let (shared, slot) = (self.clone(), slot.clone());
         Arc::new(move |text| shared.fact(&slot, text))
+    }
+
+    fn heading_for(&self) -> MutexGuard<'_, Option<BTreeSet<PathBuf>>> {
+        self.heading_for.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the graph that is being taken on has no file unit for that path.
+    fn goes(&self, path: &Path) -> bool {
+        self.heading_for().as_ref().is_some_and(|paths| !paths.contains(path))
     }
 
     /// The host name that a unit set last.

@@ -13,6 +13,8 @@ pub(crate) struct Book {
     pub(crate) last: u64,
     /// The last config that was good; none while that is the image's own.
     pub(crate) good: Option<u64>,
+    /// The config that held last, while the image's own stands in for it: whom that one lets in still holds.
+    pub(crate) stands_for: Option<u64>,
     /// The config that waits for its turn, or has it.
     pub(crate) pending: Option<Pending>,
     /// The oldest first.
@@ -124,6 +126,19 @@ impl Book {
         if let Some(Pending { number, .. }) = book.pending.take() {
             book.mark(number, Fate::Good, None);
             book.good = Some(number);
+            book.stands_for = None;
+        }
+        book
+    }
+
+    /// The pending config has not had its turn after all.
+    #[must_use]
+    pub(crate) fn passed_over(&self) -> Self {
+        let mut book = self.clone();
+        if let Some(pending) = &mut book.pending {
+            pending.tried = false;
+            let number = pending.number;
+            book.mark(number, Fate::Staged, None);
         }
         book
     }
@@ -145,8 +160,21 @@ impl Book {
         if let Some(number) = book.good {
             book.mark(number, Fate::Undone, Some(why.to_owned()));
         }
+        if to.is_none() {
+            book.stands_for = book.good.or(book.stands_for);
+        }
         book.good = to;
         book
+    }
+
+    /// The configs that say whom the machine lets in, the best first: the last that held, and those that were good before it.
+    pub(crate) fn trusted(&self) -> impl Iterator<Item = u64> {
+        let last = self.good.or(self.stands_for);
+        let earlier = move |page: &&Page| {
+            last.is_some_and(|last| page.number < last) && page.fate == Fate::Good
+        };
+        let earlier = self.pages.iter().rev().filter(earlier).map(|page| page.number);
+        last.into_iter().chain(earlier)
     }
 
     /// The configs that were good before the one that holds, the newest first.
@@ -165,7 +193,8 @@ impl Book {
 
     /// Without the oldest, where there are too many; but never without one that counts.
     fn bounded(mut self) -> Self {
-        let counts = [self.good, self.pending.as_ref().map(|pending| pending.number)];
+        let pending = self.pending.as_ref().map(|pending| pending.number);
+        let counts = [self.good, self.stands_for, pending];
         while self.pages.len() > MOST {
             let Some(at) = self.pages.iter().position(|page| !counts.contains(&Some(page.number)))
             else {

@@ -10,6 +10,7 @@ pub(super) fn written(book: &Book) -> Value {
     json!({
         "last": book.last,
         "good": book.good,
+        "stands_for": book.stands_for,
         "pending": book.pending.as_ref().map(|pending| json!({
             "number": pending.number,
             "word_within_ms": match pending.wants {
@@ -64,6 +65,7 @@ pub(super) fn read(value: &Value) -> Option<Book> {
     Some(Book {
         last: value["last"].as_u64()?,
         good: value["good"].as_u64(),
+        stands_for: value["stands_for"].as_u64(),
         pending,
         pages: value["pages"].as_array()?.iter().map(page).collect::<Option<_>>()?,
     })

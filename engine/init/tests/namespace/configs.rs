@@ -27,10 +27,7 @@ impl Node {
 
     fn boot_units(&mut self, more: &[(&str, &str)]) -> Machine {
         self.boots += 1;
-        let mount = format!(
-            "part-of = \"boot\"\n[mount]\nsource = \"{}\"\ntarget = \"/var/lib/keel\"\nfstype = \"none\"\noptions = [\"bind\"]\ntimeout = \"20s\"\n",
-            self.keep.path().display()
-        );
+        let mount = data(self.keep.path());
         let greeting = "part-of = \"boot\"\n[file]\npath = \"{dir}/greeting\"\ncontent = \"{{ machine.hostname if machine.hostname else 'nobody' }}\"\ntimeout = \"20s\"\n";
         let strict = "part-of = \"boot\"\nafter = [\"file.greeting\"]\n[oneshot]\nexec = [\"/bin/sh\", \"-c\", \"grep -q . {dir}/greeting && ! grep -q broken {dir}/greeting\"]\ntimeout = \"20s\"\n";
         // What a machine that runs cannot do: a filesystem of the kernel's stays mounted. So every change of the name takes a reboot.
@@ -49,6 +46,14 @@ impl Node {
         machine.report();
         machine
     }
+}
+
+/// The unit of a data partition that is kept at this path.
+pub(super) fn data(keep: &Path) -> String {
+    format!(
+        "part-of = \"boot\"\n[mount]\nsource = \"{}\"\ntarget = \"/var/lib/keel\"\nfstype = \"none\"\noptions = [\"bind\"]\ntimeout = \"20s\"\n",
+        keep.display()
+    )
 }
 
 pub(super) fn wanted(text: &str, mode: ApplyMode) -> Apply {

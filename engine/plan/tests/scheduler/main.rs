@@ -2,6 +2,10 @@
 
 // `cfg(test)` is always true here; it tells clippy that `unwrap` is a test's way to fail.
 #[cfg(test)]
+mod asked;
+#[cfg(test)]
+mod failing;
+#[cfg(test)]
 mod linear;
 #[cfg(test)]
 mod properties;
@@ -9,3 +13,5 @@ mod properties;
 mod rehearsal;
 #[cfg(test)]
 mod semantics;
+#[cfg(test)]
+mod support;

@@ -25,7 +25,7 @@ use crate::value::{
 pub use self::masked::{masked, restored};
 pub(crate) use self::read::Config;
 pub use self::read::{Effective, effective_config, merged_config};
-pub use self::rescue::rescue;
+pub use self::rescue::{rescue, shut};
 pub use self::text::Origin;
 pub(crate) use self::text::{key as toml_key, value as toml_value};
 pub(crate) use self::unset::UNSET;

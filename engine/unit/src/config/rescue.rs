@@ -24,6 +24,11 @@ const KEY: &str = "KEEL_NODE_KEY";
 /// The shipped agent trusts whom this variable names, and nobody at all if it is empty.
 const SHUT: &str = "schema = 1\n[units.keel-agent.service.environment]\nKEEL_TRUSTED_CA = \"\"\n";
 
+/// A machine config for a machine of which nobody knows any more whom it lets in: nobody, but who the cluster it has joined vouches for.
+pub fn shut() -> &'static str {
+    SHUT
+}
+
 /// Machine configs for a machine whose own is broken, the best first. Each says as little as it can, and none lets in more people than the
 /// broken one did.
 pub fn rescue(broken: &str) -> Vec<String> {

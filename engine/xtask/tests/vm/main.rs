@@ -12,6 +12,8 @@ mod cluster;
 #[cfg(test)]
 mod disks;
 #[cfg(test)]
+mod door;
+#[cfg(test)]
 mod end;
 #[cfg(test)]
 mod firmware;

@@ -101,15 +101,7 @@ pub(crate) async fn carry_out(
     let plan = match answers.next().await.map_err(failed)? {
         Some(Told::Plan(plan)) => plan,
         Some(Told::Findings(findings)) => {
-            if out.format() == Format::Json {
-                out.json(&page::findings(&findings))?;
-            }
-            let count = findings.findings.len();
-            let s = if count == 1 { "" } else { "s" };
-            let what =
-                format!("the config is refused, and nothing was changed: {count} finding{s}");
-            let failure = Failure::new(what).because(printable(&findings.drawn));
-            let failure = failure.next("mend what is underlined, and apply it again");
+            let failure = refused_config(&findings, out)?;
             return Err(if how.dry_run { failure.ending(Exit::Usage) } else { failure });
         }
         Some(Told::Progress(_)) | None => {
@@ -146,6 +138,21 @@ pub(crate) async fn carry_out(
         out.json(&page::View::new(&plan, Some(&end)))?;
     }
     Ok(if end.good { Exit::Clean } else { Exit::Findings })
+}
+
+/// What is said of a config that is refused whole.
+pub(crate) fn refused_config(
+    findings: &ConfigFindings,
+    out: &mut Output,
+) -> Result<Failure, Failure> {
+    if out.format() == Format::Json {
+        out.json(&page::findings(findings))?;
+    }
+    let count = findings.findings.len();
+    let s = if count == 1 { "" } else { "s" };
+    let what = format!("the config is refused, and nothing was changed: {count} finding{s}");
+    let failure = Failure::new(what).because(printable(&findings.drawn));
+    Ok(failure.next("mend what is underlined, and apply it again"))
 }
 
 /// Hears how it goes, until it is over.

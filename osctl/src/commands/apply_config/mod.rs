@@ -10,7 +10,8 @@ use clap::ValueEnum;
 use keel_proto::v1::{ApplyMode, ApplyRequest, ConfigFile};
 use keel_unit::load::LARGEST_FILE;
 
-pub(crate) use self::follow::{Asked, carry_out};
+pub(crate) use self::follow::{Asked, carry_out, refused_config};
+pub(crate) use self::page::{plan as plan_page, plan_view};
 use crate::cli::NodeArgs;
 use crate::commands::inputs::private;
 use crate::error::{Exit, Failure};
@@ -97,7 +98,7 @@ impl From<Mode> for ApplyMode {
     }
 }
 
-fn time(text: &str) -> Result<Duration, String> {
+pub(crate) fn time(text: &str) -> Result<Duration, String> {
     use keel_unit::keys::Text as _;
     use keel_unit::value::Timespan;
 

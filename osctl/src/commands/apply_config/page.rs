@@ -38,7 +38,7 @@ fn fate(fate: ChangeFate) -> &'static str {
 }
 
 /// The plan for people.
-pub(super) fn plan(plan: &ChangePlan, palette: Palette) -> String {
+pub(crate) fn plan(plan: &ChangePlan, palette: Palette) -> String {
     let mut page = String::new();
     if plan.changes.is_empty() {
         let _ = writeln!(page, "Nothing about the machine changes; {} units stay.", plan.kept);
@@ -92,6 +92,11 @@ fn boot(boot: Option<&BootChange>) -> String {
         short(before),
         path.join(" -> ")
     )
+}
+
+/// A plan for programs.
+pub(crate) fn plan_view(plan: &ChangePlan) -> Value {
+    serde_json::to_value(View::new(plan, None)).unwrap_or_default()
 }
 
 /// The end for people.

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName,
     DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
@@ -168,6 +170,16 @@ impl Issued {
         key: PrivateKeyDer<'static>,
     ) -> Self {
         Self { chain, key: Arc::new(key), serial: 0 }
+    }
+
+    /// The certificates and the key, as programs take them.
+    pub(crate) fn pem(&self) -> (String, String) {
+        let block = |label: &str, der: &[u8]| {
+            let body = STANDARD.encode(der);
+            format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n")
+        };
+        let chain = self.chain.iter().map(|one| block("CERTIFICATE", one)).collect();
+        (chain, block("PRIVATE KEY", self.key.secret_der()))
     }
 
     /// Shows it whatever the node asks for.

@@ -1,0 +1,5 @@
+/* What every unit of the measured graphs runs. */
+int main(void)
+{
+	return 0;
+}
