@@ -102,6 +102,11 @@ impl Job {
         stages.collect()
     }
 
+    /// Whether the machine had another config for it, be it undone since.
+    pub(crate) fn changed(&self) -> bool {
+        self.stages().iter().any(|stage| stage.generation.is_some())
+    }
+
     pub(crate) fn tell(&self, what: What) {
         self.told.send_modify(|told| told.all.push(what));
     }

@@ -31,6 +31,7 @@ use self::layer::Named;
 use self::note::Note;
 use crate::cluster::{Ca, Pin, Places};
 use crate::convert;
+use crate::effect::Effect;
 use crate::init::Init;
 use crate::log::chain;
 use crate::trust::{Door, State};
@@ -87,11 +88,12 @@ impl Bootstraps {
         });
     }
 
-    /// Begins what is wished for, or joins in where that is under way.
+    /// Begins what is wished for, or joins in where that is under way. Whether the machine was changed is said once it is over.
     pub(crate) async fn begin(
         self: &Arc<Self>,
         wish: Wish,
         caller: Caller,
+        effect: Option<Arc<Effect>>,
     ) -> Result<Arc<Job>, Status> {
         let named = self.named().await?;
         let joined = self.joined(&named);
@@ -136,6 +138,9 @@ impl Bootstraps {
         tokio::spawn(async move {
             let _turn = turn;
             this.run(&running, wish, named, caller).await;
+            if let Some(effect) = effect {
+                effect.changed(running.changed());
+            }
         });
         Ok(job)
     }

@@ -14,6 +14,7 @@ use tonic::{Request, Response, Status};
 
 use super::config::caller;
 use crate::bootstrap::{Bootstraps, Caller, Told, Wish};
+use crate::effect::Effect;
 
 /// Callers that hear of a bootstrap at one moment.
 const CALLERS: usize = 8;
@@ -84,8 +85,9 @@ impl ClusterApi for Cluster {
     ) -> Result<Response<Self::BootstrapStream>, Status> {
         let place = self.place()?;
         let caller = who(&request);
+        let effect = request.extensions().get::<Arc<Effect>>().cloned();
         let wish = Wish::read(request.into_inner()).map_err(Status::invalid_argument)?;
-        let job = self.bootstraps.begin(wish, caller).await?;
+        let job = self.bootstraps.begin(wish, caller, effect).await?;
         let (told, stream) = mpsc::channel(WAITING);
         let mut stopping = self.stopping.clone();
         tokio::spawn(async move {
