@@ -213,7 +213,7 @@ impl Run {
                     happening => {
                         self.hear(happening).await;
                         heard += 1;
-                        if heard % HEARD == 0 {
+                        if heard.is_multiple_of(HEARD) {
                             tokio::task::yield_now().await;
                         }
                     }

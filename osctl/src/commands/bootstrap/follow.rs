@@ -93,7 +93,7 @@ async fn ask_again(heard: &mut Heard, node: &NodeArgs, out: &mut Output) -> Resu
                 let over = match answer.state() {
                     BootstrapState::UnderWay => false,
                     BootstrapState::Joined => {
-                        !answer.stages.last().is_some_and(|it| !page::is_end(it.stage()))
+                        answer.stages.last().is_none_or(|it| page::is_end(it.stage()))
                     }
                     _ => true,
                 };
