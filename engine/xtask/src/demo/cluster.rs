@@ -74,6 +74,7 @@ pub(super) fn run(options: &Options, stops: &AtomicUsize) -> Result<ExitCode, Fa
         let (report, _) = boot(&mut vm, stops)?;
         Ok((vm, report))
     })?;
+    let reached = report.reached;
     let port = vm.forwarded(API_PORT).unwrap_or(API_PORT);
     let endpoint = format!("127.0.0.1:{port}");
     let seen = Seen { osctl: &programs.osctl, endpoint: &endpoint, home: scratch.path() };
@@ -97,6 +98,7 @@ pub(super) fn run(options: &Options, stops: &AtomicUsize) -> Result<ExitCode, Fa
 
     show(&plane, &["get", "nodes", "-o", "wide"]);
     show(&plane, &["get", "pods", "-o", "wide"]);
+    let pod = kubectl(&plane, &["get", "pod", "pod"])["status"]["phase"].clone();
     let admin = plane.admin();
     let osctl = programs.osctl.display();
     let with = format!("{osctl} --endpoint {endpoint} --kubeconfig {}", admin.display());
@@ -120,7 +122,6 @@ pub(super) fn run(options: &Options, stops: &AtomicUsize) -> Result<ExitCode, Fa
         say("    the node is off");
     }
     if options.json {
-        let pod = kubectl(&plane, &["get", "pod", "pod"])["status"]["phase"].clone();
         let outcome = Outcome {
             node: NODE.to_owned(),
             ready: true,
@@ -132,7 +133,7 @@ pub(super) fn run(options: &Options, stops: &AtomicUsize) -> Result<ExitCode, Fa
         let text = text.map_err(Failure::because("cannot print the report"))?;
         writeln!(io::stdout(), "{text}").map_err(Failure::because("cannot print the report"))?;
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(if reached { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// The node, as somebody with osctl sees it.

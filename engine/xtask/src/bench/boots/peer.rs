@@ -41,8 +41,6 @@ const HOME: &str = "/bench";
 pub(super) struct Start {
     pub(super) words: Vec<String>,
     pub(super) environment: Vec<(&'static str, &'static str)>,
-    /// A Debian package whose files lie over the machine's.
-    pub(super) packages: &'static [&'static str],
 }
 
 impl Peer {
@@ -120,7 +118,6 @@ impl Peer {
             },
             Self::Finit => Start {
                 words: words("/usr/sbin/finit".to_owned()),
-                packages: self.packages(),
                 ..Start::default()
             },
         }
