@@ -96,7 +96,14 @@ impl Calls {
             call.record.digest_before = self.digest().await;
         }
         // A request that never ends would keep its place for as long.
-        let request = request.map(|body| requests::Request::new(body, method, self.place.clone()));
+        // And whoever may call when it begins may not any more when it is whole: the node may have been closed meanwhile.
+        let (trust, peer) = (self.trust.clone(), self.peer.clone());
+        let allowed = move || {
+            let state = trust.borrow().clone();
+            authz::decide(&state, &peer, method).map(drop).map_err(|status| *status)
+        };
+        let request =
+            request.map(|body| requests::Request::new(body, method, self.place.clone(), allowed));
         let answer = TowerService::call(&mut self.routes, request);
         let response = match tokio::time::timeout(ANSWERED, answer).await {
             Ok(Ok(response)) => response,

@@ -41,9 +41,10 @@ fn longest(method: &str) -> usize {
 }
 
 /// A request on its way in.
-#[derive(Debug)]
 pub(crate) struct Request<B> {
     body: B,
+    /// Whether its sender may still call that.
+    allowed: Box<dyn Fn() -> Result<(), Status> + Send>,
     longest: usize,
     /// The network that it comes from.
     place: Arc<Place>,
@@ -57,9 +58,14 @@ pub(crate) struct Request<B> {
 }
 
 impl<B> Request<B> {
-    pub(crate) fn new(body: B, method: &str, place: Arc<Place>) -> Self {
-        let longest = longest(method);
-        Self { body, longest, place, prefix: [0; PREFIX], begun: 0, left: 0, upload: None }
+    pub(crate) fn new(
+        body: B,
+        method: &str,
+        place: Arc<Place>,
+        allowed: impl Fn() -> Result<(), Status> + Send + 'static,
+    ) -> Self {
+        let (longest, allowed) = (longest(method), Box::new(allowed));
+        Self { body, allowed, longest, place, prefix: [0; PREFIX], begun: 0, left: 0, upload: None }
     }
 
     /// Looks at what has come.
@@ -125,6 +131,7 @@ where
             Some(Ok(frame)) => frame,
         };
         let looked = frame.data_ref().map_or(Ok(()), |bytes| this.came(bytes));
+        let looked = looked.and_then(|()| (this.allowed)());
         Poll::Ready(Some(looked.map(|()| frame)))
     }
 
@@ -157,7 +164,7 @@ mod tests {
     fn check(method: &str, lengths: &[usize], expect: Result<bool, &str>) {
         let bytes: Vec<u8> = lengths.iter().flat_map(|length| message(*length)).collect();
         for size in [1, 3, 4, 5, 6, 4096, bytes.len().max(1)] {
-            let mut request = Request::new((), method, place());
+            let mut request = Request::new((), method, place(), || Ok(()));
             let came = bytes.chunks(size).try_for_each(|piece| request.came(piece));
             let got = came.map(|()| request.upload.is_some());
             let got = got.map_err(|status| status.message().to_owned());

@@ -18,7 +18,8 @@ use keel_control::{
 };
 use keel_proto::v1::{ApplyMode, ApplyRequest, ConfigFile, RollbackRequest};
 use prost::Message;
-use support::{Agent, Connection, PATIENCE, Start, end};
+use support::pki::Authority;
+use support::{Agent, Connection, PATIENCE, Start, end, put};
 use tokio::sync::{Notify, Semaphore};
 
 const APPLY: &str = "/keel.v1.Config/Apply";
@@ -210,24 +211,23 @@ async fn who_leaves_too_early_is_kept_by_what_came_of_it() {
     let answer = one.begin_with(APPLY, &[&apply("late").encode_to_vec()]).await.unwrap();
     machine.asked.notified().await;
     drop((answer, one));
-    // Who waits for another's turn to end, and leaves, has changed nothing.
+    // Nobody waits whom the node may not let in any more when his turn comes.
     let mut two = stranger().await;
     let waits = ApplyRequest { wait: true, ..apply("late") };
-    let answer = two.begin_with(APPLY, &[&waits.encode_to_vec()]).await.unwrap();
-    machine.asked.notified().await;
-    drop((answer, two));
+    let said = call(&mut two, APPLY, &waits).await;
+    assert!(said.starts_with("FailedPrecondition: without a certificate nobody waits"), "{said}");
     let written = async |file: &str| {
         while kept(&agent, file).is_empty() {
             tokio::task::yield_now().await;
         }
     };
     tokio::time::timeout(PATIENCE, written("reads.jsonl")).await.unwrap();
-    assert_eq!(kept(&agent, "changes.jsonl"), [""; 0], "nothing has come of either yet");
+    assert_eq!(kept(&agent, "changes.jsonl"), [""; 0], "nothing has come of it yet");
     machine.turn.add_permits(1);
     tokio::time::timeout(PATIENCE, written("changes.jsonl")).await.unwrap();
     stop(&mut agent);
     assert_eq!(kept(&agent, "changes.jsonl"), [format!("{APPLY} CANCELLED")]);
-    assert_eq!(kept(&agent, "reads.jsonl"), [format!("{APPLY} CANCELLED")]);
+    assert_eq!(kept(&agent, "reads.jsonl"), [format!("{APPLY} FAILED_PRECONDITION")]);
 }
 
 /// A config of about 250 KiB.
@@ -326,4 +326,50 @@ async fn two_hundred_who_send_half_a_config_fill_nothing() {
         let said = one.await.unwrap();
         assert!(said.starts_with("ResourceExhausted: others needed the place"), "{said}");
     }
+}
+
+/// A call whose bytes come through a channel.
+fn in_pieces(
+    method: &str,
+    pieces: tokio::sync::mpsc::Receiver<Bytes>,
+) -> http::Request<impl hyper::body::Body<Data = Bytes, Error = Infallible> + Send + Unpin + use<>>
+{
+    let pieces = tokio_stream::wrappers::ReceiverStream::new(pieces);
+    let frames = tokio_stream::StreamExt::map(pieces, |piece| Ok(Frame::data(piece)));
+    http::Request::post(format!("https://node{method}"))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(StreamBody::new(frames))
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_begins_before_the_node_is_closed_and_ends_after_it_is_refused() {
+    let (mut agent, _machine) = node();
+    let mut send = agent.http2_from([127, 0, 0, 1].into()).await;
+    let message = apply("staged").encode_to_vec();
+    let mut bytes = vec![0];
+    bytes.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+    bytes.extend(message);
+    let last = Bytes::from(bytes.split_off(bytes.len() - 1));
+    let (body, pieces) = tokio::sync::mpsc::channel(2);
+    body.send(Bytes::from(bytes)).await.unwrap();
+    let answer = tokio::spawn(send.send_request(in_pieces(APPLY, pieces)));
+    // Its beginning is there once what was asked after it is answered.
+    let (check, pieces) = tokio::sync::mpsc::channel(1);
+    check.send(Bytes::from_static(&[0; 5])).await.unwrap();
+    drop(check);
+    assert_eq!(end(send.send_request(in_pieces(CHECK, pieces)).await.unwrap()).await, "OK");
+
+    put(&agent.path("trust/cluster-ca.crt"), &Authority::new("cluster").pem);
+    agent.logged("trusted: CN=cluster");
+    body.send(last).await.unwrap();
+    drop(body);
+    let said = match tokio::time::timeout(PATIENCE, answer).await.unwrap().unwrap() {
+        Ok(answer) => end(answer).await,
+        Err(error) => format!("{error:?}"),
+    };
+    assert!(said.starts_with("Unauthenticated"), "{said}");
+    stop(&mut agent);
+    assert_eq!(kept(&agent, "changes.jsonl"), [""; 0], "nothing came of it");
 }

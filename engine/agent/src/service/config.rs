@@ -1,7 +1,6 @@
 //! keel.v1.Config: the node's machine config through time. Init plans, keeps and tries it; here it is asked, and told of.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use keel_control::{
     Answer, Apply, ApplyMode, Control, ControlError, ControlErrorKind, Fate, Happened, Layer,
@@ -70,6 +69,12 @@ impl Config {
         change: Change,
         effect: Option<Arc<Effect>>,
     ) -> Result<ReceiverStream<Result<ApplyResponse, Status>>, Status> {
+        // Else his turn might come when the node has just been closed to him.
+        if effect.is_some() && change.waits() {
+            return Err(Status::failed_precondition(
+                "without a certificate nobody waits for another's turn to end: ask again when it is over",
+            ));
+        }
         let place = self.place()?;
         let (told, stream) = mpsc::channel(WAITING);
         let (init, mut stopping) = (self.init.clone(), self.stopping.clone());
@@ -115,13 +120,6 @@ impl Change {
             Self::Rollback(ask) => ask.wait,
         }
     }
-
-    fn author(&self) -> &str {
-        match self {
-            Self::Apply(ask) => &ask.author,
-            Self::Rollback(ask) => &ask.author,
-        }
-    }
 }
 
 /// Whether an answer says that something changes.
@@ -151,16 +149,6 @@ fn may_have_happened(error: &ControlError) -> bool {
     }
 }
 
-/// Whether init remembers a config of that author from that moment on. Who cannot be asked may.
-async fn remembers(init: &Init, author: &str, from: SystemTime) -> bool {
-    let from = from.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
-    let history = init.ask(Control::history).await;
-    history.map_or(true, |history| {
-        let mut configs = history.generations.iter();
-        configs.any(|one| one.author == author && u128::from(one.at_ms) >= from)
-    })
-}
-
 async fn run(
     init: &Init,
     change: Change,
@@ -171,17 +159,11 @@ async fn run(
     let gone = || Status::cancelled("the caller has left");
     let say = |changed| effect.iter().for_each(|effect| effect.changed(changed));
     say(!change.is_dry());
-    let (began, author) = (SystemTime::now(), change.author().to_owned());
     // What is begun is asked for to its end, so that it is known what came of it; who waits for another's turn to end may leave.
     let may_leave = change.is_dry() || change.waits();
     let answer = tokio::select! {
         answer = change.ask(init) => answer,
-        () = told.closed(), if may_leave => {
-            if effect.is_some() {
-                say(remembers(init, &author, began).await);
-            }
-            return Err(gone());
-        }
+        () = told.closed(), if may_leave => return Err(gone()),
     };
     say(changed(&answer));
     drop(effect);
