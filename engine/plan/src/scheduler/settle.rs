@@ -50,6 +50,10 @@ impl Scheduler {
         let row = &mut self.rows[id.index()];
         self.waiting_for[id.index()] = None;
         row.cursor = 0;
+        if row.is_starting() {
+            // What it came to before a restart says nothing about what that will come to.
+            row.reached = None;
+        }
         self.change(id, UnitEvent::Submitted, why);
         self.agenda.look_at(id);
     }
@@ -277,23 +281,27 @@ impl Scheduler {
     /// The activation succeeded.
     pub(super) fn come_up(&mut self, id: UnitId, up: Up) {
         self.timers.clear(id);
-        let row = &mut self.rows[id.index()];
-        row.failures = 0;
-        row.good = true;
-        row.trouble = None;
         let (event, reached) = match up {
             Up::Running => (UnitEvent::Ready, Await::Ready),
             Up::Exited => (UnitEvent::Done, Await::Exited),
         };
         self.change(id, event, Why::Succeeded);
+        // It may have been told to stop while it was on its way. Then that it came up is of no use to anybody: why it goes
+        // down again stays its trouble, and a restart is still to come.
+        self.agenda.look_at(id);
+        let row = &mut self.rows[id.index()];
+        if row.desired != Desired::Up {
+            return;
+        }
+        row.failures = 0;
+        row.good = true;
+        row.trouble = None;
         self.close_start_job(id, super::JobResult::Done);
         self.advance(id, reached);
         // Those bound to it wait for its state, not for how far it came.
         self.wake(id);
         self.revive(id);
         self.reach_goal(id);
-        // It may have been told to stop while it was on its way.
-        self.agenda.look_at(id);
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use keel_plan::{
     Action, Event, ExitStatus, Job, JobKind, JobResult, KILL_GRACE, Refusal, Report, Scheduler,
-    ShutdownKind, Token, Transaction, UnitId, Why,
+    ShutdownKind, Simulation, Token, Transaction, UnitId, Why,
 };
 use keel_testkit::notation::{ms, read};
 
@@ -262,4 +262,52 @@ fn a_shutdown_before_anything_began_is_over_at_once() {
     assert_eq!(actions, [Action::Down(ShutdownKind::Halt)]);
     assert_eq!(scheduler.handle(Event::Submit, ms(2)), []);
     assert_eq!(scheduler.status(UnitId(0)).why, Why::Nothing);
+}
+
+#[test]
+fn a_restart_is_over_when_the_unit_is_up_again_and_not_when_the_old_start_is() {
+    // Its stop waits for `user`, and meanwhile its first activation ends well (`slow`), or its program ends by itself (`brief`).
+    let graph = "slow oneshot takes=30
+                 user oneshot after=slow:started requires=slow takes=100 stops-in=20
+                 late oneshot after=slow
+                 goal target after=user,late";
+    let run = check_script(
+        graph,
+        requests(graph, &[(20, JobKind::Restart, "slow")], 1000),
+        &[
+            (
+                "slow",
+                "waiting@0 activating@0 active(exited)@30 deactivating@40 inactive@50 waiting@50 activating@50 \
+                 active(exited)@80",
+            ),
+            ("late", "waiting@0 activating@80 active(exited)@90"),
+        ],
+    );
+    let ends = |run: &Simulation| -> Vec<(u64, JobResult)> {
+        let ended = run.log.iter().filter_map(|(at, action)| match action {
+            Action::JobEnded { job: Job { kind: JobKind::Restart, .. }, result } => {
+                Some((at.as_millis() as u64, *result))
+            }
+            _ => None,
+        });
+        ended.collect()
+    };
+    assert_eq!(ends(&run), [(80, JobResult::Done)]);
+
+    let graph = "brief service takes=5 fault=exit:40:1 times=1
+                 user oneshot after=brief requires=brief stops-in=50
+                 late oneshot idle after=brief
+                 goal target after=user";
+    let run = check_script(
+        graph,
+        requests(graph, &[(30, JobKind::Restart, "brief"), (46, JobKind::Start, "late")], 1000),
+        &[
+            (
+                "brief",
+                "waiting@0 activating@0 active(running)@5 inactive@45 waiting@45 activating@45 active(running)@50",
+            ),
+            ("late", "waiting@46 activating@50 active(exited)@60"),
+        ],
+    );
+    assert_eq!(ends(&run), [(50, JobResult::Done)]);
 }

@@ -279,3 +279,48 @@ fn what_never_comes_up_again_holds_nothing_for_ever() {
         assert!(found.contains(&expect), "{found:?}");
     }
 }
+
+#[test]
+fn what_is_taken_down_for_a_loss_keeps_its_reason_though_it_comes_up_in_between() {
+    // `bound` cannot stop before `user` is down, and its own work is done meanwhile.
+    let graph = "base oneshot takes=20 fault=fail
+                 bound oneshot takes=30 binds=base
+                 user oneshot after=bound:started requires=bound takes=100 stops-in=20
+                 goal target after=base,bound,user";
+    let run = check(
+        graph,
+        &[
+            ("bound", "waiting@0 activating@0 active(exited)@30 deactivating@40 inactive@50"),
+            ("user", "waiting@0 activating@0 deactivating@20 inactive@40"),
+            ("goal", "waiting@0 activating@50 active(exited)@50"),
+        ],
+    );
+    let names = |unit: &str, why: &str| (unit.to_owned(), "base".to_owned(), why.to_owned());
+    assert_eq!(
+        degraded(graph, &run),
+        [
+            names("base", "broken"),
+            names("bound", "bound to base, which is not up"),
+            names("user", "needs bound, which is being stopped")
+        ]
+    );
+}
+
+#[test]
+fn what_failed_and_came_back_and_exited_well_is_there_for_what_requires_it() {
+    check(
+        "job service restart=on-failure fault=fail times=1 then=exit:50:0
+         needs oneshot requires=job deadline=100 attempts=2 fault=hang times=1
+         goal target after=job,needs",
+        &[
+            (
+                "job",
+                "waiting@0 activating@0 failed@10 waiting@10 activating@110 active(running)@120 inactive@170",
+            ),
+            (
+                "needs",
+                "waiting@0 activating@0 deactivating@100 waiting@110 activating@210 active(exited)@220",
+            ),
+        ],
+    );
+}
