@@ -65,7 +65,8 @@ pub(crate) fn fault(kind: &JoinErrorKind) -> v1::BootstrapFault {
         | Kind::BadCa(_)
         | Kind::NoClusterInfo(_)
         | Kind::WrongPin { .. }
-        | Kind::Changed => Fault::WrongCluster,
+        | Kind::Changed
+        | Kind::Overtaken => Fault::WrongCluster,
         Kind::NotValidNow { .. } | Kind::ClockSkew { .. } => Fault::Clock,
         Kind::TokenExpired(_)
         | Kind::TokenUnknown(_)
