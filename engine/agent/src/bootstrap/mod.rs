@@ -6,6 +6,7 @@
 //! the API server shows the Node, asked with the kubelet's own certificate, init keeps the config; only then the cluster's CA becomes the
 //! node's own, and only then the note goes. So a bootstrap that fails at any point leaves nobody locked out.
 
+mod back;
 mod facts;
 mod files;
 mod job;
@@ -77,8 +78,13 @@ impl Bootstraps {
     /// Sees through what was under way when the agent ended, if something was.
     pub(crate) fn go_on(self: &Arc<Self>) {
         self.finish_leaving();
-        let Some(note) = Note::load(&self.places) else { return };
         let Ok(turn) = self.turn.clone().try_acquire_owned() else { return };
+        let Some(note) = Note::load(&self.places) else {
+            if self.places.under_way().exists() {
+                self.clear();
+            }
+            return;
+        };
         let job = Arc::new(Job::new(None, note.api_server.clone(), note.node_name.clone()));
         *self.last() = Some(job.clone());
         let this = self.clone();
