@@ -45,6 +45,9 @@ pub(super) const UNDONE: Duration = Duration::from_secs(90);
 /// How often it is tried to note that the node is registered.
 const AGAIN: Duration = Duration::from_secs(5);
 
+/// How long the Node of a machine that is gone may stay before this one's kubelet makes it its own.
+const REPLACED: Duration = Duration::from_secs(60);
+
 /// How long an agent that has started anew waits at least for the node to be registered.
 const ANEW: Duration = Duration::from_secs(60);
 
@@ -61,6 +64,8 @@ pub(super) struct Way {
     token: Option<Token>,
     /// Requests of that name that were there before.
     old: BTreeSet<String>,
+    /// Whether the cluster has a Node of that name whose machine is gone, be it Ready still.
+    gone: bool,
 }
 
 /// What init says of a config that was to be tried.
@@ -75,21 +80,29 @@ pub(super) enum Trial {
 impl Bootstraps {
     /// Carries out a wish, and tells of it.
     pub(super) async fn run(&self, job: &Job, wish: Wish, named: Named, caller: Caller) {
-        let way = match self.verified(job, &wish, &named).await {
+        let mut way = match self.verified(job, &wish, &named).await {
             Ok(way) => way,
             Err(failed) => return job.failed(&failed, None),
         };
-        if wish.dry_run {
-            if let Err(failed) = self.plan(job, &wish, &named, &way.note, &caller, None).await {
-                return job.failed(&failed, None);
-            }
-            return job.over();
-        }
-        let mut way = way;
         if let Err(failed) = self.take_on(job, &wish, &named, &mut way, &caller).await {
             return self.take_back(job, &way.note, failed).await;
         }
         self.see_through(job, way).await;
+    }
+
+    /// Tells what a wish would do, as long as somebody listens.
+    pub(super) async fn rehearse(&self, job: &Job, wish: Wish, named: Named, caller: Caller) {
+        let told = async {
+            let way = self.verified(job, &wish, &named).await?;
+            self.plan(job, &wish, &named, &way.note, &caller, None).await
+        };
+        tokio::select! {
+            told = told => match told {
+                Ok(_) => job.over(),
+                Err(failed) => job.failed(&failed, None),
+            },
+            () = job.unheard() => {}
+        }
     }
 
     /// Sees a bootstrap through that was under way when the agent ended.
@@ -104,7 +117,7 @@ impl Bootstraps {
         job.stage(Stage::Unspecified, note.generation, "the agent has started anew, and goes on");
         let text = std::fs::read_to_string(self.places.bootstrap()).unwrap_or_default();
         let token = crate::cluster::Join::read(&text).ok().and_then(|join| join.token);
-        self.see_through(job, Way { note, token, old: BTreeSet::new() }).await;
+        self.see_through(job, Way { note, token, old: BTreeSet::new(), gone: false }).await;
     }
 
     /// Reaches the API server and verifies it, and shows it the credentials. Changes nothing.
@@ -119,11 +132,15 @@ impl Bootstraps {
         let http = Http::verified(server, &verified.ca).map_err(joins)?;
         let node = &job.node_name;
         // Most clusters let nobody see Nodes who is not one. It is looked at again with the node's own certificate.
+        let mut gone = false;
         if let Some(token) = token
             && let Ok(Some(there)) = facts::node(&http, Some(token), node).await
             && there.is_of_another()
         {
-            return Err(taken(node));
+            gone = facts::is_gone(&http, token, node).await;
+            if !gone {
+                return Err(taken(node));
+            }
         }
         let old = match token {
             Some(token) => facts::requests(&http, token, node).await.unwrap_or_default(),
@@ -145,7 +162,8 @@ impl Bootstraps {
             had_ca: false,
             given: None,
         };
-        Ok(Way { note, token: token.cloned(), old: old.into_iter().map(|it| it.name).collect() })
+        let old = old.into_iter().map(|it| it.name).collect();
+        Ok(Way { note, token: token.cloned(), old, gone })
     }
 
     /// Asks init what the cluster's config would do to the machine; with a digest, to do it.
@@ -282,7 +300,7 @@ impl Bootstraps {
         let mut asked: Option<facts::Asked> = None;
         let (mut ask_at, mut since) = (Instant::now(), None::<Instant>);
         let mut impatient = false;
-        let mut last_word = None;
+        let (mut last_word, mut taken_since) = (None, None::<Instant>);
         loop {
             if let Some(number) = generation {
                 match self.trial(number).await {
@@ -328,7 +346,13 @@ impl Bootstraps {
                     job.stage(reached, generation, "approved: the kubelet has its certificate");
                 }
                 match own.node(&note.api_server, &note.ca).await {
-                    Ok(Some(node)) if node.is_of_another() => return Err(taken(&own.node)),
+                    // At once: soon this kubelet writes over what the other one's says.
+                    Ok(Some(node)) if node.is_of_another() => {
+                        let since = taken_since.get_or_insert_with(Instant::now);
+                        if !way.gone || since.elapsed() > REPLACED {
+                            return Err(taken(&own.node));
+                        }
+                    }
                     Ok(Some(_)) => return Ok(own),
                     Ok(None) => last_word = Some("the API server shows no such Node".to_owned()),
                     Err(error) => last_word = Some(chain(&error)),
