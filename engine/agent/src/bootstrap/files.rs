@@ -76,15 +76,15 @@ pub(super) fn put_back(places: &Places) -> io::Result<()> {
     synced(places)
 }
 
-/// Leaves what was there before a bootstrap, and nothing that it brought. If there was another config for it, a kubeconfig for joining
-/// that is another than before is that one's; the units of the config before write theirs again.
+/// Leaves what was there before a bootstrap, and nothing that it brought. If there was another config for it, what the kubelet got is from
+/// there, and so is a kubeconfig for joining that is another than before; the units of the config before write theirs again.
 pub(super) fn as_before(places: &Places, note: &Note, another_config: bool) -> io::Result<()> {
     put_back(places)?;
-    if !note.had_own {
-        wipe_own(places)?;
-    }
     if !note.had_ca {
         gone(&places.ca())?;
+    }
+    if another_config && !note.had_own {
+        wipe_own(places)?;
     }
     if another_config && given(places) != note.given {
         gone(&places.bootstrap())?;
@@ -159,7 +159,8 @@ mod tests {
             assert_eq!(left.collect::<Vec<_>>(), expect);
         };
         check((false, false, false), true, &[]);
-        check((false, false, false), false, &["bootstrap.kubeconfig of b"]);
+        let all = ["pki/a.pem of b", "kubeconfig of b", "bootstrap.kubeconfig of b"];
+        check((false, false, false), false, &all);
         check((false, false, true), true, &["bootstrap.kubeconfig of b"]);
         check((false, true, false), true, &["ca.crt of a"]);
         check((true, true, false), true, &["pki/a.pem of a", "kubeconfig of a", "ca.crt of a"]);
