@@ -1,7 +1,7 @@
 //! What is so: in the kubelet's folder, and at the API server, asked with the node's own credentials or with those for joining.
 
 use std::fs;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -84,7 +84,7 @@ impl Own {
         let node = common_name(certificate.subject())?.strip_prefix("system:node:")?.to_owned();
         let seconds = certificate.validity().not_after.timestamp();
         let seconds = u64::try_from(seconds).unwrap_or_default();
-        let not_after = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+        let not_after = SystemTime::UNIX_EPOCH + Duration::from_secs(seconds);
         Some(Self { pem, node, not_after })
     }
 
@@ -108,17 +108,60 @@ impl Own {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Node {
     boot: String,
+    /// The machine, by its firmware and by its system.
+    system: String,
+    machine: String,
     pub(crate) ready: bool,
     /// What the Ready condition says.
     pub(crate) says: String,
 }
 
 impl Node {
-    /// Whether another machine that runs has this name.
+    /// Whether another machine that runs has this name. One that was reset or has rebooted finds its own Node still Ready for a while.
     pub(crate) fn is_of_another(&self) -> bool {
-        let own = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        self.ready && !self.boot.is_empty() && self.boot != own.trim()
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        let own = read("/proc/sys/kernel/random/boot_id");
+        self.ready
+            && !self.boot.is_empty()
+            && self.boot != own.trim()
+            && !self.is_of(&read("/sys/class/dmi/id/product_uuid"), &read("/etc/machine-id"))
     }
+
+    /// Whether it is this machine's. Copies of a disk have the same machine id, so the firmware's goes first where both are known.
+    fn is_of(&self, system: &str, machine: &str) -> bool {
+        match (id(&self.system), id(system)) {
+            (Some(its), Some(own)) => its == own,
+            _ => id(&self.machine).is_some_and(|its| id(machine) == Some(its)),
+        }
+    }
+}
+
+/// The digits of an id; none if it says nothing, as firmware does that was not set up.
+fn id(text: &str) -> Option<String> {
+    let text = text.trim().replace('-', "").to_lowercase();
+    let says = text.len() == 32
+        && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+        && !text.bytes().all(|byte| text.starts_with(char::from(byte)));
+    says.then_some(text)
+}
+
+/// How old the lease of a kubelet that runs may be: it renews it every 10 s, and after 40 s its Node is taken for gone.
+const LEASE: Duration = Duration::from_secs(40);
+
+/// Whether the kubelet of that name was last heard of so long ago that it is gone; not if nothing is known of it.
+pub(crate) async fn is_gone(http: &Http, token: &Token, name: &str) -> bool {
+    let path = format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{name}");
+    match http.get(&path, Some(&token.text())).await {
+        Ok(answer) if answer.status == 200 => is_stale(&answer.body, SystemTime::now()),
+        _ => false,
+    }
+}
+
+fn is_stale(lease: &Value, now: SystemTime) -> bool {
+    let renewed = lease.pointer("/spec/renewTime").and_then(Value::as_str);
+    let renewed = renewed.and_then(|time| time.parse::<prost_types::Timestamp>().ok());
+    let renewed = renewed.and_then(|time| SystemTime::try_from(time).ok());
+    renewed.is_some_and(|time| now.duration_since(time).is_ok_and(|age| age > LEASE))
 }
 
 /// Asks for a Node. Who may not see it gets the API server's word as an error.
@@ -141,7 +184,10 @@ pub(crate) async fn node(
 }
 
 fn read_node(body: &Value) -> Node {
-    let boot = body.pointer("/status/nodeInfo/bootID").and_then(Value::as_str);
+    let about = |key: &str| {
+        let text = body.pointer("/status/nodeInfo").and_then(|about| about.get(key));
+        text.and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
     let conditions = body.pointer("/status/conditions").and_then(Value::as_array);
     let ready = conditions
         .into_iter()
@@ -150,7 +196,9 @@ fn read_node(body: &Value) -> Node {
     let text = |key: &str| ready.and_then(|it| it.get(key)).and_then(Value::as_str);
     let says = text("message").unwrap_or("its kubelet has not said how it is");
     Node {
-        boot: boot.unwrap_or_default().to_owned(),
+        boot: about("bootID"),
+        system: about("systemUUID"),
+        machine: about("machineID"),
         ready: text("status") == Some("True"),
         says: says.chars().filter(|c| !c.is_control()).take(300).collect(),
     }
@@ -209,5 +257,40 @@ mod tests {
         check("another", "Unknown", false);
         check(own.trim(), "True", false);
         assert!(!read_node(&json!({})).is_of_another());
+    }
+
+    #[test]
+    fn a_machine_that_has_rebooted_knows_its_node() {
+        let check = |(system, machine): (&str, &str), own: (&str, &str), expect| {
+            let node = read_node(&json!({ "status": {
+                "nodeInfo": { "bootID": "b", "systemUUID": system, "machineID": machine },
+            } }));
+            assert_eq!(node.is_of(own.0, own.1), expect, "{node:?} {own:?}");
+        };
+        let (a, b) =
+            ("0f3a5c7e-91b2-4d4e-8a6b-0123456789ab", "1f3a5c7e-91b2-4d4e-8a6b-0123456789ab");
+        let (upper, bare) = (a.to_uppercase() + "\n", a.replace('-', ""));
+        let zeros = "00000000-0000-0000-0000-000000000000";
+        check((a, "m"), (&upper, &bare), true);
+        check((b, &bare), (a, &bare), false);
+        check((zeros, &bare), (zeros, a), true);
+        check((zeros, &bare), (zeros, b), false);
+        check((a, &bare), ("", &bare), true);
+        check((zeros, ""), (zeros, ""), false);
+        check(("s", "m"), ("s", "m"), false);
+    }
+
+    #[test]
+    fn a_lease_that_nobody_renews_is_of_a_machine_that_is_gone() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_660);
+        let check = |renewed: &str, expect| {
+            let lease = json!({ "spec": { "renewTime": renewed } });
+            assert_eq!(is_stale(&lease, now), expect, "{renewed}");
+        };
+        check("2026-01-01T00:00:50.123456Z", false);
+        check("2026-01-01T00:00:19.123456Z", true);
+        check("2026-01-01T00:01:30.000000Z", false);
+        check("yesterday", false);
+        assert!(!is_stale(&json!({}), now));
     }
 }

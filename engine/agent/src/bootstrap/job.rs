@@ -65,7 +65,8 @@ pub(crate) fn fault(kind: &JoinErrorKind) -> v1::BootstrapFault {
         | Kind::BadCa(_)
         | Kind::NoClusterInfo(_)
         | Kind::WrongPin { .. }
-        | Kind::Changed => Fault::WrongCluster,
+        | Kind::Changed
+        | Kind::Overtaken => Fault::WrongCluster,
         Kind::NotValidNow { .. } | Kind::ClockSkew { .. } => Fault::Clock,
         Kind::TokenExpired(_)
         | Kind::TokenUnknown(_)
@@ -86,6 +87,11 @@ impl Job {
     /// What was told, and what will be.
     pub(crate) fn hear(&self) -> watch::Receiver<Told> {
         self.told.subscribe()
+    }
+
+    /// Waits until nobody hears it any more.
+    pub(crate) async fn unheard(&self) {
+        self.told.closed().await;
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -145,5 +151,23 @@ impl Job {
     /// Nothing comes any more.
     pub(crate) fn over(&self) {
         self.told.send_modify(|told| told.over = true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_who_hears_it_is_missed() {
+        use tokio::time::timeout;
+
+        const SOON: std::time::Duration = std::time::Duration::from_secs(1);
+        let job = Job::new(None, "https://a".to_owned(), "n".to_owned());
+        let (one, two) = (job.hear(), job.hear());
+        drop(one);
+        assert!(timeout(SOON, job.unheard()).await.is_err());
+        drop(two);
+        assert!(timeout(SOON, job.unheard()).await.is_ok());
     }
 }

@@ -39,10 +39,14 @@ impl Bootstraps {
         caller: Caller,
         told: &Told,
     ) -> Result<(), Status> {
-        let turn = self.turn.clone().try_acquire_owned();
-        let _turn = turn.map_err(|_| {
-            Status::failed_precondition("a bootstrap is under way: the node is in no cluster yet")
-        })?;
+        let _turn = match dry_run {
+            true => self.rehearsal()?,
+            false => self.turn.clone().try_acquire_owned().map_err(|_| {
+                Status::failed_precondition(
+                    "the node is on its way into a cluster, or out of one: `osctl bootstrap status` shows how it goes",
+                )
+            })?,
+        };
         let named = self.named().await?;
         let joined = self.joined(&named);
         if joined.is_none() && !named.any() {

@@ -6,6 +6,7 @@
 //! the API server shows the Node, asked with the kubelet's own certificate, init keeps the config; only then the cluster's CA becomes the
 //! node's own, and only then the note goes. So a bootstrap that fails at any point leaves nobody locked out.
 
+mod back;
 mod facts;
 mod files;
 mod job;
@@ -19,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use keel_control::Control;
 use keel_proto::v1;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tonic::Status;
 
 pub(crate) use self::job::{Job, Told};
@@ -47,8 +48,13 @@ pub(crate) struct Bootstraps {
     /// The last one, or the one that is under way.
     last: Mutex<Option<Arc<Job>>>,
     /// Only one at a time changes anything.
-    turn: Arc<tokio::sync::Semaphore>,
+    turn: Arc<Semaphore>,
+    /// Who only asks what would happen is in nobody's way.
+    rehearsals: Arc<Semaphore>,
 }
+
+/// How many may ask at once what would happen.
+const REHEARSALS: usize = 2;
 
 /// The cluster that a node is in.
 struct Joined {
@@ -66,8 +72,8 @@ impl Bootstraps {
         trust: watch::Receiver<Arc<State>>,
         left: Arc<Notify>,
     ) -> Arc<Self> {
-        let (last, turn) = (Mutex::default(), Arc::new(tokio::sync::Semaphore::new(1)));
-        Arc::new(Self { init, places, trust, left, last, turn })
+        let [turn, rehearsals] = [1, REHEARSALS].map(|places| Arc::new(Semaphore::new(places)));
+        Arc::new(Self { init, places, trust, left, last: Mutex::default(), turn, rehearsals })
     }
 
     fn last(&self) -> MutexGuard<'_, Option<Arc<Job>>> {
@@ -77,8 +83,13 @@ impl Bootstraps {
     /// Sees through what was under way when the agent ended, if something was.
     pub(crate) fn go_on(self: &Arc<Self>) {
         self.finish_leaving();
-        let Some(note) = Note::load(&self.places) else { return };
         let Ok(turn) = self.turn.clone().try_acquire_owned() else { return };
+        let Some(note) = Note::load(&self.places) else {
+            if self.places.under_way().exists() {
+                self.clear();
+            }
+            return;
+        };
         let job = Arc::new(Job::new(None, note.api_server.clone(), note.node_name.clone()));
         *self.last() = Some(job.clone());
         let this = self.clone();
@@ -94,19 +105,15 @@ impl Bootstraps {
         wish: Wish,
         caller: Caller,
         effect: Option<Arc<Effect>>,
-    ) -> Result<Arc<Job>, Status> {
+    ) -> Result<watch::Receiver<Told>, Status> {
         let named = self.named().await?;
         let joined = self.joined(&named);
-        let Ok(turn) = self.turn.clone().try_acquire_owned() else {
-            let under_way = self.last().clone().filter(|job| !job.is_over());
-            return match under_way {
-                Some(job) if job.key.is_none_or(|key| key == wish.key) && !wish.dry_run => Ok(job),
-                Some(job) => Err(Status::failed_precondition(format!(
-                    "a bootstrap into {} is under way: `osctl bootstrap status` shows how it goes",
-                    job.api_server
-                ))),
-                None => Err(Status::failed_precondition("the node is leaving its cluster")),
-            };
+        let turn = match wish.dry_run {
+            true => self.rehearsal()?,
+            false => match self.turn.clone().try_acquire_owned() {
+                Ok(turn) => turn,
+                Err(_) => return self.under_way(&wish),
+            },
         };
         let host = || hostname().unwrap_or_default();
         let node_name = wish.node_name.clone().or(named.node_name.clone()).unwrap_or_else(host);
@@ -122,7 +129,7 @@ impl Bootstraps {
                 );
                 job.stage(v1::BootstrapStage::Already, None, text);
                 job.over();
-                return Ok(job);
+                return Ok(job.hear());
             }
             if !same && !wish.force {
                 return Err(Status::failed_precondition(format!(
@@ -134,15 +141,39 @@ impl Bootstraps {
         if !wish.dry_run {
             *self.last() = Some(job.clone());
         }
-        let (this, running) = (self.clone(), job.clone());
+        // Before it runs: one that nobody hears may end.
+        let hears = job.hear();
+        let this = self.clone();
         tokio::spawn(async move {
             let _turn = turn;
-            this.run(&running, wish, named, caller).await;
+            match wish.dry_run {
+                true => this.rehearse(&job, wish, named, caller).await,
+                false => this.run(&job, wish, named, caller).await,
+            }
             if let Some(effect) = effect {
-                effect.changed(running.changed());
+                effect.changed(job.changed());
             }
         });
-        Ok(job)
+        Ok(hears)
+    }
+
+    /// A place among those who only ask.
+    fn rehearsal(&self) -> Result<OwnedSemaphorePermit, Status> {
+        self.rehearsals.clone().try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted("as many dry runs as there is room for are under way")
+        })
+    }
+
+    /// What is under way, for who asks for the same.
+    fn under_way(&self, wish: &Wish) -> Result<watch::Receiver<Told>, Status> {
+        match self.last().clone().filter(|job| !job.is_over()) {
+            Some(job) if job.key.is_none_or(|key| key == wish.key) => Ok(job.hear()),
+            Some(job) => Err(Status::failed_precondition(format!(
+                "a bootstrap into {} is under way: `osctl bootstrap status` shows how it goes",
+                job.api_server
+            ))),
+            None => Err(Status::failed_precondition("the node is leaving its cluster")),
+        }
     }
 
     /// What the machine config says.

@@ -26,6 +26,29 @@ pub(crate) struct Note {
     pub(crate) until: SystemTime,
     /// Whether the machine config named a cluster before.
     pub(crate) named_before: bool,
+    /// Whether the kubelet had certificates of its own before.
+    pub(crate) had_own: bool,
+    /// Whether a CA for the kubelet was there before.
+    pub(crate) had_ca: bool,
+    /// The digest of the kubeconfig for joining that was there before, if one was.
+    pub(crate) given: Option<String>,
+}
+
+#[cfg(test)]
+impl Default for Note {
+    fn default() -> Self {
+        Self {
+            api_server: String::new(),
+            node_name: String::new(),
+            ca: String::new(),
+            generation: None,
+            until: SystemTime::UNIX_EPOCH,
+            named_before: false,
+            had_own: false,
+            had_ca: false,
+            given: None,
+        }
+    }
 }
 
 impl Note {
@@ -33,6 +56,8 @@ impl Note {
         let value: Value = serde_json::from_str(text).ok()?;
         let text = |key: &str| value.get(key).and_then(Value::as_str).map(str::to_owned);
         let until = value.get("until").and_then(Value::as_u64)?;
+        // Where it does not say, what is there stays.
+        let had = |key: &str| value.get(key).and_then(Value::as_bool).unwrap_or(true);
         Some(Self {
             api_server: text("api_server")?,
             node_name: text("node_name")?,
@@ -40,6 +65,9 @@ impl Note {
             generation: value.get("generation").and_then(Value::as_u64),
             until: SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(until))?,
             named_before: value.get("named_before").and_then(Value::as_bool)?,
+            had_own: had("had_own"),
+            had_ca: had("had_ca"),
+            given: text("given"),
         })
     }
 
@@ -61,6 +89,9 @@ impl Note {
             "generation": self.generation,
             "until": until.as_secs(),
             "named_before": self.named_before,
+            "had_own": self.had_own,
+            "had_ca": self.had_ca,
+            "given": self.given,
         });
         write(&places.under_way(), &text.to_string())
     }
@@ -97,7 +128,9 @@ mod tests {
             ca: "PEM\n".to_owned(),
             generation: Some(3),
             until: SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000),
-            named_before: false,
+            had_ca: true,
+            given: Some("ab".to_owned()),
+            ..Note::default()
         };
         note.keep(&places).unwrap();
         assert_eq!(Note::load(&places), Some(note));

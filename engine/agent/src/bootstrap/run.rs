@@ -21,11 +21,11 @@ use super::layer::Named;
 use super::note::Note;
 use super::wish::{Credentials, Wish};
 use crate::changes;
-use crate::cluster::{Http, JoinErrorKind, Server, Token, verify, write};
-use crate::log::{chain, say};
+use crate::cluster::{Http, JoinErrorKind, Places, Server, Token, verify, write};
+use crate::log::chain;
 
 /// How often the facts are looked at.
-const LOOK: Duration = Duration::from_millis(250);
+pub(super) const LOOK: Duration = Duration::from_millis(250);
 
 /// How often the API server is asked for the kubelet's request.
 const ASK: Duration = Duration::from_secs(1);
@@ -40,7 +40,16 @@ const SPARE: Duration = Duration::from_secs(60);
 const SETTLES: Duration = Duration::from_secs(120);
 
 /// How long init may take to take back a config.
-const UNDONE: Duration = Duration::from_secs(90);
+pub(super) const UNDONE: Duration = Duration::from_secs(90);
+
+/// How often it is tried to note that the node is registered.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// How long the Node of a machine that is gone may stay before this one's kubelet makes it its own.
+const REPLACED: Duration = Duration::from_secs(60);
+
+/// How long an agent that has started anew waits at least for the node to be registered.
+const ANEW: Duration = Duration::from_secs(60);
 
 /// Who asks.
 #[derive(Debug, Clone)]
@@ -50,15 +59,18 @@ pub(crate) struct Caller {
 }
 
 /// A cluster that was verified, and how the node gets in.
-struct Way {
+pub(super) struct Way {
     note: Note,
     token: Option<Token>,
     /// Requests of that name that were there before.
     old: BTreeSet<String>,
+    /// Whether the cluster has a Node of that name whose machine is gone, be it Ready still.
+    gone: bool,
 }
 
 /// What init says of a config that was to be tried.
-enum Trial {
+#[derive(Debug)]
+pub(super) enum Trial {
     UnderWay,
     Waits,
     Good,
@@ -68,33 +80,44 @@ enum Trial {
 impl Bootstraps {
     /// Carries out a wish, and tells of it.
     pub(super) async fn run(&self, job: &Job, wish: Wish, named: Named, caller: Caller) {
-        let way = match self.verified(job, &wish, &named).await {
+        let mut way = match self.verified(job, &wish, &named).await {
             Ok(way) => way,
             Err(failed) => return job.failed(&failed, None),
         };
-        if wish.dry_run {
-            if let Err(failed) = self.plan(job, &wish, &named, &way.note, &caller, None).await {
-                return job.failed(&failed, None);
-            }
-            return job.over();
-        }
-        let mut way = way;
         if let Err(failed) = self.take_on(job, &wish, &named, &mut way, &caller).await {
             return self.take_back(job, &way.note, failed).await;
         }
         self.see_through(job, way).await;
     }
 
+    /// Tells what a wish would do, as long as somebody listens.
+    pub(super) async fn rehearse(&self, job: &Job, wish: Wish, named: Named, caller: Caller) {
+        let told = async {
+            let way = self.verified(job, &wish, &named).await?;
+            self.plan(job, &wish, &named, &way.note, &caller, None).await
+        };
+        tokio::select! {
+            told = told => match told {
+                Ok(_) => job.over(),
+                Err(failed) => job.failed(&failed, None),
+            },
+            () = job.unheard() => {}
+        }
+    }
+
     /// Sees a bootstrap through that was under way when the agent ended.
-    pub(super) async fn resume(&self, job: &Job, note: Note) {
+    pub(super) async fn resume(&self, job: &Job, mut note: Note) {
+        note.generation = self.number(&note).await;
         if note.generation.is_none() {
             let why = "the agent ended before the machine had another config";
             return self.take_back(job, &note, Failed::new(Fault::Config, why)).await;
         }
+        // The time that the agent was away is not the kubelet's.
+        note.until = note.until.max(SystemTime::now() + ANEW);
         job.stage(Stage::Unspecified, note.generation, "the agent has started anew, and goes on");
         let text = std::fs::read_to_string(self.places.bootstrap()).unwrap_or_default();
         let token = crate::cluster::Join::read(&text).ok().and_then(|join| join.token);
-        self.see_through(job, Way { note, token, old: BTreeSet::new() }).await;
+        self.see_through(job, Way { note, token, old: BTreeSet::new(), gone: false }).await;
     }
 
     /// Reaches the API server and verifies it, and shows it the credentials. Changes nothing.
@@ -109,11 +132,15 @@ impl Bootstraps {
         let http = Http::verified(server, &verified.ca).map_err(joins)?;
         let node = &job.node_name;
         // Most clusters let nobody see Nodes who is not one. It is looked at again with the node's own certificate.
+        let mut gone = false;
         if let Some(token) = token
             && let Ok(Some(there)) = facts::node(&http, Some(token), node).await
             && there.is_of_another()
         {
-            return Err(taken(node));
+            gone = facts::is_gone(&http, token, node).await;
+            if !gone {
+                return Err(taken(node));
+            }
         }
         let old = match token {
             Some(token) => facts::requests(&http, token, node).await.unwrap_or_default(),
@@ -131,8 +158,12 @@ impl Bootstraps {
             generation: None,
             until: SystemTime::now() + wish.timeout,
             named_before: named.any(),
+            had_own: false,
+            had_ca: false,
+            given: None,
         };
-        Ok(Way { note, token: token.cloned(), old: old.into_iter().map(|it| it.name).collect() })
+        let old = old.into_iter().map(|it| it.name).collect();
+        Ok(Way { note, token: token.cloned(), old, gone })
     }
 
     /// Asks init what the cluster's config would do to the machine; with a digest, to do it.
@@ -161,7 +192,7 @@ impl Bootstraps {
             mode: ApplyMode::Try,
             timeout_ms: u64::try_from(within.as_millis()).unwrap_or(u64::MAX),
             author: caller.author.clone(),
-            reason: format!("bootstrap into {}", wish.api_server),
+            reason: reason(&wish.api_server),
             wait: false,
             over: caller.over,
             keep_secrets: true,
@@ -202,7 +233,16 @@ impl Bootstraps {
         let disk = |error: std::io::Error| {
             Failed::new(Fault::Config, format!("the data partition cannot be written: {error}"))
         };
+        way.note.had_own = files::has_own(&self.places);
+        way.note.had_ca = self.places.ca().exists();
+        way.note.given = files::given(&self.places);
         way.note.keep(&self.places).map_err(disk)?;
+        // From here on the node does not register by itself; it may have done so since somebody asked for this.
+        if let Some(joined) = self.joined(named).filter(|it| !wish.force && !it.is(wish)) {
+            Note::remove(&self.places).map_err(disk)?;
+            let why = format!("the node has joined the cluster at {} meanwhile", joined.api_server);
+            return Err(Failed::new(Fault::Config, why));
+        }
         // Credentials of another cluster, or ones that have expired, would keep the kubelet from asking for new ones.
         files::put_aside(&self.places).map_err(disk)?;
         if let Credentials::Kubeconfig(_) = wish.credentials {
@@ -216,7 +256,7 @@ impl Bootstraps {
     }
 
     /// Waits for the node to be registered, and then for it to be Ready; takes all of it back if it is not registered in time.
-    async fn see_through(&self, job: &Job, way: Way) {
+    pub(super) async fn see_through(&self, job: &Job, way: Way) {
         let own = match self.registered(job, &way).await {
             Ok(own) => own,
             Err(failed) => return self.take_back(job, &way.note, failed).await,
@@ -225,12 +265,7 @@ impl Bootstraps {
         if let Err(failed) = self.holds(*generation).await {
             return self.take_back(job, &way.note, failed).await;
         }
-        let kept = write(&self.places.trusted, ca)
-            .and_then(|()| files::let_go(&self.places))
-            .and_then(|()| Note::remove(&self.places));
-        if let Err(error) = kept {
-            say(format_args!("bootstrap: cannot note that the node is registered: {error}"));
-        }
+        close(job, &self.places, &way.note).await;
         let text = format!(
             "registered as {node_name}: from now on the cluster's certificates alone get in"
         );
@@ -265,7 +300,7 @@ impl Bootstraps {
         let mut asked: Option<facts::Asked> = None;
         let (mut ask_at, mut since) = (Instant::now(), None::<Instant>);
         let mut impatient = false;
-        let mut last_word = None;
+        let (mut last_word, mut taken_since) = (None, None::<Instant>);
         loop {
             if let Some(number) = generation {
                 match self.trial(number).await {
@@ -311,7 +346,13 @@ impl Bootstraps {
                     job.stage(reached, generation, "approved: the kubelet has its certificate");
                 }
                 match own.node(&note.api_server, &note.ca).await {
-                    Ok(Some(node)) if node.is_of_another() => return Err(taken(&own.node)),
+                    // At once: soon this kubelet writes over what the other one's says.
+                    Ok(Some(node)) if node.is_of_another() => {
+                        let since = taken_since.get_or_insert_with(Instant::now);
+                        if !way.gone || since.elapsed() > REPLACED {
+                            return Err(taken(&own.node));
+                        }
+                    }
                     Ok(Some(_)) => return Ok(own),
                     Ok(None) => last_word = Some("the API server shows no such Node".to_owned()),
                     Err(error) => last_word = Some(chain(&error)),
@@ -392,11 +433,11 @@ impl Bootstraps {
         }
     }
 
-    async fn history(&self) -> Option<History> {
+    pub(super) async fn history(&self) -> Option<History> {
         self.init.ask(Control::history).await.ok()
     }
 
-    async fn trial(&self, number: u64) -> Result<Trial, ()> {
+    pub(super) async fn trial(&self, number: u64) -> Result<Trial, ()> {
         let history = self.history().await.ok_or(())?;
         let page = history.generations.iter().find(|page| page.number == number).ok_or(())?;
         Ok(match page.result {
@@ -429,54 +470,31 @@ impl Bootstraps {
             sleep(LOOK).await;
         }
     }
+}
 
-    /// It failed: the machine goes back to the config before, and what was made on the way goes.
-    async fn take_back(&self, job: &Job, note: &Note, failed: Failed) {
-        let noted = self.places.under_way().exists();
-        if noted && let Err(error) = files::put_back(&self.places) {
-            say(format_args!("bootstrap: cannot put back what the kubelet had: {error}"));
+/// Has the cluster's certificates alone get in, and the note go. Until that is on the disk the node is as open as it was, and says so.
+async fn close(job: &Job, places: &Places, note: &Note) {
+    let mut complained = false;
+    loop {
+        let kept = write(&places.trusted, &note.ca)
+            .and_then(|()| files::let_go(places))
+            .and_then(|()| Note::remove(places));
+        let Err(error) = kept else { return };
+        if !complained {
+            complained = true;
+            let text = format!(
+                "the node is registered, and that cannot be noted: who gets in is as before until it can, tried every {} s: {error}",
+                AGAIN.as_secs()
+            );
+            job.stage(Stage::Unspecified, note.generation, text);
         }
-        let mut failed = failed;
-        if let Some(number) = note.generation
-            && !self.undone(number, &failed.why).await
-        {
-            failed.why += &format!("; config {number} could not be undone: see `osctl history`");
-        }
-        if noted {
-            let wiped = match note.named_before {
-                true => Ok(()),
-                false => {
-                    files::wipe_own(&self.places).and_then(|()| files::wipe_given(&self.places))
-                }
-            };
-            if let Err(error) = wiped.and_then(|()| Note::remove(&self.places)) {
-                failed.why += &format!("; what was written for it could not be removed: {error}");
-            }
-        }
-        job.failed(&failed, note.generation);
+        sleep(AGAIN).await;
     }
+}
 
-    /// Has init take back a config. Whether it did.
-    async fn undone(&self, number: u64, why: &str) -> bool {
-        let why: String = why.chars().take(300).collect();
-        let until = Instant::now() + UNDONE;
-        loop {
-            match self.trial(number).await {
-                Ok(Trial::Undone(_)) => return true,
-                Ok(Trial::Good) => return false,
-                Ok(Trial::Waits) => {
-                    let why = why.clone();
-                    // What it says is in the history next.
-                    drop(self.init.ask(async |init| init.undo(number, why).await).await);
-                }
-                Ok(Trial::UnderWay) | Err(()) => {}
-            }
-            if Instant::now() > until {
-                return false;
-            }
-            sleep(LOOK).await;
-        }
-    }
+/// What the history says of a config that a bootstrap brought.
+pub(super) fn reason(api_server: &str) -> String {
+    format!("bootstrap into {api_server}")
 }
 
 fn taken(node: &str) -> Failed {
@@ -484,4 +502,34 @@ fn taken(node: &str) -> Failed {
         "the name is taken: the cluster has a Node {node} that is Ready and is another machine; give this one another name, or remove that one (kubectl delete node {node})"
     );
     Failed::new(Fault::NameTaken, why)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_is_closed_before_it_is_said_to_be() {
+        let folder = tempfile::tempdir().unwrap();
+        let places = Places {
+            kubelet: folder.path().to_owned(),
+            trusted: folder.path().join("trust/cluster-ca.crt"),
+        };
+        // A disk that takes nothing for a while.
+        fs::write(folder.path().join("trust"), "").unwrap();
+        let job = Job::new(None, "https://a".to_owned(), "n".to_owned());
+        let note = Note { ca: "PEM".to_owned(), ..Note::default() };
+        let repaired = async {
+            sleep(AGAIN * 3).await;
+            assert!(!places.trusted.exists());
+            fs::remove_file(folder.path().join("trust")).unwrap();
+        };
+        tokio::join!(close(&job, &places, &note), repaired);
+        assert_eq!(fs::read_to_string(&places.trusted).unwrap(), "PEM");
+        let stages = job.stages();
+        assert_eq!(stages.len(), 1, "{stages:?}");
+        assert!(stages[0].text.contains("who gets in is as before"), "{stages:?}");
+    }
 }

@@ -90,6 +90,8 @@ pub(crate) enum JoinErrorKind {
     Status { status: u16, message: String },
     #[error("the kubeconfig cannot be used: {0}")]
     Kubeconfig(String),
+    #[error("somebody has the node join a cluster, and that goes first")]
+    Overtaken,
 }
 
 fn pins(pins: &[Pin]) -> String {

@@ -232,13 +232,23 @@ async fn join(places: &Places) -> Result<String, JoinError> {
         JoinError { api_server, kind }
     })?;
     let verified = verify(&join.api_server, &ca, join.token.as_ref()).await?;
-    let keep = |path: &Path| write(path, &verified.ca);
+    keep(places, &join, &ca, &verified.ca)?;
+    Ok(join.api_server)
+}
+
+/// Keeps the CA of a cluster that was verified, unless a bootstrap began meanwhile: then that one says which cluster it is. Nothing else
+/// of the agent runs in between.
+fn keep(places: &Places, join: &Join, ca: &Ca, verified: &str) -> Result<(), JoinError> {
+    if places.under_way().exists() {
+        let api_server = join.api_server.clone();
+        return Err(JoinError { api_server, kind: JoinErrorKind::Overtaken });
+    }
+    let keep = |path: &Path| write(path, verified);
     // The kubelet's first: once the other is there, all of this is done.
     if matches!(ca, Ca::Pinned(_)) || !places.ca().exists() {
-        keep(&places.ca()).map_err(|error| not_kept(&join, &places.ca(), &error))?;
+        keep(&places.ca()).map_err(|error| not_kept(join, &places.ca(), &error))?;
     }
-    keep(&places.trusted).map_err(|error| not_kept(&join, &places.trusted, &error))?;
-    Ok(join.api_server)
+    keep(&places.trusted).map_err(|error| not_kept(join, &places.trusted, &error))
 }
 
 fn not_kept(join: &Join, path: &Path, error: &io::Error) -> JoinError {
@@ -339,6 +349,21 @@ mod tests {
         assert!(matches!(wanted(&places).unwrap().1, Ca::Pinned(_)));
         fs::write(places.pin(), "ab\n").unwrap();
         assert!(wanted(&places).is_err());
+    }
+
+    #[test]
+    fn a_bootstrap_that_began_meanwhile_goes_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let places =
+            Places { kubelet: dir.path().to_owned(), trusted: dir.path().join("trusted.crt") };
+        let join = Join { api_server: "https://a".to_owned(), ca: None, token: None };
+        let keep = || keep(&places, &join, &Ca::Given("PEM".to_owned()), "PEM");
+        fs::write(places.under_way(), "{}").unwrap();
+        assert!(matches!(keep().unwrap_err().kind, JoinErrorKind::Overtaken));
+        assert!(!places.ca().exists() && !places.trusted.exists());
+        fs::remove_file(places.under_way()).unwrap();
+        keep().unwrap();
+        assert!(places.ca().exists() && places.trusted.exists());
     }
 
     #[test]

@@ -87,13 +87,13 @@ impl ClusterApi for Cluster {
         let caller = who(&request);
         let effect = request.extensions().get::<Arc<Effect>>().cloned();
         let wish = Wish::read(request.into_inner()).map_err(Status::invalid_argument)?;
-        let job = self.bootstraps.begin(wish, caller, effect).await?;
+        let hears = self.bootstraps.begin(wish, caller, effect).await?;
         let (told, stream) = mpsc::channel(WAITING);
         let mut stopping = self.stopping.clone();
         tokio::spawn(async move {
             let _place = place;
             let end = tokio::select! {
-                end = pass_on(job.hear(), &told) => end,
+                end = pass_on(hears, &told) => end,
                 () = told.closed() => return,
                 _ = stopping.wait_for(|stopping| *stopping) => Err(Status::unavailable("the agent is stopping")),
             };
@@ -121,10 +121,14 @@ impl ClusterApi for Cluster {
         let dry_run = request.into_inner().dry_run;
         let (told, stream) = mpsc::channel(WAITING);
         let bootstraps = self.bootstraps.clone();
-        // To its end, whoever hangs up.
+        // To its end, whoever hangs up, unless nothing would be changed.
         tokio::spawn(async move {
             let _place = place;
-            if let Err(status) = bootstraps.leave(dry_run, caller, &told).await {
+            let end = tokio::select! {
+                end = bootstraps.leave(dry_run, caller, &told) => end,
+                () = told.closed(), if dry_run => return,
+            };
+            if let Err(status) = end {
                 let _ = told.send(Err(status)).await;
             }
         });
