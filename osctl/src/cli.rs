@@ -183,7 +183,8 @@ pub(crate) fn words(typed: impl Iterator<Item = OsString>) -> Vec<OsString> {
             argument.get_long().is_some_and(|long| word.strip_prefix("--") == Some(long))
         };
         let own = shared.find_subcommand("bootstrap").into_iter();
-        let mut arguments = shared.get_arguments().chain(own.flat_map(clap::Command::get_arguments));
+        let mut arguments =
+            shared.get_arguments().chain(own.flat_map(clap::Command::get_arguments));
         let argument = arguments.find(named);
         argument.is_some_and(|argument| argument.get_action().takes_values())
     };

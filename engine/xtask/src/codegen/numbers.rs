@@ -87,7 +87,8 @@ impl Now {
             self.given.insert((name.clone(), value.number()), value.name().to_owned());
         }
         // Of an enum's range the end is in it (descriptor.proto, EnumReservedRange).
-        let reserved = one.reserved_range.iter().map(|range| (range.start(), range.end().saturating_add(1)));
+        let reserved =
+            one.reserved_range.iter().map(|range| (range.start(), range.end().saturating_add(1)));
         self.known.insert(name, reserved.collect());
     }
 }

@@ -116,10 +116,7 @@ impl Peer {
                 ],
                 ..Start::default()
             },
-            Self::Finit => Start {
-                words: words("/usr/sbin/finit".to_owned()),
-                ..Start::default()
-            },
+            Self::Finit => Start { words: words("/usr/sbin/finit".to_owned()), ..Start::default() },
         }
     }
 }
