@@ -101,7 +101,6 @@ impl Peer {
                     ("KEEL_UNITS", "/bench/units"),
                     ("KEEL_CONFIG", "/bench/config.toml"),
                 ],
-                ..Start::default()
             },
             Self::Systemd => Start {
                 words: words(
@@ -114,7 +113,6 @@ impl Peer {
                     ("SYSTEMD_UNIT_PATH", "/bench/units"),
                     ("SYSTEMD_GENERATOR_PATH", "/bench/none"),
                 ],
-                ..Start::default()
             },
             Self::Finit => Start { words: words("/usr/sbin/finit".to_owned()), ..Start::default() },
         }
