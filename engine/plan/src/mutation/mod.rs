@@ -62,7 +62,7 @@ pub struct Change {
     pub because: Vec<String>,
     /// Something of it is at work now, and is not for a while.
     pub interrupts: bool,
-    /// It was not up before and nothing of it changed: that it does not come up is no failure of the mutation.
+    /// It was not up before and nothing of it changed: that it does not come up is no failure of the mutation, unless it was skipped and fails.
     pub another_try: bool,
 }
 

@@ -12,9 +12,10 @@
 //!
 //! # What counts as a failure
 //!
-//! A mutation fails when a unit that it starts, restarts, re-runs or reloads does not come up, or when one that was up before, and is still
-//! to be, has failed when all jobs have ended. To be skipped by its own condition is not to fail. What was down before, and in itself has
-//! not changed, gets another try and nothing more. The first failure turns the mutation round: nothing else is waited for.
+//! A mutation fails when a unit that it starts, restarts, re-runs or reloads does not come up, or when one that was up or skipped before, and
+//! is still to be, has failed when all jobs have ended. To be skipped by its own condition is not to fail: what requires such a unit is up,
+//! and would not come up again with one that fails. What had failed before, and in itself has not changed, gets another try and nothing
+//! more. The first failure turns the mutation round: nothing else is waited for.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use super::decide::way;
 use super::{Change, Decision, Mutation};
 use crate::graph::BootGraph;
 use crate::scheduler::{Adoption, Scheduler, Transition};
-use crate::state::State;
+use crate::state::{Desired, State};
 use crate::transaction::{Transaction, UnitId};
 
 /// One of the two ends: a graph, and the way to its goal.
@@ -120,7 +121,12 @@ impl Undertaking {
     /// Begins a mutation that was planned between these two, of which the scheduler runs the first.
     pub fn begin(from: Side, to: Side, mutation: Mutation, scheduler: &Scheduler) -> (Self, Move) {
         let clears = mutation.clears(&from.transaction, &to.transaction);
-        let was = from.transaction.ids().map(|id| scheduler.state(id)).collect();
+        // What is on its way down for good is as good as down: coming back does not bring it up.
+        let was = from.transaction.ids().map(|id| match scheduler.state(id) {
+            state if state.is_down() || !goes_down(scheduler, id) => state,
+            _ => State::Inactive,
+        });
+        let was = was.collect();
         let must = |change: &&Change| {
             let touched = [Decision::Start, Decision::Restart, Decision::Rerun, Decision::Reload];
             touched.contains(&change.decision) && !change.another_try
@@ -233,7 +239,7 @@ impl Undertaking {
         // Everything that was up; what had failed or was skipped if it has to be looked at again; and nothing that somebody had stopped.
         let is_down = |id: &UnitId| {
             let now = self.to.graph.find(&self.from.transaction.spec(*id).name);
-            now.is_none_or(|now| scheduler.state(now).is_down())
+            now.is_none_or(|now| scheduler.state(now).is_down() || goes_down(scheduler, now))
         };
         let starts = self.from.transaction.ids().filter(|id| {
             let planned = back.starts.contains(id) && self.was[id.index()] != State::Inactive;
@@ -252,7 +258,7 @@ impl Undertaking {
             let graph = &self.to.graph;
             let fell = |id: &UnitId| {
                 let before = self.from.graph.find(graph.unit(*id).name.as_str());
-                let was = before.is_some_and(|id| self.was[id.index()].is_active());
+                let was = before.is_some_and(|id| is_up(self.was[id.index()]));
                 was && matches!(scheduler.state(*id), State::Failed(_)) && self.is_started(*id)
             };
             let lacks = |id: &UnitId| self.awaited[id.index()] && !is_up(scheduler.state(*id));
@@ -289,6 +295,11 @@ impl Undertaking {
         let name = &self.to.graph.unit(id).name;
         now.filter(|change| change.unit == *name).all(|change| change.decision != Decision::Stop)
     }
+}
+
+/// Whether a unit is on its way down and nothing brings it up again: what it is bound to in this graph has failed, say.
+fn goes_down(scheduler: &Scheduler, id: UnitId) -> bool {
+    scheduler.status(id).desired == Desired::Down
 }
 
 fn fault(graph: &BootGraph, scheduler: &Scheduler, unit: UnitId) -> Fault {

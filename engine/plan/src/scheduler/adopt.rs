@@ -113,7 +113,19 @@ impl Scheduler {
         let mut waiting_for = vec![None; units];
         for (old, row) in std::mem::take(&mut self.rows).into_iter().enumerate() {
             let Some(new) = moves[old] else { continue };
-            rows[new.index()] = row.renumbered(&before, moved);
+            let mut row = row.renumbered(&before, moved);
+            // What it lacked, and needs no more, it does not fail for.
+            let needs = |of: &Transaction, id: UnitId, other| {
+                let spec = of.spec(id);
+                spec.requires.contains(&other) || spec.binds_to.contains(&other)
+            };
+            let stays = |by: UnitId| {
+                let moved = moved(by)?;
+                let needed = needs(&before, UnitId(old as u32), by);
+                (!needed || needs(transaction, new, moved)).then_some(moved)
+            };
+            row.doomed_by = row.doomed_by.and_then(stays);
+            rows[new.index()] = row;
             waiting_for[new.index()] = self.waiting_for[old].and_then(moved);
         }
         let mut wanted = vec![false; units];
@@ -168,7 +180,6 @@ impl Row {
         row.why = row.why.renumbered(from, moved);
         row.trouble = row.trouble.map(|why| why.renumbered(from, moved));
         row.leaving.why = row.leaving.why.renumbered(from, moved);
-        row.doomed_by = row.doomed_by.and_then(moved);
         row.cursor = 0;
         row
     }

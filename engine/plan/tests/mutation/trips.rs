@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use keel_plan::mutation::{End, Node, Side, Trip};
 use keel_plan::{
-    Behaviour, Effect, Event, ExitStatus, Fault, FaultKind, Machine, ShutdownKind, State, Up,
+    Behaviour, Blame, Effect, Event, ExitStatus, Fault, FaultKind, Machine, ShutdownKind, State, Up,
 };
 
 use crate::side;
@@ -266,6 +266,86 @@ fn what_is_under_way_goes_on() {
     let trip = node.pass(ms(6000));
     assert_eq!(trip.end, Some(End::Reached));
     assert_eq!(start_of(&trip), expect);
+}
+
+/// What the new graph takes down on its own account, and is still going down when the mutation turns round, comes up again.
+#[test]
+fn what_is_on_its_way_down_comes_back_too() {
+    let fails: fn(&str, &str) -> Option<FaultKind> =
+        |name, _| (name == "a").then(|| FaultKind::Fail { why: "broken".into() });
+    let never = "restart = \"never\"\n";
+    let bound = "binds-to = \"a\"\nafter = \"a\"\n";
+    let from = [service("a", "", 1, never), service("web", "", 1, never)].join("---\n");
+    let to = [
+        service("a", "", 1, never),
+        service("web", bound, 1, never),
+        service("new", bound, 1, never),
+    ];
+    let mut node = node(&from, fails);
+    // Both are under way: nothing says yet that `a` will fail, and `web` and `new` with it.
+    node.boot(ms(0));
+    node.mutate(side(&to.join("---\n")));
+    let trip = node.pass(LONG);
+    assert!(matches!(&trip.end, Some(End::RolledBack { .. })), "{:?}", trip.end);
+    assert_eq!(state(&node, "web"), State::Active(Up::Running));
+}
+
+/// A unit fails while the old graph is cleared: that concerns who needs it in the new one, and nobody else.
+#[test]
+fn who_needs_a_unit_no_more_does_not_fail_with_it() {
+    let fails: fn(&str, &str) -> Option<FaultKind> =
+        |name, _| (name == "a").then(|| FaultKind::Fail { why: "broken".into() });
+    let units = |needs: &str| {
+        [
+            service("a", "", 1, ""),
+            service("b", needs, 1, ""),
+            service("c", "requires = \"a\"\nafter = \"a\"\n", 1, ""),
+        ]
+    };
+    let mut from = units("requires = \"a\"\nafter = \"a\"\n").to_vec();
+    from.push(service("goes", "", 1, ""));
+    let mut node = node(&from.join("---\n"), fails);
+    // `a` fails at 100 ms, and `goes` is down at 105 ms.
+    node.boot(ms(95));
+    node.mutate(side(&units("").join("---\n")));
+    let trip = node.pass(ms(200));
+    assert_eq!(trip.end, Some(End::Reached));
+    assert_eq!(state(&node, "b"), State::Active(Up::Running));
+    assert_eq!(state(&node, "c"), State::Failed(Blame::Dependency));
+}
+
+/// A unit that was skipped let up what requires it. If it fails now, the next boot would not bring that up.
+#[test]
+fn from_skipped_to_failed_is_a_failure() {
+    let skipped = "condition = { when = false }\n";
+    let once = |name: &str, words: &str| {
+        format!("{name}\n{words}[oneshot]\nexec = [\"/bin/{name}\"]\ntimeout = \"10s\"\n")
+    };
+    let web = service("web", "requires = \"x\"\nafter = \"x\"\n", 1, "");
+    let from = [once("x", skipped), web.clone()].join("---\n");
+    let bound = format!("binds-to = \"m\"\nafter = \"m\"\n{skipped}");
+    let to = [once("m", skipped), once("x", &bound), web].join("---\n");
+    let mut node = Node::new(side(&from), 7, |side: &Side| {
+        let mut machine = Machine::new(side.transaction.clone());
+        for id in side.transaction.ids().filter(|id| !side.graph.unit(*id).condition.when) {
+            machine.behaviour(id).unmet = Some("is not to be".into());
+        }
+        machine
+    });
+    node.boot(LONG);
+    assert_eq!(
+        (state(&node, "x"), state(&node, "web")),
+        (State::Skipped, State::Active(Up::Running))
+    );
+    node.mutate(side(&to));
+    let trip = node.pass(LONG);
+    let Some(End::RolledBack { fault, .. }) = &trip.end else { panic!("{:?}", trip.end) };
+    assert_eq!(fault.unit.as_str(), "x");
+    assert_eq!(
+        (state(&node, "x"), state(&node, "web")),
+        (State::Skipped, State::Active(Up::Running))
+    );
+    assert!(!begun(&trip).iter().any(|it| it.ends_with(" web")), "{:?}", begun(&trip));
 }
 
 #[test]
