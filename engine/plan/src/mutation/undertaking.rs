@@ -216,8 +216,9 @@ impl Undertaking {
                 (graph.find(change.unit.as_str()), new.graph.find(change.unit.as_str()));
             let (Some(then), Some(now)) = (then, now) else { continue };
             let was = self.was[then.index()];
-            if was.is_down() && states[now.index()].holds() && change.decision != Decision::Stop {
-                // Only the new graph let it come up: it is to be as it was, whatever that makes of it now.
+            if was.is_down() && !states[now.index()].is_down() && change.decision != Decision::Stop
+            {
+                // Only the new graph let it come up, or may yet: it is to be as it was, whatever that makes of it now.
                 let again = was != State::Inactive;
                 change.decision = if again { Decision::Restart } else { Decision::Stop };
                 change.because.push("was down before".to_owned());

@@ -348,6 +348,43 @@ fn from_skipped_to_failed_is_a_failure() {
     assert!(!begun(&trip).iter().any(|it| it.ends_with(" web")), "{:?}", begun(&trip));
 }
 
+/// What was down gets another try in the new graph, and still waits for it when the mutation turns round: it is down again.
+#[test]
+fn what_still_waits_for_another_try_is_as_it_was() {
+    let once = |name: &str, words: &str| {
+        format!("{name}\n{words}[oneshot]\nexec = [\"/bin/{name}\"]\ntimeout = \"10s\"\n")
+    };
+    let wanted = |name: &str, words: &str| once(name, &format!("part-of = \"boot\"\n{words}"));
+    let skipped = "condition = { when = false }\n";
+    let lost = format!("binds-to = \"gone\"\nafter = \"gone\"\n{skipped}");
+    let (bad, web) = (wanted("bad", ""), wanted("web", "requires = \"x\"\nafter = \"x\"\n"));
+    let from = [bad.clone(), once("gone", ""), once("x", &lost), web.clone()];
+    // It fails at once, for what it needs has failed before.
+    let new = wanted("new", "requires = \"bad\"\nafter = \"bad\"\n");
+    let to = [bad, new, once("x", skipped), web];
+    let mut node = Node::new(side(&from.join("---\n")), 7, |side: &Side| {
+        let mut machine = Machine::new(side.transaction.clone());
+        for id in side.transaction.ids() {
+            let unit = side.graph.unit(id);
+            let broken = || Fault::always(FaultKind::Fail { why: "broken".into() });
+            *machine.behaviour(id) = Behaviour {
+                takes: ms(100),
+                unmet: (!unit.condition.when).then(|| "is not to be".into()),
+                fault: ["bad", "gone"].contains(&unit.name.as_str()).then(broken),
+                ..Behaviour::default()
+            };
+        }
+        machine
+    });
+    node.boot(LONG);
+    let down = State::Failed(Blame::Dependency);
+    assert_eq!((state(&node, "x"), state(&node, "web")), (down, down));
+    node.mutate(side(&to.join("---\n")));
+    let trip = node.pass(LONG);
+    assert!(matches!(&trip.end, Some(End::RolledBack { .. })), "{:?}", trip.end);
+    assert_eq!((state(&node, "x"), state(&node, "web")), (down, down));
+}
+
 #[test]
 fn a_shutdown_wins() {
     let mut node = node(&chain([1; 4], ""), sound);
