@@ -135,7 +135,7 @@ impl Authorities {
                 "expired",
                 issue(Wanted { from: -9, until: -2, ..Wanted::default() }),
                 "received fatal alert: CertificateExpired",
-                ", which is ",
+                ", which is 2 d later",
             ),
             Row::with(
                 "not valid yet",

@@ -62,9 +62,11 @@ impl Default for Wanted {
     }
 }
 
+/// So many days from now. What is past is so by half an hour more: a node's clock may be a little behind this machine's, and what it
+/// makes of whole days is compared.
 fn at(days: i32) -> SystemTime {
     match days < 0 {
-        true => SystemTime::now() - DAY * days.unsigned_abs(),
+        true => SystemTime::now() - DAY * days.unsigned_abs() - Duration::from_secs(1_800),
         false => SystemTime::now() + DAY * days.unsigned_abs(),
     }
 }
