@@ -85,14 +85,9 @@ pub(crate) fn run(options: &Options) -> Result<ExitCode, Failure> {
     }
 }
 
-/// A node that has no cluster.
-fn alone(options: &Options, stops: &AtomicUsize) -> Result<ExitCode, Failure> {
-    let (image, programs) = node::vm_image(&setup::node()?)?;
-    let image = ImageDir::open(&image).map_err(Failure::because("the image is not whole"))?;
-    let scratch = tempfile::tempdir().map_err(Failure::because("no place for a disk"))?;
-    let disk = Disk::at(&scratch.path().join("disk.img"), DISK)
-        .map_err(Failure::because("cannot make a disk"))?;
-    let spec = VmSpec {
+/// What the demo boots: such an image, with such a disk.
+fn machine(image: ImageDir, disk: Disk) -> VmSpec {
+    VmSpec {
         boot: Boot::Kernel {
             kernel: image.kernel,
             initramfs: image.initramfs,
@@ -104,7 +99,17 @@ fn alone(options: &Options, stops: &AtomicUsize) -> Result<ExitCode, Failure> {
         network: Network::User { forward: vec![API_PORT] },
         accel: Accel::detect(),
         detached: true,
-    };
+    }
+}
+
+/// A node that has no cluster.
+fn alone(options: &Options, stops: &AtomicUsize) -> Result<ExitCode, Failure> {
+    let (image, programs) = node::vm_image(&setup::node()?)?;
+    let image = ImageDir::open(&image).map_err(Failure::because("the image is not whole"))?;
+    let scratch = tempfile::tempdir().map_err(Failure::because("no place for a disk"))?;
+    let disk = Disk::at(&scratch.path().join("disk.img"), DISK)
+        .map_err(Failure::because("cannot make a disk"))?;
+    let spec = machine(image, disk);
 
     say(&format!("==> boot, QEMU with {}", spec.accel.name()));
     let mut vm = Vm::start(&spec).map_err(Failure::because("the demo has no machine"))?;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use keel_cluster::{ControlPlane, PlaneError, node_payload};
 use keel_image::ImageDir;
-use keel_image::vm::{Accel, Boot, Disk, Network, Vm, VmSpec};
+use keel_image::vm::{Disk, Vm, VmSpec};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -178,19 +178,7 @@ fn machine(
     output(build.arg("-o").arg(&image))?;
     let image = ImageDir::open(&image).map_err(Failure::because("the image is not whole"))?;
     let disk = Disk::at(&dir.join("disk.img"), DISK).map_err(cannot("make a disk"))?;
-    Ok(VmSpec {
-        boot: Boot::Kernel {
-            kernel: image.kernel,
-            initramfs: image.initramfs,
-            append: [image.manifest.arguments, vec!["keel.report=json".into()]].concat(),
-        },
-        memory: 2048,
-        cpus: 2,
-        disks: vec![disk],
-        network: Network::User { forward: vec![API_PORT] },
-        accel: Accel::detect(),
-        detached: true,
-    })
+    Ok(super::machine(image, disk))
 }
 
 /// The config of a node before it has a cluster.
