@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 
+use super::steering::until_state;
 use super::*;
 
 /// What osctl learns, as JSON.
